@@ -1,0 +1,151 @@
+#include "CLinux.h"
+#include <linux/netfilter_ipv4.h>
+#include <linux/netfilter_ipv6/ip6_tables.h>
+#include <sys/syscall.h>
+
+#define RESULT(call) ({ long r_; do r_ = (call); while (r_ < 0 && errno == EINTR); r_ < 0 ? -errno : r_; })
+
+// Not in every libc header the module is built against.
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
+
+int clinux_pidfd_open(pid_t pid) { return (int)RESULT(syscall(SYS_pidfd_open, pid, 0)); }
+int clinux_pidfd_send_signal(int pidfd, int sig) {
+  return (int)RESULT(syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0));
+}
+int clinux_pivot_root(const char *new_root, const char *put_old) {
+  return (int)RESULT(syscall(SYS_pivot_root, new_root, put_old));
+}
+int clinux_setns(int fd, int kind) { return (int)RESULT(setns(fd, kind)); }
+bool clinux_exited(int status) { return WIFEXITED(status); }
+int clinux_exit_status(int status) { return WEXITSTATUS(status); }
+int clinux_term_signal(int status) { return WTERMSIG(status); }
+
+int clinux_reap(pid_t *pid, int *status) {
+  *pid = (pid_t)RESULT(waitpid(-1, status, WNOHANG));
+  if (*pid < 0) return *pid;
+  return *pid == 0 ? -EAGAIN : 0;
+}
+
+int clinux_open(const char *path, int flags, mode_t mode) { return (int)RESULT(open(path, flags | O_CLOEXEC, mode)); }
+
+int clinux_last_capability(void) {
+  int cap = 0;
+  while (cap < 63 && prctl(PR_CAPBSET_READ, cap + 1, 0, 0, 0) >= 0) cap++;
+  return cap;
+}
+
+socklen_t clinux_inet_address(struct sockaddr_storage *out, const uint8_t *bytes, int count, uint16_t port) {
+  memset(out, 0, sizeof *out);
+  if (count == 4) {
+    struct sockaddr_in *in = (struct sockaddr_in *)out;
+    in->sin_family = AF_INET;
+    in->sin_port = htons(port);
+    memcpy(&in->sin_addr, bytes, 4);
+    return sizeof *in;
+  }
+  if (count == 16) {
+    struct sockaddr_in6 *in = (struct sockaddr_in6 *)out;
+    in->sin6_family = AF_INET6;
+    in->sin6_port = htons(port);
+    memcpy(&in->sin6_addr, bytes, 16);
+    return sizeof *in;
+  }
+  return 0;
+}
+
+int clinux_inet_address_parts(const struct sockaddr_storage *in, uint8_t *bytes, uint16_t *port) {
+  if (in->ss_family == AF_INET) {
+    const struct sockaddr_in *a = (const struct sockaddr_in *)in;
+    memcpy(bytes, &a->sin_addr, 4);
+    *port = ntohs(a->sin_port);
+    return 4;
+  }
+  if (in->ss_family == AF_INET6) {
+    const struct sockaddr_in6 *a = (const struct sockaddr_in6 *)in;
+    memcpy(bytes, &a->sin6_addr, 16);
+    *port = ntohs(a->sin6_port);
+    return 16;
+  }
+  return 0;
+}
+
+socklen_t clinux_unix_address(struct sockaddr_storage *out, const char *path) {
+  struct sockaddr_un *un = (struct sockaddr_un *)out;
+  memset(out, 0, sizeof *out);
+  if (strlen(path) >= sizeof un->sun_path) return 0;
+  un->sun_family = AF_UNIX;
+  strcpy(un->sun_path, path);
+  return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path) + 1);
+}
+
+socklen_t clinux_vsock_address(struct sockaddr_storage *out, uint32_t cid, uint32_t port) {
+  struct sockaddr_vm *vm = (struct sockaddr_vm *)out;
+  memset(out, 0, sizeof *out);
+  vm->svm_family = AF_VSOCK;
+  vm->svm_cid = cid;
+  vm->svm_port = port;
+  return sizeof *vm;
+}
+
+int clinux_original_destination(int fd, bool v6, struct sockaddr_storage *out) {
+  socklen_t length = sizeof *out;
+  return (int)RESULT(getsockopt(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IP6T_SO_ORIGINAL_DST : SO_ORIGINAL_DST, out, &length));
+}
+
+int clinux_set_option(int fd, int level, int name, int value) {
+  return (int)RESULT(setsockopt(fd, level, name, &value, sizeof value));
+}
+int clinux_set_linger(int fd, bool on, int seconds) {
+  struct linger linger = {.l_onoff = on, .l_linger = seconds};
+  return (int)RESULT(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
+}
+int clinux_connect(int fd, const struct sockaddr_storage *address, socklen_t length) {
+  return (int)RESULT(connect(fd, (const struct sockaddr *)address, length));
+}
+int clinux_bind(int fd, const struct sockaddr_storage *address, socklen_t length) {
+  return (int)RESULT(bind(fd, (const struct sockaddr *)address, length));
+}
+int clinux_accept(int fd, struct sockaddr_storage *address) {
+  socklen_t length = sizeof *address;
+  return (int)RESULT(accept4(fd, (struct sockaddr *)address, address ? &length : NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
+}
+int clinux_socket_error(int fd) {
+  int error = 0;
+  socklen_t length = sizeof error;
+  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0) return errno;
+  return error;
+}
+
+ssize_t clinux_read(int fd, void *buffer, size_t count) { return RESULT(read(fd, buffer, count)); }
+ssize_t clinux_write(int fd, const void *buffer, size_t count) { return RESULT(write(fd, buffer, count)); }
+ssize_t clinux_send(int fd, const void *buffer, size_t count, int flags) {
+  return RESULT(send(fd, buffer, count, flags | MSG_NOSIGNAL));
+}
+ssize_t clinux_writev(int fd, const struct iovec *vectors, int count) { return RESULT(writev(fd, vectors, count)); }
+ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_storage *from) {
+  socklen_t length = sizeof *from;
+  return RESULT(recvfrom(fd, buffer, count, 0, (struct sockaddr *)from, &length));
+}
+ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length) {
+  return RESULT(sendto(fd, buffer, count, MSG_NOSIGNAL, (const struct sockaddr *)to, length));
+}
+int clinux_peer_pid(int fd) {
+  struct ucred peer;
+  socklen_t length = sizeof peer;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0) return -errno;
+  return peer.pid;
+}
+
+const char *clinux_errno_name(int error) { return strerrorname_np(error); }
+const char *clinux_signal_name(int sig) { return sigabbrev_np(sig); }
+int clinux_dup_cloexec(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 3); }
+int clinux_set_nonblocking(int fd, bool on) {
+  int flags = fcntl(fd, F_GETFL);
+  if (flags < 0) return -1;
+  return fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
+}

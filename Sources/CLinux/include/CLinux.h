@@ -1,0 +1,126 @@
+// What Swift needs of Linux and cannot say itself: headers that the Glibc module lacks, macros as functions, system
+// calls without a wrapper, and the only code that runs between fork and exec. Functions are named after the call;
+// those returning int give a negative errno on failure unless they say otherwise.
+#pragma once
+#define _GNU_SOURCE 1
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/reboot.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <dirent.h>
+// After libc's own, which they then leave alone (linux/libc-compat.h).
+#include <linux/capability.h>
+#include <linux/netfilter.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/securebits.h>
+#include <linux/vm_sockets.h>
+
+// --- Process start (start.c) ---------------------------------------------------------------------------------------
+// argc and argv as the kernel gave them: Swift's own CommandLine is empty when /proc was not mounted at start.
+extern int clinux_argc;
+extern char *const *clinux_argv;
+// 0, or the negative errno of mounting /proc before the Swift runtime started (only tried where getpid() is 1 and
+// nothing is there).
+extern int clinux_early_proc_error;
+
+// --- Child processes (spawn.c) -------------------------------------------------------------------------------------
+enum clinux_spawn_stage {
+  CLINUX_STAGE_NONE = 0, CLINUX_STAGE_CLONE, CLINUX_STAGE_DUP, CLINUX_STAGE_SETSID, CLINUX_STAGE_CHDIR,
+  CLINUX_STAGE_BOUNDING, CLINUX_STAGE_SETGROUPS, CLINUX_STAGE_SETGID, CLINUX_STAGE_SETUID, CLINUX_STAGE_CAPSET,
+  CLINUX_STAGE_NO_NEW_PRIVS, CLINUX_STAGE_RLIMIT, CLINUX_STAGE_EXEC
+};
+struct clinux_spawn {
+  const char *path;           // what execve gets; used when exec_fd is -1
+  int exec_fd;                // execveat(fd, "", AT_EMPTY_PATH) when not -1
+  char *const *argv;
+  char *const *envp;
+  const char *directory;      // or NULL
+  const int *fds;             // fds[i] becomes descriptor i; every other descriptor must be close-on-exec
+  unsigned fd_count;
+  bool new_session;
+  bool change_ids;
+  uint32_t uid, gid;
+  const uint32_t *groups;
+  unsigned group_count;
+  bool set_groups;            // false in a user namespace where setgroups is denied
+  uint64_t keep_capabilities; // what stays in the bounding set (all others are dropped), one bit each
+  bool clear_capabilities;    // no capability in any set after exec
+  bool no_new_privileges;
+  int parent_death_signal;    // 0 for none
+  uint64_t nofile;            // RLIMIT_NOFILE soft limit, 0 to leave it
+};
+// Starts a child: everything between fork and exec happens in C in a CLONE_VFORK child. Returns the pid, or a negative
+// errno with *stage telling which step failed (in the child too: then the child has already been reaped).
+int clinux_spawn(const struct clinux_spawn *spec, int *stage);
+// fork with namespaces: clone(flags | SIGCHLD) without sharing memory, then in the child: wait until one byte can be
+// read from `gate` (end of file: exit), then exec. Returns the pid or a negative errno; exec failures exit with 126.
+int clinux_spawn_in_namespaces(uint64_t flags, int gate, const struct clinux_spawn *spec);
+
+// --- System calls and macros (calls.c) -----------------------------------------------------------------------------
+int clinux_pidfd_open(pid_t pid);
+int clinux_pidfd_send_signal(int pidfd, int sig);
+int clinux_pivot_root(const char *new_root, const char *put_old);
+int clinux_setns(int fd, int kind);
+bool clinux_exited(int status);
+int clinux_exit_status(int status);
+int clinux_term_signal(int status);
+// 0 when a child changed state was found (pid and status set), -ECHILD without children, -EAGAIN when none has ended.
+int clinux_reap(pid_t *pid, int *status);
+int clinux_open(const char *path, int flags, mode_t mode);
+int clinux_last_capability(void);
+
+// --- Sockets (calls.c) ---------------------------------------------------------------------------------------------
+socklen_t clinux_inet_address(struct sockaddr_storage *out, const uint8_t *bytes, int count, uint16_t port);
+// The number of address bytes written (4 or 16), or 0 for another family.
+int clinux_inet_address_parts(const struct sockaddr_storage *in, uint8_t *bytes, uint16_t *port);
+socklen_t clinux_unix_address(struct sockaddr_storage *out, const char *path); // 0 when too long
+socklen_t clinux_vsock_address(struct sockaddr_storage *out, uint32_t cid, uint32_t port);
+int clinux_original_destination(int fd, bool v6, struct sockaddr_storage *out);
+int clinux_set_option(int fd, int level, int name, int value);
+int clinux_set_linger(int fd, bool on, int seconds);
+int clinux_connect(int fd, const struct sockaddr_storage *address, socklen_t length);
+int clinux_bind(int fd, const struct sockaddr_storage *address, socklen_t length);
+int clinux_accept(int fd, struct sockaddr_storage *address);
+int clinux_socket_error(int fd);
+
+// Data calls: bytes moved (0 at end of file for reads), or a negative errno. EINTR is retried.
+ssize_t clinux_read(int fd, void *buffer, size_t count);
+ssize_t clinux_write(int fd, const void *buffer, size_t count);
+ssize_t clinux_send(int fd, const void *buffer, size_t count, int flags);
+ssize_t clinux_writev(int fd, const struct iovec *vectors, int count);
+ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_storage *from);
+ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length);
+int clinux_peer_pid(int fd);
+const char *clinux_errno_name(int error); // or NULL
+const char *clinux_signal_name(int sig);  // "TERM", or NULL
+int clinux_dup_cloexec(int fd);           // -1 and errno
+int clinux_set_nonblocking(int fd, bool on); // -1 and errno

@@ -1,0 +1,30 @@
+#include "CLinux.h"
+
+int clinux_argc = 0;
+char *const *clinux_argv = NULL;
+int clinux_early_proc_error = 0;
+
+// Runs before the Swift runtime's own initialisers (they have no priority, so later than 101): without /proc its
+// backtracer aborts before main, and CommandLine.arguments stays empty for good. glibc passes argc, argv and envp to
+// constructors of static executables too.
+__attribute__((constructor(101))) static void clinux_start(int argc, char **argv, char **envp) {
+  (void)envp;
+  clinux_argc = argc;
+  clinux_argv = argv;
+  if (getpid() != 1) return;
+  // A kernel's init may have been started without a console: descriptors 0 to 2 must exist before anything opens one.
+  for (int fd = 0; fd < 3; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
+      int opened = open("/dev/null", O_RDWR);
+      if (opened < 0) opened = open("/", O_PATH); // an empty root: anything that takes the number
+      if (opened >= 0 && opened != fd) { dup2(opened, fd); close(opened); }
+    }
+  struct stat self;
+  if (stat("/proc/self/exe", &self) == 0) return;
+  mkdir("/proc", 0555);
+  if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0) {
+    clinux_early_proc_error = -errno;
+    // The runtime would abort at once; with these it starts all the same.
+    setenv("SWIFT_BACKTRACE", "enable=no,swift-backtrace=/", 0);
+  }
+}

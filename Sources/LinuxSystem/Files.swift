@@ -1,0 +1,119 @@
+import CLinux
+import Glibc
+
+/// The corresponding C function is `open`, always with O_CLOEXEC.
+public func openFile(_ path: String, _ flags: Int32, mode: UInt32 = 0) throws(SystemError) -> OwnedFileDescriptor {
+  OwnedFileDescriptor(try check("open", path, clinux_open(path, flags, mode)))
+}
+
+/// A whole file, at most `limit` bytes.
+/// - Throws: EFBIG where the file is larger than `limit`.
+public func readFile(_ path: String, limit: Int = 16 << 20) throws(SystemError) -> [UInt8] {
+  let file = try openFile(path, O_RDONLY)
+  var bytes: [UInt8] = []
+  var chunk = [UInt8](repeating: 0, count: 65536)
+  while true {
+    let raw = file.rawValue
+    let count = chunk.withUnsafeMutableBytes { clinux_read(raw, $0.baseAddress, $0.count) }
+    try check("read", path, count)
+    if count == 0 { return bytes }
+    guard bytes.count + count <= limit else { throw SystemError("read", path, errno: EFBIG) }
+    bytes += chunk[..<count]
+  }
+}
+
+public func readText(_ path: String, limit: Int = 16 << 20) throws(SystemError) -> String {
+  String(decoding: try readFile(path, limit: limit), as: UTF8.self)
+}
+
+/// Writes all of `bytes` to a blocking descriptor.
+public func writeAll(_ fd: Int32, _ bytes: some Collection<UInt8>, _ object: String = "") throws(SystemError) {
+  let array = Array(bytes)
+  var offset = 0
+  while offset < array.count {
+    let count = array.withUnsafeBytes { clinux_write(fd, $0.baseAddress! + offset, $0.count - offset) }
+    try check("write", object, count)
+    offset += count
+  }
+}
+
+/// Creates or truncates `path` and writes `text`.
+public func writeFile(_ path: String, _ text: String, mode: UInt32 = 0o644) throws(SystemError) {
+  try writeFile(path, Array(text.utf8), mode: mode)
+}
+
+public func writeFile(_ path: String, _ bytes: [UInt8], mode: UInt32 = 0o644) throws(SystemError) {
+  let file = try openFile(path, O_WRONLY | O_CREAT | O_TRUNC, mode: mode)
+  try writeAll(file.rawValue, bytes, path)
+}
+
+public enum FileKind: Sendable { case file, directory, symbolicLink, characterDevice, blockDevice, socket, pipe, other }
+
+/// What stands at a path; nil where nothing does (or it cannot be looked at). The C function is `stat` or `lstat`.
+public func fileKind(_ path: String, followLinks: Bool = true) -> FileKind? {
+  var info = stat()
+  guard (followLinks ? stat(path, &info) : lstat(path, &info)) == 0 else { return nil }
+  switch info.st_mode & S_IFMT {
+  case S_IFREG: return .file
+  case S_IFDIR: return .directory
+  case S_IFLNK: return .symbolicLink
+  case S_IFCHR: return .characterDevice
+  case S_IFBLK: return .blockDevice
+  case S_IFSOCK: return .socket
+  case S_IFIFO: return .pipe
+  default: return .other
+  }
+}
+
+/// The corresponding C function is `readlink`.
+public func readLink(_ path: String) throws(SystemError) -> String {
+  var buffer = [UInt8](repeating: 0, count: 4096)
+  let count = try checkErrno("readlink", path) {
+    buffer.withUnsafeMutableBytes { readlink(path, $0.baseAddress!.assumingMemoryBound(to: CChar.self), $0.count) }
+  }
+  return String(decoding: buffer[..<count], as: UTF8.self)
+}
+
+/// A directory and its missing parents; those that exist are left alone.
+public func makeDirectories(_ path: String, mode: UInt32 = 0o755) throws(SystemError) {
+  var current = path.hasPrefix("/") ? "" : "."
+  for part in path.split(separator: "/") {
+    current += "/" + part
+    if mkdir(current, mode) < 0, errno != EEXIST {
+      let code = errno
+      if fileKind(current) != .directory { throw SystemError("mkdir", current, errno: code) }
+    }
+  }
+}
+
+/// The names in a directory, without `.` and `..`, sorted. The C function is `readdir`.
+public func directoryEntries(_ path: String) throws(SystemError) -> [String] {
+  guard let directory = opendir(path) else { throw SystemError("opendir", path, errno: errno) }
+  defer { closedir(directory) }
+  var names: [String] = []
+  while let entry = readdir(directory) {
+    let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+      pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+    }
+    if name != ".", name != ".." { names.append(name) }
+  }
+  return names.sorted()
+}
+
+/// Removes a file or a whole tree; never crosses into another file system, never follows a link.
+public func removeTree(_ path: String) {
+  var info = stat()
+  guard lstat(path, &info) == 0 else { return }
+  removeTree(path, device: info.st_dev)
+}
+
+private func removeTree(_ path: String, device: dev_t) {
+  var info = stat()
+  guard lstat(path, &info) == 0, info.st_dev == device else { return }
+  if info.st_mode & S_IFMT == S_IFDIR {
+    for name in (try? directoryEntries(path)) ?? [] { removeTree(path + "/" + name, device: device) }
+    _ = rmdir(path)
+  } else {
+    _ = unlink(path)
+  }
+}

@@ -1,0 +1,3 @@
+import ArgumentParser
+struct T: ParsableCommand { @Option var x = 1; func run() { print(x) } }
+T.main()
