@@ -46,14 +46,19 @@ let package = Package(
 
     // Pure
     module("Inet"),
+    module("Wire", ["Inet"]),
+    module("DNS", ["Inet"]),
+    module("Policy", ["Inet"]),
+    module("Supervision"),
 
     // Kernel
     module("LinuxSystem", ["CLinux", "Inet"]),
+    module("EventLoop", ["CLinux", "LinuxSystem"]),
 
     // Programs
     .executableTarget(
       name: "tombolo-init",
-      dependencies: ["CLinux", "CMnl", "CCap", "Inet", "LinuxSystem", .product(name: "Logging", package: "swift-log"), "TOMLKit"],
+      dependencies: ["CLinux", "CMnl", "CCap", "Inet", "LinuxSystem", "Wire", "DNS", "Policy", "Supervision", "EventLoop", .product(name: "Logging", package: "swift-log"), "TOMLKit"],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
     .executableTarget(
       name: "tombolo",

@@ -149,3 +149,31 @@ int clinux_set_nonblocking(int fd, bool on) {
   if (flags < 0) return -1;
   return fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
 }
+
+int clinux_pipe(int pair[2]) { return (int)RESULT(pipe2(pair, O_CLOEXEC)); }
+int clinux_local_address(int fd, struct sockaddr_storage *out) {
+  socklen_t length = sizeof *out;
+  return (int)RESULT(getsockname(fd, (struct sockaddr *)out, &length));
+}
+static void set_of(sigset_t *set, const int *signals, int count) {
+  sigemptyset(set);
+  for (int i = 0; i < count; i++) sigaddset(set, signals[i]);
+}
+int clinux_block_signals(const int *signals, int count) {
+  sigset_t set;
+  set_of(&set, signals, count);
+  return (int)RESULT(sigprocmask(SIG_BLOCK, &set, NULL));
+}
+int clinux_signalfd(const int *signals, int count) {
+  sigset_t set;
+  set_of(&set, signals, count);
+  int blocked = clinux_block_signals(signals, count);
+  if (blocked < 0) return blocked;
+  return (int)RESULT(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+int clinux_signalfd_read(int fd) {
+  struct signalfd_siginfo info;
+  long got = RESULT(read(fd, &info, sizeof info));
+  if (got < 0) return (int)got;
+  return got == sizeof info ? (int)info.ssi_signo : -EIO;
+}

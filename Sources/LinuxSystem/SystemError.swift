@@ -34,7 +34,7 @@ public struct SystemError: Error, Equatable, CustomStringConvertible, Sendable {
 /// Turns the "negative errno" convention of `CLinux` into a thrown `SystemError`.
 @discardableResult
 public func check<T: SignedInteger>(
-  _ call: String, _ object: @autoclosure () -> String = "", _ result: T
+  _ call: String, _ object: @autoclosure () -> String, _ result: T
 ) throws(SystemError) -> T {
   guard result < 0 else { return result }
   throw SystemError(call, object(), errno: Int32(truncatingIfNeeded: -result))

@@ -124,3 +124,15 @@ const char *clinux_errno_name(int error); // or NULL
 const char *clinux_signal_name(int sig);  // "TERM", or NULL
 int clinux_dup_cloexec(int fd);           // -1 and errno
 int clinux_set_nonblocking(int fd, bool on); // -1 and errno
+int clinux_pipe(int pair[2]);
+int clinux_local_address(int fd, struct sockaddr_storage *out);
+int clinux_signalfd(const int *signals, int count); // blocks them too; negative errno
+// The next signal of a signalfd, or a negative errno.
+int clinux_signalfd_read(int fd);
+int clinux_block_signals(const int *signals, int count);
+// Enumerators that Swift would see as types of their own.
+enum {
+  CLINUX_SOCK_STREAM = SOCK_STREAM, CLINUX_SOCK_DGRAM = SOCK_DGRAM, CLINUX_SOCK_CLOEXEC = SOCK_CLOEXEC,
+  CLINUX_SOCK_NONBLOCK = SOCK_NONBLOCK, CLINUX_SHUT_WR = SHUT_WR, CLINUX_AF_VSOCK = AF_VSOCK,
+  CLINUX_EPOLL_CLOEXEC = EPOLL_CLOEXEC,
+};

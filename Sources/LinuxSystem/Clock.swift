@@ -1,0 +1,20 @@
+import CLinux
+import Glibc
+
+/// CLOCK_MONOTONIC in nanoseconds. The C function is `clock_gettime`.
+public func monotonicNanoseconds() -> UInt64 { nanoseconds(CLOCK_MONOTONIC) }
+
+/// CLOCK_REALTIME in nanoseconds since 1970.
+public func realtimeNanoseconds() -> UInt64 { nanoseconds(CLOCK_REALTIME) }
+
+private func nanoseconds(_ clock: clockid_t) -> UInt64 {
+  var now = timespec()
+  clock_gettime(clock, &now)
+  return UInt64(max(now.tv_sec, 0)) &* 1_000_000_000 &+ UInt64(max(now.tv_nsec, 0))
+}
+
+/// The calling thread's errno, for modules that do not import Glibc.
+public func errnoValue() -> Int32 { errno }
+
+/// Bytes from the kernel's generator. The C function is `getrandom`.
+public func randomUInt64() -> UInt64 { UInt64.random(in: .min ... .max) }

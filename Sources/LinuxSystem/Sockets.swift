@@ -1,0 +1,181 @@
+import CLinux
+import Glibc
+import Inet
+
+/// An address that a stream socket can be bound or connected to.
+public enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
+  case ip(IPEndpoint)
+  case unix(String)
+  case vsock(cid: UInt32, port: UInt32)
+
+  public var description: String {
+    switch self {
+    case .ip(let endpoint): endpoint.description
+    case .unix(let path): path
+    case .vsock(let cid, let port): "vsock \(cid):\(port)"
+    }
+  }
+
+  public var family: Int32 {
+    switch self {
+    case .ip(let endpoint):
+      switch endpoint.address {
+      case .v4: AF_INET
+      case .v6: AF_INET6
+      }
+    case .unix: AF_UNIX
+    case .vsock: Int32(CLINUX_AF_VSOCK)
+    }
+  }
+
+  func withStorage<R>(
+    _ body: (UnsafePointer<sockaddr_storage>, socklen_t) -> R
+  ) throws(SystemError) -> R {
+    var storage = sockaddr_storage()
+    let length: socklen_t
+    switch self {
+    case .ip(let endpoint):
+      let bytes = endpoint.address.bytes
+      length = clinux_inet_address(&storage, bytes, Int32(bytes.count), endpoint.port)
+    case .unix(let path): length = clinux_unix_address(&storage, path)
+    case .vsock(let cid, let port): length = clinux_vsock_address(&storage, cid, port)
+    }
+    guard length > 0 else { throw SystemError("sockaddr", description, errno: ENAMETOOLONG) }
+    return body(&storage, length)
+  }
+}
+
+extension IPEndpoint {
+  /// nil for another family than IPv4 and IPv6.
+  init?(_ storage: inout sockaddr_storage) {
+    var bytes = [UInt8](repeating: 0, count: 16)
+    var port: UInt16 = 0
+    let count = clinux_inet_address_parts(&storage, &bytes, &port)
+    guard let address = IPAddress(bytes: bytes.prefix(Int(count))) else { return nil }
+    self.init(address, port)
+  }
+}
+
+public enum SocketKind: Sendable { case stream, datagram }
+
+/// A non-blocking, close-on-exec socket. The C function is `socket`.
+public func makeSocket(_ family: Int32, _ kind: SocketKind) throws(SystemError) -> OwnedFileDescriptor {
+  let type = kind == .stream ? Int32(CLINUX_SOCK_STREAM) : Int32(CLINUX_SOCK_DGRAM)
+  return OwnedFileDescriptor(
+    try checkErrno("socket") { socket(family, type | Int32(CLINUX_SOCK_CLOEXEC | CLINUX_SOCK_NONBLOCK), 0) })
+}
+
+/// The longest backlog; the kernel clamps it to net.core.somaxconn.
+private let listenBacklog: Int32 = 4096
+
+/// A listening socket. IP sockets reuse addresses in TIME_WAIT; IPv6 sockets take IPv6 alone.
+public func listenStream(_ address: SocketAddress) throws(SystemError) -> OwnedFileDescriptor {
+  let listener = try makeSocket(address.family, .stream)
+  let raw = listener.rawValue
+  if case .ip(let endpoint) = address {
+    try check("setsockopt", "SO_REUSEADDR", clinux_set_option(raw, SOL_SOCKET, SO_REUSEADDR, 1))
+    if case .v6 = endpoint.address { _ = clinux_set_option(raw, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1) }
+  }
+  try check("bind", address.description, try address.withStorage { clinux_bind(raw, $0, $1) })
+  try checkErrno("listen", address.description) { listen(raw, listenBacklog) }
+  return listener
+}
+
+/// A bound datagram socket.
+public func bindDatagram(_ endpoint: IPEndpoint) throws(SystemError) -> OwnedFileDescriptor {
+  let address = SocketAddress.ip(endpoint)
+  let made = try makeSocket(address.family, .datagram)
+  let raw = made.rawValue
+  try check("bind", address.description, try address.withStorage { clinux_bind(raw, $0, $1) })
+  return made
+}
+
+public enum ConnectProgress: Equatable, Sendable { case connected, inProgress }
+
+/// Starts to connect a non-blocking socket. The C function is `connect`.
+/// - Throws: among others EAGAIN where a Unix listener's backlog is full: try again a little later.
+public func connectStream(_ fd: Int32, _ address: SocketAddress) throws(SystemError) -> ConnectProgress {
+  let result = try address.withStorage { clinux_connect(fd, $0, $1) }
+  if result == -EINPROGRESS { return .inProgress }
+  try check("connect", address.description, result)
+  return .connected
+}
+
+/// The outcome of a connect that was in progress: 0 or an errno. The C function is `getsockopt(SO_ERROR)`.
+public func socketError(_ fd: Int32) -> Int32 { clinux_socket_error(fd) }
+
+/// An accepted connection, or nil where none waits.
+/// - Throws: errors of the listener such as EMFILE; errors of the connection alone (ECONNABORTED) give nil.
+public func acceptStream(
+  _ listener: Int32
+) throws(SystemError) -> (descriptor: FileHandle, peer: IPEndpoint?)? {
+  var storage = sockaddr_storage()
+  let result = clinux_accept(listener, &storage)
+  guard result >= 0 else {
+    switch -result {
+    case EAGAIN, ECONNABORTED, EPROTO, ENETDOWN, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP:
+      return nil
+    default: throw SystemError("accept4", errno: -result)
+    }
+  }
+  return (FileHandle(OwnedFileDescriptor(result)), IPEndpoint(&storage))
+}
+
+/// Where a redirected connection was going before the redirect (linux/netfilter_ipv4.h, SO_ORIGINAL_DST).
+public func originalDestination(_ fd: Int32, v6: Bool) throws(SystemError) -> IPEndpoint {
+  var storage = sockaddr_storage()
+  try check("getsockopt", "SO_ORIGINAL_DST", clinux_original_destination(fd, v6, &storage))
+  guard let endpoint = IPEndpoint(&storage) else { throw SystemError("getsockopt", "SO_ORIGINAL_DST", errno: EAFNOSUPPORT) }
+  return endpoint
+}
+
+/// The address a socket is bound to. The C function is `getsockname`.
+public func localEndpoint(_ fd: Int32) -> IPEndpoint? {
+  var storage = sockaddr_storage()
+  guard clinux_local_address(fd, &storage) == 0 else { return nil }
+  return IPEndpoint(&storage)
+}
+
+/// Whether closing the socket sends a reset and throws unsent data away (linger of 0 s), or ends it in order.
+public func setResetOnClose(_ fd: Int32, _ on: Bool) { _ = clinux_set_linger(fd, on, 0) }
+
+/// No waiting for more data before a small segment is sent (tcp(7) TCP_NODELAY).
+public func setNoDelay(_ fd: Int32) { _ = clinux_set_option(fd, Int32(IPPROTO_TCP), TCP_NODELAY, 1) }
+
+/// The C function is `shutdown(SHUT_WR)`.
+public func shutdownSending(_ fd: Int32) { _ = shutdown(fd, Int32(CLINUX_SHUT_WR)) }
+
+/// A datagram and its sender.
+public func receiveDatagram(
+  _ fd: Int32, _ buffer: UnsafeMutableRawBufferPointer
+) -> (result: IOResult, from: IPEndpoint?) {
+  var storage = sockaddr_storage()
+  let result = IOResult(clinux_recvfrom(fd, buffer.baseAddress, buffer.count, &storage))
+  return (result, IPEndpoint(&storage))
+}
+
+/// Sends one datagram, to `to` or to the connected peer; what the kernel cannot take now is lost, as UDP is.
+@discardableResult
+public func sendDatagram(_ fd: Int32, _ bytes: [UInt8], to: IPEndpoint?) -> IOResult {
+  guard let to else {
+    return bytes.withUnsafeBytes { IOResult(clinux_sendto(fd, $0.baseAddress, $0.count, nil, 0)) }
+  }
+  let result = try? SocketAddress.ip(to).withStorage { storage, length in
+    bytes.withUnsafeBytes { IOResult(clinux_sendto(fd, $0.baseAddress, $0.count, storage, length)) }
+  }
+  return result ?? .failed(EINVAL)
+}
+
+/// Two connected stream sockets. The C function is `socketpair(AF_UNIX)`.
+public func makeSocketPair() throws(SystemError) -> (FileHandle, FileHandle) {
+  var pair: [Int32] = [-1, -1]
+  try checkErrno("socketpair") { socketpair(AF_UNIX, Int32(CLINUX_SOCK_STREAM | CLINUX_SOCK_CLOEXEC), 0, &pair) }
+  return (FileHandle(OwnedFileDescriptor(pair[0])), FileHandle(OwnedFileDescriptor(pair[1])))
+}
+
+/// The C function is `pipe2(O_CLOEXEC)`.
+public func makePipe() throws(SystemError) -> (reading: FileHandle, writing: FileHandle) {
+  var pair: [Int32] = [-1, -1]
+  try check("pipe2", "", clinux_pipe(&pair))
+  return (FileHandle(OwnedFileDescriptor(pair[0])), FileHandle(OwnedFileDescriptor(pair[1])))
+}
