@@ -50,15 +50,23 @@ let package = Package(
     module("DNS", ["Inet"]),
     module("Policy", ["Inet"]),
     module("Supervision"),
+    // TOMLKit imports Foundation: without MemberImportVisibility a `contains` or `range(of:)` here is silently
+    // Foundation's, which makes the static program 40 MB larger.
+    .target(
+      name: "EnclaveConfig", dependencies: ["TOMLKit"],
+      swiftSettings: strict + [.enableUpcomingFeature("MemberImportVisibility")]),
 
     // Kernel
     module("LinuxSystem", ["CLinux", "Inet"]),
     module("EventLoop", ["CLinux", "LinuxSystem"]),
 
+    // Engines
+    module("Relaying", ["CLinux", "Inet", "Wire", "LinuxSystem", "EventLoop"]),
+
     // Programs
     .executableTarget(
       name: "tombolo-init",
-      dependencies: ["CLinux", "CMnl", "CCap", "Inet", "LinuxSystem", "Wire", "DNS", "Policy", "Supervision", "EventLoop", .product(name: "Logging", package: "swift-log"), "TOMLKit"],
+      dependencies: ["CLinux", "CMnl", "CCap", "Inet", "LinuxSystem", "Wire", "DNS", "Policy", "Supervision", "EventLoop", "Relaying", "EnclaveConfig", .product(name: "Logging", package: "swift-log"), "TOMLKit"],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
     .executableTarget(
       name: "tombolo",

@@ -44,7 +44,7 @@ public enum IOResult: Equatable, Sendable {
   /// An errno of the connection, such as ECONNRESET.
   case failed(Int32)
 
-  @inline(__always) init(_ result: Int) {
+  @inline(__always) public init(_ result: Int) {
     if result >= 0 {
       self = .bytes(result)
     } else if result == -Int(EAGAIN) {

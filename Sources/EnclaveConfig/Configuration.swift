@@ -1,0 +1,133 @@
+/// What an enclave is configured to be; every key with its default in docs/configuration.md.
+public struct Configuration: Equatable, Sendable {
+  public struct Program: Equatable, Sendable {
+    /// argv; element 0 is looked up in PATH where it has no slash.
+    public var command: [String] = []
+    public var environment: [String: String] = [:]
+    /// `name`, `uid`, with `:group` or `:gid`.
+    public var user: String?
+    /// nil: "/".
+    public var workingDirectory: String?
+    public var stopSignal: Int32 = 15
+    public var stopTimeout: Duration = .seconds(10)
+  }
+
+  public enum NetworkMode: String, CaseIterable, Sendable {
+    case tcp, none
+  }
+
+  public enum LogLevel: String, CaseIterable, Sendable, Comparable {
+    case debug, info, warning, error
+
+    public static func < (a: Self, b: Self) -> Bool {
+      (allCases.firstIndex(of: a) ?? 0) < (allCases.firstIndex(of: b) ?? 0)
+    }
+  }
+
+  public struct Logs: Equatable, Sendable {
+    /// Bytes kept while the host is away or slow; 64 KiB to 1 GiB.
+    public var buffer = 4 << 20
+    /// How long a full buffer may hold the program up while the host is connected; nil without limit.
+    public var patience: Duration? = .seconds(1)
+    /// How long the end waits for the host to take what is left; nil without limit (while it is connected).
+    public var drain: Duration? = .seconds(5)
+    public var level = LogLevel.info
+  }
+
+  public var hostname = "enclave"
+  public var program = Program()
+  public var networkMode = NetworkMode.tcp
+  /// Ports of the program that the host may reach.
+  public var ingressPorts: [UInt16] = []
+  public var logs = Logs()
+
+  public static let defaultPath = "/etc/tombolo.toml"
+
+  public init() {}
+
+  /// - Parameter file: the name that errors carry.
+  public init(toml text: String, file: String) throws(ConfigurationError) {
+    self.init()
+    try apply(toml: text, file: file)
+  }
+
+  /// Sets what `text` says and leaves the rest: how a command line's own settings go over a file's. Variables are
+  /// added to those there, everything else replaces.
+  public mutating func apply(toml text: String, file: String) throws(ConfigurationError) {
+    var reader = TableReader(try Document(text, file: file))
+    if let name = try reader.value("hostname", "a host name of 1 to 64 letters, digits, \"-\" and \".\"", Self.hostname) {
+      hostname = name
+    }
+    try reader.table("program") { (table) throws(ConfigurationError) in try readProgram(&table) }
+    try reader.table("network") { (table) throws(ConfigurationError) in
+      networkMode =
+        try table.value("mode", Self.choices(NetworkMode.self)) { NetworkMode(rawValue: $0) } ?? networkMode
+    }
+    try reader.table("ingress") { (table) throws(ConfigurationError) in
+      if let ports = try table.integers("ports", in: 1...65535) {
+        ingressPorts = Array(Set(ingressPorts + ports.map { UInt16($0) })).sorted()
+      }
+    }
+    try reader.table("logs") { (table) throws(ConfigurationError) in try readLogs(&table) }
+    try reader.finish()
+  }
+
+  private mutating func readProgram(_ table: inout TableReader) throws(ConfigurationError) {
+    if let command = try table.strings("command") {
+      guard let first = command.first, !first.isEmpty else {
+        throw table.error("command", "found no program, expected at least its name")
+      }
+      program.command = command
+    }
+    if let variables = try table.environment("env") {
+      program.environment.merge(variables) { _, new in new }
+    }
+    program.user =
+      try table.value("user", "name or uid, and after a \":\" group or gid") { Self.isUser($0) ? $0 : nil }
+      ?? program.user
+    program.workingDirectory =
+      try table.value("working_directory", "an absolute path") { $0.hasPrefix("/") ? $0 : nil }
+      ?? program.workingDirectory
+    program.stopSignal =
+      try table.value("stop_signal", "a signal such as \"SIGTERM\"", parseSignal) ?? program.stopSignal
+    program.stopTimeout =
+      try table.value("stop_timeout", Self.durationForm, parseDuration) ?? program.stopTimeout
+  }
+
+  private mutating func readLogs(_ table: inout TableReader) throws(ConfigurationError) {
+    logs.buffer =
+      try table.value("buffer", "a size from \"64KiB\" to \"1GiB\"") { text in
+        parseSize(text).flatMap { (65536...(1 << 30)).contains($0) ? $0 : nil }
+      } ?? logs.buffer
+    logs.patience = try table.value("patience", Self.limitForm, Self.limit) ?? logs.patience
+    logs.drain = try table.value("drain", Self.limitForm, Self.limit) ?? logs.drain
+    logs.level = try table.value("level", Self.choices(LogLevel.self)) { LogLevel(rawValue: $0) } ?? logs.level
+  }
+
+  private static let durationForm = "a duration such as \"10s\", \"500ms\" or \"2m\""
+  private static let limitForm = "\"forever\" or " + durationForm
+
+  /// A duration; `.some(nil)` for "forever".
+  private static func limit(_ text: String) -> Duration?? {
+    if text == "forever" { return .some(nil) }
+    return parseDuration(text).map { .some($0) } ?? nil
+  }
+
+  private static func choices<T: CaseIterable & RawRepresentable>(_: T.Type) -> String where T.RawValue == String {
+    T.allCases.map { "\"\($0.rawValue)\"" }.joined(separator: " or ")
+  }
+
+  /// sethostname(2) takes 64 bytes; the alphabet is RFC 1123's.
+  private static func hostname(_ text: String) -> String? {
+    let good = text.utf8.allSatisfy { byte in
+      (0x30...0x39).contains(byte) || (0x41...0x5a).contains(byte) || (0x61...0x7a).contains(byte)
+        || byte == UInt8(ascii: "-") || byte == UInt8(ascii: ".")
+    }
+    return good && (1...64).contains(text.utf8.count) ? text : nil
+  }
+
+  private static func isUser(_ text: String) -> Bool {
+    let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+    return (1...2).contains(parts.count) && parts.allSatisfy { !$0.isEmpty }
+  }
+}

@@ -1,0 +1,104 @@
+/// Takes keys out of one table; what nobody took is unknown and refused.
+struct TableReader {
+  private let document: Document
+  private let path: [String]
+  private var rest: [String: Document.Value]
+  private var known: [String] = []
+
+  init(_ document: Document) {
+    self.init(document, [], document.root)
+  }
+
+  private init(_ document: Document, _ path: [String], _ values: [String: Document.Value]) {
+    self.document = document
+    self.path = path
+    rest = values
+  }
+
+  func error(_ key: String?, _ problem: String) -> ConfigurationError {
+    let full = path + (key.map { [$0] } ?? [])
+    return ConfigurationError(
+      file: document.file, line: document.line(of: full), keyPath: full.joined(separator: "."), problem: problem)
+  }
+
+  private func expected(_ what: String, _ key: String, _ found: Document.Value) -> ConfigurationError {
+    error(key, "found \(found.shown), expected \(what)")
+  }
+
+  private mutating func take(_ key: String) -> Document.Value? {
+    known.append(key)
+    return rest.removeValue(forKey: key)
+  }
+
+  mutating func table(
+    _ key: String, _ body: (inout TableReader) throws(ConfigurationError) -> Void
+  ) throws(ConfigurationError) {
+    guard let value = take(key) else { return }
+    guard case .table(let values) = value else { throw expected("a table", key, value) }
+    var reader = TableReader(document, path + [key], values)
+    try body(&reader)
+    try reader.finish()
+  }
+
+  mutating func string(_ key: String) throws(ConfigurationError) -> String? {
+    guard let value = take(key) else { return nil }
+    guard case .string(let text) = value else { throw expected("a string", key, value) }
+    guard !text.utf8.contains(0) else { throw error(key, "found a NUL byte, expected text without one") }
+    return text
+  }
+
+  /// A string that `parse` understands; `what` completes "expected …".
+  mutating func value<T>(
+    _ key: String, _ what: String, _ parse: (String) -> T?
+  ) throws(ConfigurationError) -> T? {
+    guard let text = try string(key) else { return nil }
+    guard let parsed = parse(text) else { throw error(key, "found \"\(text)\", expected \(what)") }
+    return parsed
+  }
+
+  mutating func strings(_ key: String) throws(ConfigurationError) -> [String]? {
+    guard let value = take(key) else { return nil }
+    guard case .array(let values) = value else { throw expected("an array of strings", key, value) }
+    var result: [String] = []
+    for element in values {
+      guard case .string(let text) = element, !text.utf8.contains(0) else {
+        throw expected("an array of strings", key, value)
+      }
+      result.append(text)
+    }
+    return result
+  }
+
+  mutating func integers(_ key: String, in range: ClosedRange<Int>) throws(ConfigurationError) -> [Int]? {
+    guard let value = take(key) else { return nil }
+    let what = "an array of numbers from \(range.lowerBound) to \(range.upperBound)"
+    guard case .array(let values) = value else { throw expected(what, key, value) }
+    var result: [Int] = []
+    for element in values {
+      guard case .integer(let number) = element, range.contains(number) else { throw expected(what, key, value) }
+      result.append(number)
+    }
+    return result
+  }
+
+  mutating func environment(_ key: String) throws(ConfigurationError) -> [String: String]? {
+    guard let value = take(key) else { return nil }
+    guard case .table(let values) = value else { throw expected("a table of strings", key, value) }
+    var result: [String: String] = [:]
+    for (name, element) in values {
+      guard case .string(let text) = element, !text.utf8.contains(0) else {
+        throw error("\(key).\(name)", "found \(element.shown), expected a string without NUL bytes")
+      }
+      guard !name.isEmpty, !name.contains("="), !name.utf8.contains(0) else {
+        throw error("\(key).\(name)", "found \"\(name)\", expected a variable's name without \"=\"")
+      }
+      result[name] = text
+    }
+    return result
+  }
+
+  func finish() throws(ConfigurationError) {
+    guard let unknown = rest.keys.sorted().first else { return }
+    throw error(unknown, "unknown key; known here: \(known.sorted().joined(separator: ", "))")
+  }
+}

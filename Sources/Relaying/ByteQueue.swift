@@ -1,0 +1,24 @@
+/// Bytes that a socket could not take yet. Empty most of the time, and then without memory of its own.
+struct ByteQueue {
+  private var bytes: [UInt8] = []
+  private var start = 0
+
+  var count: Int { bytes.count - start }
+  var isEmpty: Bool { start == bytes.count }
+
+  mutating func append(_ buffer: UnsafeRawBufferPointer) { bytes.append(contentsOf: buffer) }
+  mutating func append(_ array: [UInt8]) { bytes += array }
+
+  mutating func consume(_ count: Int) {
+    start += count
+    if start >= bytes.count {
+      // A connection that was slow once must not hold its buffer for the rest of its life.
+      bytes = []
+      start = 0
+    }
+  }
+
+  func withBytes<R>(_ body: (UnsafeRawBufferPointer) -> R) -> R {
+    bytes.withUnsafeBytes { body(UnsafeRawBufferPointer(rebasing: $0[start...])) }
+  }
+}
