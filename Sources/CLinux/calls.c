@@ -177,3 +177,9 @@ int clinux_signalfd_read(int fd) {
   if (got < 0) return (int)got;
   return got == sizeof info ? (int)info.ssi_signo : -EIO;
 }
+
+#include <poll.h>
+int clinux_poll_writable(int fd) {
+  struct pollfd p = {.fd = fd, .events = POLLOUT};
+  return poll(&p, 1, 0) > 0;
+}

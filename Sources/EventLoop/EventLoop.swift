@@ -187,3 +187,10 @@ extension Duration {
     return UInt64(seconds) &* 1_000_000_000 &+ UInt64(attoseconds / 1_000_000_000)
   }
 }
+
+/// A timer alone: calls once when it comes due.
+public final class TimerSource: EventSource {
+  private let body: () -> Void
+  public init(_ body: @escaping () -> Void) { self.body = body }
+  override public func timerFired(_ key: Int) { body() }
+}

@@ -179,3 +179,15 @@ public func makePipe() throws(SystemError) -> (reading: FileHandle, writing: Fil
   try check("pipe2", "", clinux_pipe(&pair))
   return (FileHandle(OwnedFileDescriptor(pair[0])), FileHandle(OwnedFileDescriptor(pair[1])))
 }
+
+/// Ends both directions at once, whoever else still holds the descriptor. The C function is `shutdown(SHUT_RDWR)`.
+public func shutdownBoth(_ fd: Int32) { _ = shutdown(fd, Int32(CLINUX_SHUT_WR) + 1) }
+
+/// A connected datagram socket: only its peer's datagrams are received, and its port is random.
+public func connectDatagram(_ endpoint: IPEndpoint) throws(SystemError) -> OwnedFileDescriptor {
+  let address = SocketAddress.ip(endpoint)
+  let made = try makeSocket(address.family, .datagram)
+  let raw = made.rawValue
+  try check("connect", address.description, try address.withStorage { clinux_connect(raw, $0, $1) })
+  return made
+}

@@ -136,3 +136,4 @@ enum {
   CLINUX_SOCK_NONBLOCK = SOCK_NONBLOCK, CLINUX_SHUT_WR = SHUT_WR, CLINUX_AF_VSOCK = AF_VSOCK,
   CLINUX_EPOLL_CLOEXEC = EPOLL_CLOEXEC,
 };
+int clinux_poll_writable(int fd); // 1 when a write of PIPE_BUF bytes would not block (or would fail), else 0

@@ -1,0 +1,221 @@
+import CLinux
+import DNS
+import EventLoop
+import Inet
+import LinuxSystem
+import Policy
+import Relaying
+import Wire
+
+// Theory of operation.
+//
+// The other half of the enclave's proxy and the home of its log. One loop:
+//
+//   stream from the enclave ▶ hello ▶ connect: policy, connect(2), answer, relay
+//                                   ▶ resolve: queries to the host's resolvers
+//                                   ▶ logs:    records to the sink, acknowledgements back
+//   client of a published port ▶ stream to the enclave, connect hello ▶ answer ▶ relay, or reset
+
+/// A port of the host that leads to a port of the program.
+public struct PublishedPort: Equatable, Sendable, CustomStringConvertible {
+  public var listen: IPEndpoint
+  public var enclavePort: UInt16
+
+  public init(listen: IPEndpoint, enclavePort: UInt16) {
+    self.listen = listen
+    self.enclavePort = enclavePort
+  }
+
+  /// Reads `[ADDR:]HOSTPORT:ENCLAVEPORT`; without an address every IPv4 address of the host listens.
+  public init?(_ text: String) {
+    guard let colon = text.lastIndex(of: ":"), let enclave = decimalPort(text[text.index(after: colon)...]),
+      enclave != 0
+    else { return nil }
+    let left = text[..<colon]
+    guard let listen = left.contains(":") ? IPEndpoint(left) : decimalPort(left).map({ IPEndpoint(.v4(.any), $0) })
+    else { return nil }
+    self.init(listen: listen, enclavePort: enclave)
+  }
+
+  public var description: String { "\(listen) → \(enclavePort)" }
+}
+
+/// The host's side of one enclave.
+public final class Gateway {
+  /// tcp(7): with tcp_syn_retries at its default the kernel gives up after about 127 s.
+  private static let connectTimeout: Duration = .seconds(130)
+  private static let enclaveTimeout: Duration = .seconds(15)
+
+  private let loop: EventLoop
+  private let buffer = RelayBuffer()
+  private let enclave: StreamTarget
+  private let log: (String) -> Void
+  private let verbose: Bool
+  private let resolver: Resolver
+  private var sink: LogSink!
+  private var listeners: [Listener] = []
+  private var receivers: [LogReceiver] = []
+  private var positions: [UInt64: LogPosition] = [:]
+  private var resolveStreams: [ObjectIdentifier: MessageStream] = [:]
+
+  /// The program's exit status, when the enclave has reported one.
+  public private(set) var exitStatus: UInt8?
+  public var onExit: ((UInt8) -> Void)?
+  public var onLogStreamClosed: (() -> Void)?
+  public private(set) var hasSeenLogStream = false
+
+  /// Takes over listening sockets opened before, so that a port already taken is found before anything is started.
+  /// - Parameter log: takes sentences for the operator.
+  public init(
+    loop: EventLoop, transport: FileHandle, enclave: StreamTarget, published: [(FileHandle, PublishedPort)],
+    logFormat: LogFormat, verbose: Bool, resolverConfiguration: @escaping () -> ResolverConfiguration,
+    log: @escaping (String) -> Void
+  ) throws(SystemError) {
+    self.loop = loop
+    self.enclave = enclave
+    self.log = log
+    self.verbose = verbose
+    resolver = Resolver(loop: loop, configuration: resolverConfiguration)
+    sink = LogSink(loop: loop, format: logFormat) { [unowned self] in
+      for receiver in receivers { loop.enqueue(receiver) }
+    }
+    listeners.append(
+      try Listener(loop: loop, socket: transport, report: log) { [unowned self] stream, _ in fromEnclave(stream) })
+    for (socket, port) in published {
+      setResetOnClose(socket.rawValue, true)
+      listeners.append(
+        try Listener(loop: loop, socket: socket, report: log) { [unowned self] in ingress($0, $1, port) })
+    }
+  }
+
+  public var isLogDelivered: Bool { sink.isEmpty && receivers.isEmpty }
+
+  private func debug(_ sentence: @autoclosure () -> String) {
+    if verbose { log(sentence()) }
+  }
+
+  // MARK: from the enclave
+
+  private func fromEnclave(_ stream: FileHandle) {
+    do throws(SystemError) {
+      _ = try StreamServing(loop: loop, stream: stream) { [unowned self] _, outcome in
+        switch outcome {
+        case .hello(let stream, let hello, let early): serve(stream, hello, early)
+        case .failed(let sentence): log("a stream from the enclave: \(sentence)")
+        }
+      }
+    } catch {
+      log("a stream from the enclave: \(error)")
+    }
+  }
+
+  private func serve(_ stream: FileHandle, _ hello: Hello, _ early: [UInt8]) {
+    do {
+      switch hello.channel {
+      case .connect: egress(stream, try ConnectRequest(parameters: hello.parameters), early)
+      case .resolve: try resolve(stream, early)
+      case .logs: try logs(stream, try LogStreamParameters(parameters: hello.parameters), early)
+      case .packets, .control: answer(stream, Answer(.unsupported))
+      }
+    } catch {
+      log("a \(hello.channel) stream from the enclave: \(error)")
+      answer(stream, Answer(error is WireError ? .badRequest : .noResources))
+    }
+  }
+
+  private func egress(_ stream: FileHandle, _ request: ConnectRequest, _ early: [UInt8]) {
+    guard case .endpoint(let destination) = request.destination else {
+      answer(stream, Answer(.badRequest))
+      return
+    }
+    if let reason = Self.denial(of: destination) {
+      log("connection to \(destination) denied: \(reason)")
+      answer(stream, Answer(.denied))
+      return
+    }
+    PlainConnecting(
+      loop: loop, address: .ip(destination), timeout: Self.connectTimeout
+    ) { [unowned self] _, result in
+      switch result {
+      case .success(let endpoint):
+        answer(stream, Answer(.ok))
+        relay(plain: endpoint, framed: stream, early: early, "connection to \(destination)")
+      case .failure(let error):
+        debug("connection to \(destination): \(error)")
+        answer(stream, Answer(Status(errno: error.errno)))
+      }
+    }.start()
+  }
+
+  /// The enclave's own rules never send it here: its loopback is its own. Asked all the same it would reach services
+  /// that the host keeps for itself.
+  private static func denial(of destination: IPEndpoint) -> String? {
+    let address = destination.address.unmapped
+    if address.isLoopback { return "the host's loopback is not for the enclave" }
+    if address == .v4(.any) || address == .v6(.any) { return "the unspecified address means the host itself" }
+    return nil
+  }
+
+  private func relay(plain: FileHandle, framed: FileHandle, early: [UInt8], _ what: @autoclosure @escaping () -> String) {
+    do throws(SystemError) {
+      _ = try Relay(loop: loop, buffer: buffer, plain: plain, framed: framed, early: early) { [unowned self] relay, end in
+        switch end {
+        case .completed, .reset, .transportLost:
+          debug("\(what()): \(end), \(relay.totals.fromTransport) bytes out, \(relay.totals.toTransport) in")
+        case .protocolError(let error): log("\(what()): the enclave broke the protocol: \(error)")
+        }
+      }
+    } catch {
+      log("\(what()): \(error)")
+    }
+  }
+
+  private func resolve(_ stream: FileHandle, _ early: [UInt8]) throws(SystemError) {
+    answer(stream, Answer(.ok))
+    let messages = try MessageStream(loop: loop, socket: stream, early: early) { [unowned self] stream, bytes in
+      guard let query = DNSMessage(bytes), !query.isResponse else { return stream.close() }
+      resolver.resolve(query) { [weak stream] response in stream?.send(response.bytes) }
+    } closed: { [unowned self] in
+      resolveStreams[ObjectIdentifier($0)] = nil
+    }
+    resolveStreams[ObjectIdentifier(messages)] = messages
+  }
+
+  private func logs(_ stream: FileHandle, _ parameters: LogStreamParameters, _ early: [UInt8]) throws(SystemError) {
+    let position = positions[parameters.bootID] ?? LogPosition()
+    // Few runs at a time: an enclave that invents run after run must not fill the host's memory.
+    if positions.count > 64 { positions = [:] }
+    positions[parameters.bootID] = position
+    var known: [UInt8] = []
+    known.append(integer: position.last)
+    answer(stream, Answer(.ok, parameters: known))
+    hasSeenLogStream = true
+    receivers.append(
+      try LogReceiver(loop: loop, stream: stream, early: early, position: position, sink: sink) { [unowned self] in
+        exitStatus = $0
+        onExit?($0)
+      } closed: { [unowned self] receiver, problem in
+        if let problem { log(problem) }
+        receivers.removeAll { $0 === receiver }
+        onLogStreamClosed?()
+      })
+  }
+
+  // MARK: to the enclave
+
+  private func ingress(_ client: FileHandle, _ peer: IPEndpoint?, _ port: PublishedPort) {
+    let request = ConnectRequest(.port(port.enclavePort), source: peer)
+    StreamOpening(
+      loop: loop, target: enclave, hello: request.hello, timeout: Self.enclaveTimeout
+    ) { [unowned self] outcome in
+      switch outcome {
+      case .opened(let stream, _, let early):
+        relay(plain: client, framed: stream, early: early, "client \(peer?.description ?? "?") of \(port)")
+      case .refused(let status):
+        debug("client \(peer?.description ?? "?") of \(port): \(status)")
+      case .failed(let sentence):
+        log("client \(peer?.description ?? "?") of \(port): \(sentence)")
+      }
+    }.start()
+  }
+}

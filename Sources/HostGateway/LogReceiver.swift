@@ -1,0 +1,95 @@
+import EventLoop
+import LinuxSystem
+import Relaying
+import Wire
+
+/// Where the log of one run of an enclave stands; outlives its streams.
+final class LogPosition {
+  var last: UInt64 = 0
+}
+
+/// One log stream from an enclave: records in, acknowledgements out.
+final class LogReceiver: EventSource {
+  private let loop: EventLoop
+  private let stream: FileHandle
+  private let position: LogPosition
+  private let sink: LogSink
+  private let exited: (UInt8) -> Void
+  private let closed: (LogReceiver, String?) -> Void
+  private var registration: Registration?
+  private var decoder = LogRecordDecoder()
+  private var acknowledged: UInt64 = 0
+  private var ended = false
+
+  init(
+    loop: EventLoop, stream: FileHandle, early: [UInt8], position: LogPosition, sink: LogSink,
+    exited: @escaping (UInt8) -> Void, closed: @escaping (LogReceiver, String?) -> Void
+  ) throws(SystemError) {
+    self.loop = loop
+    self.stream = stream
+    self.position = position
+    self.sink = sink
+    self.exited = exited
+    self.closed = closed
+    acknowledged = position.last
+    super.init()
+    decoder.append(early)
+    registration = try loop.add(stream.rawValue, [.readable], self)
+    if !early.isEmpty { loop.enqueue(self) }
+  }
+
+  override func resume() {
+    process()
+    if !ended, registration == nil, !sink.isFull { registration = try? loop.add(stream.rawValue, [.readable], self) }
+  }
+
+  override func ready(_ events: EventSet, tag: Int) {
+    var chunk = [UInt8](repeating: 0, count: 65536)
+    switch chunk.withUnsafeMutableBytes({ readBytes(stream.rawValue, $0) }) {
+    case .bytes(0), .failed: close(nil)
+    case .bytes(let count):
+      decoder.append(chunk[..<count])
+      process()
+    case .wouldBlock: break
+    }
+  }
+
+  private func process() {
+    guard !ended else { return }
+    do throws(WireError) {
+      while !sink.isFull, let record = try decoder.next() {
+        // Sent again after a lost stream; the sequence tells.
+        guard record.sequence > position.last else { continue }
+        position.last = record.sequence
+        sink.write(record)
+        if case .exit(let status) = record.body { exited(status) }
+      }
+    } catch {
+      close("the enclave's log stream broke the protocol: \(error)")
+      return
+    }
+    acknowledge()
+    if sink.isFull, let current = registration {
+      loop.remove(current)
+      registration = nil
+    }
+  }
+
+  private func acknowledge() {
+    guard position.last > acknowledged else { return }
+    var bytes: [UInt8] = []
+    bytes.append(integer: position.last)
+    // Eight bytes fit, or an enclave does not read its acknowledgements and the stream is no use.
+    switch bytes.withUnsafeBytes({ sendBytes(stream.rawValue, $0) }) {
+    case .bytes(8): acknowledged = position.last
+    default: close(nil)
+    }
+  }
+
+  func close(_ problem: String?) {
+    guard !ended else { return }
+    ended = true
+    if let registration { loop.remove(registration) }
+    closed(self, problem)
+  }
+}

@@ -1,0 +1,244 @@
+import CLinux
+import EventLoop
+import LinuxSystem
+import Wire
+
+/// How the host shows what the enclave logs.
+public enum LogFormat: String, CaseIterable, Sendable {
+  /// The program's own bytes to stdout and stderr, as they are.
+  case raw
+  /// One line each, with time and source.
+  case text
+  /// One JSON object per line.
+  case json
+}
+
+/// Bytes on their way to a descriptor that must not be made non-blocking, because others share it (a terminal, a
+/// pipe to `less`). A pipe that poll(2) calls writable takes PIPE_BUF bytes without blocking (pipe(7)).
+final class OutputQueue: EventSource {
+  private static let pipeChunk = 4096
+  /// More than this waiting, and the log stream is not read any further.
+  static let highWater = 256 * 1024
+
+  private let loop: EventLoop
+  private let fd: Int32
+  private var bytes: [UInt8] = []
+  private var start = 0
+  private var registration: Registration?
+  private let isFile: Bool
+  private(set) var failed = false
+  private let drained: () -> Void
+
+  init(loop: EventLoop, fd: Int32, drained: @escaping () -> Void) {
+    self.loop = loop
+    self.fd = fd
+    self.drained = drained
+    // Regular files cannot be polled and never block for long.
+    isFile = fileKind("/proc/self/fd/\(fd)") == .file
+    super.init()
+  }
+
+  var waiting: Int { bytes.count - start }
+
+  func append(_ new: some Collection<UInt8>) {
+    guard !failed else { return }
+    bytes += new
+    write()
+  }
+
+  override func ready(_ events: EventSet, tag: Int) {
+    writeChunk()
+    write()
+    if waiting < Self.highWater / 2 { drained() }
+  }
+
+  private func write() {
+    if isFile {
+      while waiting > 0, !failed { writeChunk() }
+      return
+    }
+    while waiting > 0, !failed, clinux_poll_writable(fd) > 0 { writeChunk() }
+    setWaiting(waiting > 0 && !failed)
+  }
+
+  private func writeChunk() {
+    guard waiting > 0 else { return }
+    let end = isFile ? bytes.count : min(bytes.count, start + Self.pipeChunk)
+    let result = bytes.withUnsafeBytes { writeBytes(fd, UnsafeRawBufferPointer(rebasing: $0[start..<end])) }
+    switch result {
+    case .bytes(let count): start += count
+    case .wouldBlock: break
+    case .failed:
+      // Whoever read this is gone; the enclave goes on, as under `docker run | head`.
+      failed = true
+      start = bytes.count
+    }
+    if start == bytes.count {
+      bytes.removeAll(keepingCapacity: true)
+      start = 0
+    } else if start > 1 << 20 {
+      bytes.removeFirst(start)
+      start = 0
+    }
+  }
+
+  private func setWaiting(_ on: Bool) {
+    if on, registration == nil {
+      registration = try? loop.add(fd, [.writable], self)
+      // Something that epoll does not take (EPERM): written as it comes.
+      if registration == nil { while waiting > 0, !failed { writeChunk() } }
+    } else if !on, let current = registration {
+      loop.remove(current)
+      registration = nil
+    }
+  }
+}
+
+/// Writes log records to the two standard streams in the chosen format.
+public final class LogSink {
+  private let format: LogFormat
+  private var lines: [LogSource: LineAssembler] = [:]
+  private var output: OutputQueue!
+  private var errors: OutputQueue!
+
+  /// - Parameter resume: called when a sink that was full has room again.
+  public init(loop: EventLoop, format: LogFormat, resume: @escaping () -> Void) {
+    self.format = format
+    output = OutputQueue(loop: loop, fd: 1, drained: resume)
+    errors = OutputQueue(loop: loop, fd: 2, drained: resume)
+  }
+
+  /// The streams are slower than the enclave: read no further until `resume`.
+  public var isFull: Bool { output.waiting > OutputQueue.highWater || errors.waiting > OutputQueue.highWater }
+  public var isEmpty: Bool { output.waiting == 0 && errors.waiting == 0 }
+
+  public func write(_ record: LogRecord) {
+    switch record.body {
+    case .output(let bytes):
+      if format == .raw { raw(record, bytes) } else { assemble(record, bytes) }
+    case .gap(let records, let dropped):
+      note(record, "\(records) log records (\(dropped) bytes) were dropped: the host was away or too slow")
+    case .exit(let status):
+      flushLines(record.time)
+      if format != .raw { note(record, "the program ended with status \(status)") }
+    case .started:
+      break
+    }
+  }
+
+  private func raw(_ record: LogRecord, _ bytes: [UInt8]) {
+    switch record.source {
+    case .programOutput: output.append(bytes)
+    case .programError: errors.append(bytes)
+    default: assemble(record, bytes)
+    }
+  }
+
+  private func assemble(_ record: LogRecord, _ bytes: [UInt8]) {
+    for line in lines[record.source, default: LineAssembler()].add(bytes, time: record.time) {
+      emit(line.time, record.source, line.text)
+    }
+  }
+
+  /// Ends what has no newline yet.
+  private func flushLines(_ time: UInt64) {
+    for source in LogSource.allCases {
+      if let line = lines[source]?.flush() { emit(line.time, source, line.text) }
+    }
+  }
+
+  private func note(_ record: LogRecord, _ sentence: String) {
+    emit(record.time, record.source, Array(sentence.utf8))
+  }
+
+  private func emit(_ time: UInt64, _ source: LogSource, _ text: [UInt8]) {
+    switch format {
+    case .raw:
+      errors.append(Array("tombolo \(source): ".utf8) + text + [0x0a])
+    case .text:
+      let line = Array("\(timestamp(time)) \(source) | ".utf8) + text + [0x0a]
+      output.append(line)
+    case .json:
+      let line = "{\"time\":\"\(timestamp(time))\",\"source\":\"\(source)\",\"line\":\(jsonString(text))}\n"
+      output.append(Array(line.utf8))
+    }
+  }
+}
+
+/// Puts chunks together to lines.
+struct LineAssembler {
+  /// A longer line is cut, in bytes.
+  static let limit = 64 * 1024
+  private var partial: [UInt8] = []
+  private var since: UInt64 = 0
+
+  mutating func add(_ bytes: [UInt8], time: UInt64) -> [(time: UInt64, text: [UInt8])] {
+    var result: [(time: UInt64, text: [UInt8])] = []
+    var rest = bytes[...]
+    while !rest.isEmpty {
+      if partial.isEmpty { since = time }
+      let room = rest.prefix(Self.limit - partial.count)
+      if let newline = room.firstIndex(of: 0x0a) {
+        result.append((since, partial + rest[..<newline]))
+        rest = rest[(newline + 1)...]
+        partial = []
+      } else {
+        partial += room
+        rest = rest.dropFirst(room.count)
+        if partial.count == Self.limit {
+          result.append((since, partial))
+          partial = []
+        }
+      }
+    }
+    return result
+  }
+
+  mutating func flush() -> (time: UInt64, text: [UInt8])? {
+    guard !partial.isEmpty else { return nil }
+    defer { partial = [] }
+    return (since, partial)
+  }
+}
+
+/// RFC 3339 in UTC with milliseconds. The days are counted as in the civil calendar's 400-year cycle.
+func timestamp(_ nanoseconds: UInt64) -> String {
+  let seconds = nanoseconds / 1_000_000_000
+  let milliseconds = nanoseconds / 1_000_000 % 1000
+  let time = seconds % 86400
+  // Days since 0000-03-01, so that the leap day is the last of its year.
+  let days = seconds / 86400 + 719_468
+  let era = days / 146_097
+  let dayOfEra = days % 146_097
+  let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36524 - dayOfEra / 146_096) / 365
+  let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+  let shifted = (5 * dayOfYear + 2) / 153
+  let day = dayOfYear - (153 * shifted + 2) / 5 + 1
+  let month = shifted < 10 ? shifted + 3 : shifted - 9
+  let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
+  func pad(_ number: UInt64, _ width: Int) -> String {
+    let text = String(number)
+    return String(repeating: "0", count: max(0, width - text.utf8.count)) + text
+  }
+  return "\(pad(year, 4))-\(pad(month, 2))-\(pad(day, 2))T\(pad(time / 3600, 2)):\(pad(time / 60 % 60, 2))"
+    + ":\(pad(time % 60, 2)).\(pad(milliseconds, 3))Z"
+}
+
+/// RFC 8259 section 7; bytes that are not UTF-8 become U+FFFD.
+func jsonString(_ bytes: [UInt8]) -> String {
+  var text = "\""
+  for scalar in String(decoding: bytes, as: UTF8.self).unicodeScalars {
+    switch scalar {
+    case "\"": text += "\\\""
+    case "\\": text += "\\\\"
+    case "\n": text += "\\n"
+    case "\r": text += "\\r"
+    case "\t": text += "\\t"
+    case _ where scalar.value < 0x20 || scalar.value == 0x7f:
+      let hex = String(scalar.value, radix: 16)
+      text += "\\u" + String(repeating: "0", count: 4 - hex.utf8.count) + hex
+    default: text.unicodeScalars.append(scalar)
+    }
+  }
+  return text + "\""
+}

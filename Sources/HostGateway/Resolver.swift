@@ -1,0 +1,171 @@
+import CLinux
+import DNS
+import EventLoop
+import Inet
+import LinuxSystem
+import Relaying
+
+/// Asks the host's resolvers on behalf of an enclave: each query over UDP from a port of its own with an id of its
+/// own, then over TCP where the answer was cut (RFC 7766).
+final class Resolver {
+  /// Queries under way at most, for all enclaves.
+  private static let limit = 1024
+
+  private let loop: EventLoop
+  private let configuration: () -> ResolverConfiguration
+  private var running = 0
+
+  /// - Parameter configuration: asked for every query, so that a changed resolv.conf counts at once.
+  init(loop: EventLoop, configuration: @escaping () -> ResolverConfiguration) {
+    self.loop = loop
+    self.configuration = configuration
+  }
+
+  func resolve(_ query: DNSMessage, reply: @escaping (DNSMessage) -> Void) {
+    guard running < Self.limit else {
+      reply(query.errorResponse(code: 2))
+      return
+    }
+    running += 1
+    UpstreamQuery(loop: loop, configuration: configuration(), query: query) { [unowned self] response in
+      running -= 1
+      reply(response ?? query.errorResponse(code: 2))
+    }.start()
+  }
+}
+
+/// One query, through its attempts.
+final class UpstreamQuery: EventSource {
+  private let loop: EventLoop
+  private let configuration: ResolverConfiguration
+  private let query: DNSMessage
+  private var message: DNSMessage
+  private let completion: (DNSMessage?) -> Void
+  private var attempt = 0
+  private var socket: FileHandle?
+  private var registration: Registration?
+  private var timer: TimerToken?
+  private var stream: MessageStream?
+  private var connecting: PlainConnecting?
+  private var done = false
+
+  init(
+    loop: EventLoop, configuration: ResolverConfiguration, query: DNSMessage,
+    completion: @escaping (DNSMessage?) -> Void
+  ) {
+    self.loop = loop
+    self.configuration = configuration
+    self.query = query
+    self.completion = completion
+    message = query
+  }
+
+  func start() { nextAttempt() }
+
+  private var server: IPEndpoint { configuration.servers[attempt % configuration.servers.count] }
+
+  private func nextAttempt() {
+    closeAttempt()
+    guard !configuration.servers.isEmpty, attempt < configuration.attempts * configuration.servers.count else {
+      finish(nil)
+      return
+    }
+    message.id = UInt16.random(in: .min ... .max)
+    do throws(SystemError) {
+      let made = FileHandle(try connectDatagram(server))
+      socket = made
+      registration = try loop.add(made.rawValue, [.readable], self)
+      timer = loop.schedule(after: .seconds(configuration.timeout), self)
+      if case .failed = sendDatagram(made.rawValue, message.bytes, to: nil) { failAttempt() }
+    } catch {
+      failAttempt()
+    }
+  }
+
+  private func failAttempt() {
+    attempt += 1
+    nextAttempt()
+  }
+
+  override func ready(_ events: EventSet, tag: Int) {
+    guard let socket, !done else { return }
+    var buffer = [UInt8](repeating: 0, count: 65536)
+    switch buffer.withUnsafeMutableBytes({ readBytes(socket.rawValue, $0) }) {
+    case .bytes(let count):
+      guard let response = accept(Array(buffer[..<count])) else { return }
+      if response.isTruncated {
+        askOverTCP()
+      } else {
+        finish(response)
+      }
+    case .wouldBlock: break
+    // A port that answers "unreachable": the next server, at once.
+    case .failed: failAttempt()
+    }
+  }
+
+  /// A response to this very query, or nil: forged and late ones are passed over.
+  private func accept(_ bytes: [UInt8]) -> DNSMessage? {
+    guard let response = DNSMessage(bytes), response.isResponse, response.id == message.id,
+      response.question == query.question
+    else { return nil }
+    return response
+  }
+
+  private func askOverTCP() {
+    closeAttempt()
+    timer = loop.schedule(after: .seconds(configuration.timeout), self)
+    let connecting = PlainConnecting(
+      loop: loop, address: .ip(server), timeout: .seconds(configuration.timeout)
+    ) { [unowned self] _, result in
+      connecting = nil
+      switch result {
+      case .success(let socket): ask(over: socket)
+      case .failure: failAttempt()
+      }
+    }
+    self.connecting = connecting
+    connecting.start()
+  }
+
+  private func ask(over socket: FileHandle) {
+    do throws(SystemError) {
+      let made = try MessageStream(loop: loop, socket: socket) { [weak self] _, bytes in
+        guard let self, let response = accept(bytes) else { return }
+        finish(response)
+      } closed: { [weak self] closed in
+        guard let self, !done, stream === closed else { return }
+        stream = nil
+        failAttempt()
+      }
+      stream = made
+      made.send(message.bytes)
+    } catch {
+      failAttempt()
+    }
+  }
+
+  override func timerFired(_ key: Int) { failAttempt() }
+
+  private func closeAttempt() {
+    if let registration { loop.remove(registration) }
+    if let timer { loop.cancel(timer) }
+    registration = nil
+    timer = nil
+    socket = nil
+    connecting?.cancel()
+    connecting = nil
+    let old = stream
+    stream = nil
+    old?.close()
+  }
+
+  private func finish(_ response: DNSMessage?) {
+    guard !done else { return }
+    done = true
+    closeAttempt()
+    var answer = response
+    answer?.id = query.id
+    completion(answer)
+  }
+}

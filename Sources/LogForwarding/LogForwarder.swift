@@ -1,0 +1,292 @@
+import CLinux
+import EventLoop
+import LinuxSystem
+import Relaying
+import Wire
+
+// Theory of operation.
+//
+//   pipes of the program and the proxy ─▶ LogPipe ─▶ LogBuffer ─▶ one stream to the host ─▶ acknowledgements ─▶ freed
+//
+// A record stays in the buffer until the host has said that it has it, so that a host that dies in between gets it
+// again. The program never waits for a host that is away; while one is connected, a full buffer holds the program up
+// for at most `patience`, because losing lines to a host that is only a little slow would be worse. Then the oldest
+// go, with a record that counts them.
+
+/// The enclave's end of the log channel.
+public final class LogForwarder: EventSource {
+  public struct Settings: Sendable {
+    public var capacity: Int
+    /// nil: as long as the host is connected.
+    public var patience: Duration?
+    public var drain: Duration?
+
+    public init(capacity: Int, patience: Duration?, drain: Duration?) {
+      self.capacity = capacity
+      self.patience = patience
+      self.drain = drain
+    }
+  }
+
+  private enum Key { static let reconnect = 0, patience = 1, drain = 2 }
+  private static let streamTag = 0
+  private static let firstDelay: Duration = .milliseconds(20)
+  private static let longestDelay: Duration = .seconds(2)
+  /// How long the end waits for a host that is not there at all.
+  private static let absentDrain: Duration = .seconds(2)
+  private static let ackLength = 8
+
+  private let loop: EventLoop
+  private let target: StreamTarget
+  private let settings: Settings
+  private let bootID = randomUInt64()
+  private var buffer: LogBuffer
+  private var stream: FileHandle?
+  private var registration: Registration?
+  private var opening: StreamOpening?
+  private var partial: [UInt8] = []
+  private var partialStart = 0
+  private var acks: [UInt8] = []
+  private var writable = true
+  private var delay = LogForwarder.firstDelay
+  private var pipes: [LogPipe] = []
+  private var patienceTimer: TimerToken?
+  private var outOfPatience = false
+  private var drained: (() -> Void)?
+
+  public init(loop: EventLoop, target: StreamTarget, settings: Settings) {
+    self.loop = loop
+    self.target = target
+    self.settings = settings
+    buffer = LogBuffer(capacity: settings.capacity)
+    super.init()
+  }
+
+  public var isConnected: Bool { stream != nil }
+
+  public func start() { open() }
+
+  // MARK: records
+
+  public func append(_ source: LogSource, _ bytes: [UInt8]) { append(source, .output(bytes)) }
+
+  public func append(_ source: LogSource, _ body: LogRecord.Body) {
+    buffer.append(time: realtimeNanoseconds(), source: source, body: body)
+    holdUpIfFull()
+    flush()
+  }
+
+  /// Reads `descriptor` to its end, each chunk a record.
+  public func attach(_ descriptor: FileHandle, _ source: LogSource) throws(SystemError) {
+    pipes.append(try LogPipe(loop: loop, descriptor: descriptor) { [unowned self] in append(source, $0) })
+  }
+
+  /// Takes what the pipes still hold, sends everything, and calls `completion` when the host has it all or the time
+  /// for it is over.
+  public func drain(completion: @escaping () -> Void) {
+    for pipe in pipes { pipe.readRest() }
+    drained = completion
+    if let limit = stream == nil ? Self.absentDrain : settings.drain {
+      loop.schedule(after: limit, self, key: Key.drain)
+    }
+    checkDrained()
+  }
+
+  /// What could not be delivered, for whoever has another place to show it.
+  public var undeliveredRecords: Bool { !buffer.isEmpty }
+
+  private func checkDrained() {
+    guard let completion = drained, buffer.isEmpty, partialStart == partial.count else { return }
+    drained = nil
+    completion()
+  }
+
+  private func holdUpIfFull() {
+    guard buffer.isNearlyFull, stream != nil, !outOfPatience, settings.patience != .zero else { return }
+    for pipe in pipes { pipe.pause() }
+    guard let patience = settings.patience, patienceTimer == nil else { return }
+    patienceTimer = loop.schedule(after: patience, self, key: Key.patience)
+  }
+
+  private func letGo() {
+    for pipe in pipes { pipe.unpause() }
+    if let patienceTimer { loop.cancel(patienceTimer) }
+    patienceTimer = nil
+  }
+
+  // MARK: the stream
+
+  private func open() {
+    let attempt = StreamOpening(
+      loop: loop, target: target, hello: LogStreamParameters(bootID: bootID).hello, timeout: .seconds(5)
+    ) { [unowned self] outcome in
+      opening = nil
+      switch outcome {
+      case .opened(let socket, let parameters, _):
+        adopt(socket, parameters)
+      case .refused, .failed:
+        openLater()
+      }
+    }
+    opening = attempt
+    attempt.start()
+  }
+
+  private func openLater() {
+    loop.schedule(after: delay, self, key: Key.reconnect)
+    delay = min(Self.longestDelay, delay * 2)
+  }
+
+  private func adopt(_ socket: FileHandle, _ parameters: [UInt8]) {
+    var reader = ByteReader(parameters)
+    // The host's answer says what it already has of this run of the enclave; anything else counts as nothing.
+    let known = (try? reader.integer(UInt64.self)) ?? 0
+    do throws(SystemError) {
+      registration = try loop.add(socket.rawValue, [.readable, .writable, .readHangup, .edgeTriggered], self)
+    } catch {
+      openLater()
+      return
+    }
+    stream = socket
+    delay = Self.firstDelay
+    writable = true
+    acks = []
+    partial = []
+    partialStart = 0
+    buffer.rewind(after: known)
+    flush()
+  }
+
+  private func lost() {
+    if let registration { loop.remove(registration) }
+    registration = nil
+    stream = nil
+    partial = []
+    partialStart = 0
+    outOfPatience = false
+    letGo()
+    openLater()
+  }
+
+  override public func ready(_ events: EventSet, tag: Int) {
+    if events.contains(.writable) { writable = true }
+    if !events.isDisjoint(with: [.readable, .readHangup, .hangup, .error]) { readAcknowledgements() }
+    flush()
+  }
+
+  private func readAcknowledgements() {
+    var chunk = [UInt8](repeating: 0, count: 4096)
+    while let stream {
+      switch chunk.withUnsafeMutableBytes({ readBytes(stream.rawValue, $0) }) {
+      case .bytes(0), .failed:
+        lost()
+        return
+      case .wouldBlock: return
+      case .bytes(let count):
+        acks += chunk[..<count]
+        // Only the last whole one matters: acknowledgements are cumulative.
+        let whole = acks.count / Self.ackLength * Self.ackLength
+        guard whole > 0 else { continue }
+        let sequence = acks[(whole - Self.ackLength)..<whole].reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        acks.removeFirst(whole)
+        buffer.acknowledge(sequence)
+        if !buffer.isNearlyFull {
+          outOfPatience = false
+          letGo()
+        }
+        checkDrained()
+      }
+    }
+  }
+
+  private func flush() {
+    guard let stream, writable else { return }
+    while true {
+      if partialStart == partial.count {
+        partial.removeAll(keepingCapacity: true)
+        partialStart = 0
+        while partial.count < 65536, let bytes = buffer.next() { partial += bytes }
+        if partial.isEmpty { return }
+      }
+      let result = partial.withUnsafeBytes {
+        sendBytes(stream.rawValue, UnsafeRawBufferPointer(rebasing: $0[partialStart...]))
+      }
+      switch result {
+      case .bytes(let count): partialStart += count
+      case .wouldBlock:
+        writable = false
+        return
+      case .failed:
+        lost()
+        return
+      }
+    }
+  }
+
+  override public func timerFired(_ key: Int) {
+    switch key {
+    case Key.reconnect:
+      if stream == nil, opening == nil { open() }
+    case Key.patience:
+      patienceTimer = nil
+      outOfPatience = true
+      letGo()
+    default:
+      drained?()
+      drained = nil
+    }
+  }
+}
+
+/// The reading end of a pipe that a process writes its output to.
+final class LogPipe: EventSource {
+  private let loop: EventLoop
+  private let descriptor: FileHandle
+  private let received: ([UInt8]) -> Void
+  private var registration: Registration?
+  private var ended = false
+  private var scratch = [UInt8](repeating: 0, count: LogRecord.payloadLimit)
+
+  init(loop: EventLoop, descriptor: FileHandle, received: @escaping ([UInt8]) -> Void) throws(SystemError) {
+    self.loop = loop
+    self.descriptor = descriptor
+    self.received = received
+    super.init()
+    try descriptor.descriptor.setNonblocking()
+    registration = try loop.add(descriptor.rawValue, [.readable], self)
+  }
+
+  override func ready(_ events: EventSet, tag: Int) { readOnce() }
+
+  /// True where there may be more.
+  @discardableResult
+  private func readOnce() -> Bool {
+    guard !ended else { return false }
+    switch scratch.withUnsafeMutableBytes({ readBytes(descriptor.rawValue, $0) }) {
+    case .bytes(0), .failed:
+      ended = true
+      pause()
+      return false
+    case .bytes(let count):
+      received(Array(scratch[..<count]))
+      return true
+    case .wouldBlock:
+      return false
+    }
+  }
+
+  /// What is in the pipe at the end; bounded, because a process that left the enclave's control could go on writing.
+  func readRest() {
+    for _ in 0..<64 where !readOnce() { return }
+  }
+
+  func pause() {
+    if let registration { loop.remove(registration) }
+    registration = nil
+  }
+
+  func unpause() {
+    guard registration == nil, !ended else { return }
+    registration = try? loop.add(descriptor.rawValue, [.readable], self)
+  }
+}

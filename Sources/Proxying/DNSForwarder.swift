@@ -1,0 +1,202 @@
+import CLinux
+import DNS
+import EventLoop
+import Inet
+import LinuxSystem
+import Policy
+import Relaying
+import Wire
+
+/// Takes the program's DNS queries, over UDP and TCP and whatever server they were for, and passes them over one
+/// resolve stream to the host. Messages go through as they are, but for their id, which must be unique on the stream.
+final class DNSForwarder {
+  private enum Client {
+    case datagram(socket: FileHandle, from: IPEndpoint, limit: Int)
+    case stream(MessageStream)
+  }
+
+  private struct Pending {
+    var client: Client
+    var query: DNSMessage
+    var deadline: UInt64
+  }
+
+  /// Queries under way at most; one more is answered SERVFAIL.
+  private static let pendingLimit = 4096
+  /// Longer than the host takes with all its attempts would mean a client that has given up.
+  private static let queryTimeout: Duration = .seconds(30)
+  private static let servfail: UInt8 = 2
+  private static let refused: UInt8 = 5
+
+  private let loop: EventLoop
+  private let target: StreamTarget
+  private let policy: Policy
+  private let report: (String) -> Void
+  private var pending: [UInt16: Pending] = [:]
+  private var nextID = UInt16.random(in: .min ... .max)
+  private var stream: MessageStream?
+  private var opening = false
+  private var waiting: [[UInt8]] = []
+  private var sources: [EventSource] = []
+  private var clients: [ObjectIdentifier: MessageStream] = [:]
+  private var sweepScheduled = false
+
+  init(
+    loop: EventLoop, target: StreamTarget, policy: Policy, datagramSockets: [FileHandle], listeners: [FileHandle],
+    report: @escaping (String) -> Void
+  ) throws(SystemError) {
+    self.loop = loop
+    self.target = target
+    self.policy = policy
+    self.report = report
+    for socket in datagramSockets {
+      let source = DatagramSource(socket: socket) { [unowned self] in self.datagram($0, from: $1, on: $2) }
+      sources.append(source)
+      _ = try loop.add(socket.rawValue, [.readable], source)
+    }
+    for socket in listeners {
+      sources.append(
+        try Listener(loop: loop, socket: socket, report: report) { [unowned self] in self.accepted($0, $1) })
+    }
+  }
+
+  private func datagram(_ bytes: [UInt8], from: IPEndpoint, on socket: FileHandle) {
+    guard let query = DNSMessage(bytes), !query.isResponse else { return }
+    forward(query, .datagram(socket: socket, from: from, limit: query.udpLimit))
+  }
+
+  private func accepted(_ socket: FileHandle, _ peer: IPEndpoint?) {
+    do throws(SystemError) {
+      let client = try MessageStream(loop: loop, socket: socket, idleTimeout: .seconds(30)) { [unowned self] in
+        guard let query = DNSMessage($1), !query.isResponse else { return $0.close() }
+        forward(query, .stream($0))
+      } closed: { [unowned self] in
+        clients[ObjectIdentifier($0)] = nil
+      }
+      clients[ObjectIdentifier(client)] = client
+    } catch {
+      report("dns: \(error)")
+    }
+  }
+
+  private func forward(_ query: DNSMessage, _ client: Client) {
+    if let question = query.question, case .deny(let reason) = policy.resolve(name: question.name) {
+      report("dns: \(question) refused: \(reason)")
+      reply(query.errorResponse(code: Self.refused), to: client)
+      return
+    }
+    guard pending.count < Self.pendingLimit else {
+      reply(query.errorResponse(code: Self.servfail), to: client)
+      return
+    }
+    while pending[nextID] != nil { nextID &+= 1 }
+    let id = nextID
+    nextID &+= 1
+    pending[id] = Pending(
+      client: client, query: query, deadline: monotonicNanoseconds() &+ Self.queryTimeout.nanoseconds)
+    scheduleSweep()
+    var message = query
+    message.id = id
+    if let stream {
+      stream.send(message.bytes)
+    } else {
+      waiting.append(message.bytes)
+      openStream()
+    }
+  }
+
+  private func openStream() {
+    guard !opening else { return }
+    opening = true
+    StreamOpening(loop: loop, target: target, hello: Hello(.resolve), timeout: .seconds(5)) { [unowned self] in
+      opening = false
+      switch $0 {
+      case .opened(let socket, _, let early):
+        adopt(socket, early)
+      case .refused(let status): lost("the host refused to resolve: \(status)")
+      case .failed(let sentence): lost(sentence)
+      }
+    }.start()
+  }
+
+  private func adopt(_ socket: FileHandle, _ early: [UInt8]) {
+    do throws(SystemError) {
+      stream = try MessageStream(loop: loop, socket: socket, early: early) { [unowned self] in
+        received($1, on: $0)
+      } closed: { [unowned self] _ in
+        stream = nil
+        lost("the resolve stream to the host was lost")
+      }
+      let messages = waiting
+      waiting = []
+      for message in messages { stream?.send(message) }
+    } catch {
+      lost("\(error)")
+    }
+  }
+
+  /// Every query under way is answered, so that the program's resolver need not wait for its own time-out.
+  private func lost(_ sentence: String) {
+    report("dns: \(sentence)")
+    waiting = []
+    let failed = pending
+    pending = [:]
+    for entry in failed.values { reply(entry.query.errorResponse(code: Self.servfail), to: entry.client) }
+  }
+
+  private func received(_ bytes: [UInt8], on stream: MessageStream) {
+    guard var response = DNSMessage(bytes), response.isResponse else {
+      // The host is not trusted: a stream that carries something else than answers ends.
+      report("dns: the host sent something that is not a DNS response")
+      stream.close()
+      return
+    }
+    guard let entry = pending[response.id], response.question == entry.query.question else { return }
+    pending[response.id] = nil
+    response.id = entry.query.id
+    reply(response, to: entry.client)
+  }
+
+  private func reply(_ response: DNSMessage, to client: Client) {
+    switch client {
+    case .datagram(let socket, let from, let limit):
+      let fitting = response.bytes.count <= limit ? response : response.truncated()
+      sendDatagram(socket.rawValue, fitting.bytes, to: from)
+    case .stream(let stream):
+      stream.send(response.bytes)
+    }
+  }
+
+  private func scheduleSweep() {
+    guard !sweepScheduled else { return }
+    sweepScheduled = true
+    let sweep = TimerSource { [unowned self] in
+      sweepScheduled = false
+      let now = monotonicNanoseconds()
+      pending = pending.filter { $0.value.deadline > now }
+      if !pending.isEmpty { scheduleSweep() }
+    }
+    loop.schedule(after: .seconds(5), sweep)
+  }
+}
+
+/// A datagram socket; calls with each datagram, its sender and itself.
+final class DatagramSource: EventSource {
+  private let socket: FileHandle
+  private let received: ([UInt8], IPEndpoint, FileHandle) -> Void
+  private static let turnLimit = 64
+
+  init(socket: FileHandle, received: @escaping ([UInt8], IPEndpoint, FileHandle) -> Void) {
+    self.socket = socket
+    self.received = received
+  }
+
+  override func ready(_ events: EventSet, tag: Int) {
+    var buffer = [UInt8](repeating: 0, count: 65536)
+    for _ in 0..<Self.turnLimit {
+      let (result, from) = buffer.withUnsafeMutableBytes { receiveDatagram(socket.rawValue, $0) }
+      guard case .bytes(let count) = result else { return }
+      if let from { received(Array(buffer[..<count]), from, socket) }
+    }
+  }
+}

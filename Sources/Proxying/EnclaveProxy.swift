@@ -1,0 +1,175 @@
+import CLinux
+import EventLoop
+import Inet
+import LinuxSystem
+import Policy
+import Relaying
+import Wire
+
+// Theory of operation.
+//
+// One process, one thread, one loop, no rights. Everything that a right is needed for was opened by PID 1 and handed
+// over: it keeps the same sockets, so that a proxy that dies is followed by one that goes on accepting where the old
+// one stopped.
+//
+//   egress:   accept ▶ SO_ORIGINAL_DST ▶ policy ▶ stream to the host, connect hello ▶ answer ▶ relay, or reset
+//   ingress:  stream from the host ▶ hello ▶ policy ▶ connect to the program ▶ answer ▶ relay
+//   DNS:      datagram or message ▶ policy ▶ resolve stream ▶ response
+
+/// The networking proxy inside the enclave, TCP mode.
+public final class EnclaveProxy {
+  /// The host's own connect(2) gives up after about 127 s (tcp(7), tcp_syn_retries); its answer must still arrive.
+  private static let egressTimeout: Duration = .seconds(135)
+  private static let programTimeout: Duration = .seconds(10)
+
+  private let loop: EventLoop
+  private let buffer = RelayBuffer()
+  private let plan: ProxyPlan
+  private let policy: Policy
+  private let log: (String) -> Void
+  private var listeners: [Listener] = []
+  private var forwarder: DNSForwarder?
+
+  /// - Parameter log: takes sentences worth an operator's attention.
+  public init(_ plan: ProxyPlan, loop: EventLoop, log: @escaping (String) -> Void) throws(SystemError) {
+    self.plan = plan
+    self.loop = loop
+    self.log = log
+    policy = Policy(ingressPorts: Set(plan.ingressPorts))
+    for fd in plan.egressListeners {
+      let socket = FileHandle(OwnedFileDescriptor(fd))
+      let isV6 = localEndpoint(fd).map { if case .v6 = $0.address { true } else { false } } ?? false
+      setResetOnClose(fd, true)
+      listeners.append(
+        try Listener(loop: loop, socket: socket, report: log) { [unowned self] in egress($0, $1, v6: isV6) })
+    }
+    if let fd = plan.transportListener {
+      listeners.append(
+        try Listener(loop: loop, socket: FileHandle(OwnedFileDescriptor(fd)), report: log) { [unowned self] in
+          fromHost($0, $1)
+        })
+    }
+    if !plan.dnsSockets.isEmpty || !plan.dnsListeners.isEmpty {
+      forwarder = try DNSForwarder(
+        loop: loop, target: plan.hostTarget, policy: policy,
+        datagramSockets: plan.dnsSockets.map { FileHandle(OwnedFileDescriptor($0)) },
+        listeners: plan.dnsListeners.map { FileHandle(OwnedFileDescriptor($0)) }, report: log)
+    }
+  }
+
+  private func debug(_ sentence: @autoclosure () -> String) {
+    if plan.verbose { log("debug: " + sentence()) }
+  }
+
+  // MARK: egress
+
+  /// The connection resets when it is dropped: the listener has linger 0, which accepted sockets inherit.
+  private func egress(_ connection: FileHandle, _ peer: IPEndpoint?, v6: Bool) {
+    let destination: IPEndpoint
+    do throws(SystemError) {
+      destination = try originalDestination(connection.rawValue, v6: v6)
+    } catch {
+      log("egress: \(error)")
+      return
+    }
+    // Somebody connected to the proxy's own port: there is no original destination to go to.
+    if destination == localEndpoint(connection.rawValue) { return }
+    if case .deny(let reason) = policy.egress(to: destination) {
+      log("egress to \(destination) denied: \(reason)")
+      return
+    }
+    let request = ConnectRequest(.endpoint(destination), source: peer)
+    StreamOpening(
+      loop: loop, target: plan.hostTarget, hello: request.hello, timeout: Self.egressTimeout
+    ) { [unowned self] outcome in
+      switch outcome {
+      case .opened(let stream, _, let early):
+        relay(plain: connection, framed: stream, early: early, "egress to \(destination)")
+      case .refused(let status):
+        debug("egress to \(destination): \(status)")
+      case .failed(let sentence):
+        log("egress to \(destination): \(sentence)")
+      }
+    }.start()
+  }
+
+  private func relay(plain: FileHandle, framed: FileHandle, early: [UInt8], _ what: @autoclosure @escaping () -> String) {
+    do throws(SystemError) {
+      _ = try Relay(loop: loop, buffer: buffer, plain: plain, framed: framed, early: early) { [unowned self] relay, end in
+        switch end {
+        case .completed, .reset:
+          debug("\(what()): \(end), \(relay.totals.toTransport) bytes out, \(relay.totals.fromTransport) in")
+        case .transportLost: log("\(what()): the stream to the host was lost")
+        case .protocolError(let error): log("\(what()): the host broke the protocol: \(error)")
+        }
+      }
+    } catch {
+      log("\(what()): \(error)")
+    }
+  }
+
+  // MARK: ingress
+
+  private func fromHost(_ stream: FileHandle, _ peer: IPEndpoint?) {
+    do throws(SystemError) {
+      _ = try StreamServing(loop: loop, stream: stream) { [unowned self] _, outcome in
+        switch outcome {
+        case .hello(let stream, let hello, let early): serve(stream, hello, early)
+        case .failed(let sentence): log("ingress: \(sentence)")
+        }
+      }
+    } catch {
+      log("ingress: \(error)")
+    }
+  }
+
+  private func serve(_ stream: FileHandle, _ hello: Hello, _ early: [UInt8]) {
+    guard hello.channel == .connect else {
+      answer(stream, Answer(.unsupported))
+      return
+    }
+    let request: ConnectRequest
+    do throws(WireError) {
+      request = try ConnectRequest(parameters: hello.parameters)
+    } catch {
+      log("ingress: \(error)")
+      answer(stream, Answer(.badRequest))
+      return
+    }
+    // Only ports of the program: the host must not use the enclave's network as its own.
+    guard case .port(let port) = request.destination else {
+      log("ingress to \(request) denied: only published ports can be reached from outside")
+      answer(stream, Answer(.denied))
+      return
+    }
+    if case .deny(let reason) = policy.ingress(port: port) {
+      log("ingress to \(request) denied: \(reason)")
+      answer(stream, Answer(.denied))
+      return
+    }
+    connect([.v4(.loopback), .v6(.loopback)], port, stream, request, early)
+  }
+
+  /// Programs listen on every address, or on one of the two loopbacks.
+  private func connect(
+    _ addresses: [IPAddress], _ port: UInt16, _ stream: FileHandle, _ request: ConnectRequest, _ early: [UInt8]
+  ) {
+    guard let first = addresses.first else { return }
+    PlainConnecting(
+      loop: loop, address: .ip(IPEndpoint(first, port)), timeout: Self.programTimeout
+    ) { [unowned self] _, result in
+      switch result {
+      case .success(let program):
+        answer(stream, Answer(.ok))
+        relay(plain: program, framed: stream, early: early, "ingress to \(request)")
+      case .failure(let error):
+        if addresses.count > 1 {
+          connect(Array(addresses.dropFirst()), port, stream, request, early)
+        } else {
+          debug("ingress to \(request): \(error)")
+          answer(stream, Answer(Status(errno: error.errno)))
+        }
+      }
+    }.start()
+  }
+}

@@ -1,0 +1,79 @@
+import Inet
+import LinuxSystem
+import Relaying
+
+/// What PID 1 tells the proxy on its command line: which descriptors it was handed, and where the host is.
+public struct ProxyPlan: Equatable, Sendable {
+  /// Listening sockets that redirected TCP arrives at.
+  public var egressListeners: [Int32] = []
+  public var dnsSockets: [Int32] = []
+  public var dnsListeners: [Int32] = []
+  /// The enclave's one port: streams from the host arrive there.
+  public var transportListener: Int32?
+  /// The writing end that gets one byte when the proxy is ready.
+  public var readiness: Int32?
+  public var hostTarget: StreamTarget
+  public var ingressPorts: [UInt16] = []
+  public var verbose = false
+
+  public init(hostTarget: StreamTarget) { self.hostTarget = hostTarget }
+
+  /// `key=value` words, as `tombolo-init proxy` takes them.
+  public var arguments: [String] {
+    func list(_ numbers: [some CustomStringConvertible]) -> String {
+      numbers.map(\.description).joined(separator: ",")
+    }
+    var words = [
+      "egress=\(list(egressListeners))", "dns-udp=\(list(dnsSockets))", "dns-tcp=\(list(dnsListeners))",
+      "ingress-ports=\(list(ingressPorts))",
+    ]
+    if let transportListener { words.append("transport=\(transportListener)") }
+    if let readiness { words.append("ready=\(readiness)") }
+    if verbose { words.append("verbose=1") }
+    switch hostTarget.address {
+    case .unix(let path): words.append("host=unix:\(path)")
+    case .vsock(let cid, let port): words.append("host=vsock:\(cid):\(port)")
+    case .ip(let endpoint): words.append("host=ip:\(endpoint)")
+    }
+    return words
+  }
+
+  /// - Throws: a sentence naming the word that is not understood.
+  public init(arguments: [String]) throws(ProxyPlanError) {
+    var target: StreamTarget?
+    var plan = ProxyPlan(hostTarget: StreamTarget(.unix("")))
+    for word in arguments {
+      guard let equals = word.firstIndex(of: "=") else { throw ProxyPlanError(word: word) }
+      let value = word[word.index(after: equals)...]
+      let numbers = value.split(separator: ",").compactMap { Int32($0) }
+      switch word[..<equals] {
+      case "egress": plan.egressListeners = numbers
+      case "dns-udp": plan.dnsSockets = numbers
+      case "dns-tcp": plan.dnsListeners = numbers
+      case "ingress-ports": plan.ingressPorts = numbers.compactMap { UInt16(exactly: $0) }
+      case "transport": plan.transportListener = numbers.first
+      case "ready": plan.readiness = numbers.first
+      case "verbose": plan.verbose = true
+      case "host": target = Self.target(value)
+      default: throw ProxyPlanError(word: word)
+      }
+    }
+    guard let target else { throw ProxyPlanError(word: "host=") }
+    plan.hostTarget = target
+    self = plan
+  }
+
+  private static func target(_ text: Substring) -> StreamTarget? {
+    if text.hasPrefix("unix:") { return StreamTarget(.unix(String(text.dropFirst(5)))) }
+    let parts = text.split(separator: ":")
+    if parts.count == 3, parts[0] == "vsock", let cid = UInt32(parts[1]), let port = UInt32(parts[2]) {
+      return StreamTarget(.vsock(cid: cid, port: port))
+    }
+    return nil
+  }
+}
+
+public struct ProxyPlanError: Error, CustomStringConvertible {
+  public var word: String
+  public var description: String { "proxy: the argument \"\(word)\" is missing or not understood" }
+}
