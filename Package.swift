@@ -50,10 +50,12 @@ let package = Package(
     module("DNS", ["Inet"]),
     module("Policy", ["Inet"]),
     module("Supervision"),
+    module("Netfilter", ["Inet"]),
 
     // Kernel
     module("LinuxSystem", ["CLinux", "Inet"]),
     module("EventLoop", ["CLinux", "LinuxSystem"]),
+    module("Netlink", ["CLinux", "CMnl", "Inet", "LinuxSystem", "Netfilter"]),
 
     // Programs
     .executableTarget(
@@ -64,6 +66,9 @@ let package = Package(
       name: "tombolo",
       dependencies: ["Inet", .product(name: "ArgumentParser", package: "swift-argument-parser")],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
+
+    // Tests
+    tests("NetworkNamespaceTests", ["Netlink", "Netfilter", "CLinux", "LinuxSystem", "Inet"]),
   ],
   cxxLanguageStandard: .cxx17
 )
