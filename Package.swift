@@ -55,13 +55,18 @@ let package = Package(
     .target(
       name: "EnclaveConfig", dependencies: ["TOMLKit"],
       swiftSettings: strict + [.enableUpcomingFeature("MemberImportVisibility")]),
+    module("Netfilter", ["Inet"]),
 
     // Kernel
     module("LinuxSystem", ["CLinux", "Inet"]),
     module("EventLoop", ["CLinux", "LinuxSystem"]),
+    module("Netlink", ["CLinux", "CMnl", "Inet", "LinuxSystem", "Netfilter"]),
 
     // Engines
     module("Relaying", ["CLinux", "Inet", "Wire", "LinuxSystem", "EventLoop"]),
+    module("Proxying", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),
+    module("HostGateway", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),
+    module("LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
 
     // Programs
     .executableTarget(
@@ -72,6 +77,9 @@ let package = Package(
       name: "tombolo",
       dependencies: ["Inet", .product(name: "ArgumentParser", package: "swift-argument-parser")],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
+
+    // Tests
+    tests("NetworkNamespaceTests", ["Netlink", "Netfilter", "CLinux", "LinuxSystem", "Inet"]),
   ],
   cxxLanguageStandard: .cxx17
 )

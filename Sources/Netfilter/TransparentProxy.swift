@@ -1,0 +1,55 @@
+import Inet
+
+extension Ruleset {
+  /// What turns every connection of an enclave in TCP mode to the proxy.
+  ///
+  /// Theory of operation. The routes of `EnclaveRoutes` send everything to `lo`, so every packet of the program passes the
+  /// OUTPUT hook. The NAT chain there sees the first packet of each connection: DNS goes to the forwarder, all other TCP
+  /// to the proxy, both on 127.0.0.1 or ::1 (that is what REDIRECT means in OUTPUT). Conntrack turns the following packets
+  /// and the answers. The filter chain comes after NAT (priority 0 after -100): by then all that may live has a loopback
+  /// destination, so whatever has another one (UDP, ICMP, strays of a forgotten connection) could go nowhere. It is
+  /// refused, so that the program's call fails at once and does not wait for a time-out.
+  /// - Parameters:
+  ///   - local: more prefixes whose addresses are the enclave's own; connections to them are left alone.
+  public static func transparentProxy(tcpPort: UInt16, dnsPort: UInt16, local: [IPPrefix] = []) -> Ruleset {
+    func table(_ family: Family, _ loopback: IPPrefix) -> Table {
+      let own = [loopback] + local.filter { $0.family == family }
+      return Table(
+        family,
+        [
+          Chain(
+            "output_nat", .nat, .output, priority: -100,
+            own.map { Rule([.destination($0)], .accept) } + [
+              Rule([.transport(.udp), .destinationPort(53)], .redirect(dnsPort)),
+              Rule([.transport(.tcp), .destinationPort(53)], .redirect(dnsPort)),
+              Rule([.transport(.tcp)], .redirect(tcpPort)),
+            ]),
+          Chain(
+            "output_filter", .filter, .output, priority: 0,
+            own.dropFirst().map { Rule([.destination($0)], .accept) } + [
+              Rule([.destination(loopback, negated: true)], .reject(.adminProhibited))
+            ]),
+        ])
+    }
+    return Ruleset(name: "tombolo", tables: [table(.ip, .loopback4), table(.ip6, .loopback6)])
+  }
+}
+
+extension IPPrefix {
+  /// 127.0.0.0/8 (RFC 1122 section 3.2.1.3).
+  public static var loopback4: IPPrefix { IPPrefix(unchecked: .v4(IPv4Address(127, 0, 0, 0)), 8) }
+  /// ::1/128 (RFC 4291 section 2.5.3).
+  public static var loopback6: IPPrefix { IPPrefix(unchecked: .v6(.loopback), 128) }
+
+  private init(unchecked address: IPAddress, _ length: UInt8) {
+    guard let prefix = IPPrefix(address, length) else { preconditionFailure("\(length) bits of \(address)") }
+    self = prefix
+  }
+
+  var family: Ruleset.Family {
+    switch address {
+    case .v4: .ip
+    case .v6: .ip6
+    }
+  }
+}
