@@ -4,7 +4,11 @@ import PackageDescription
 // Layers, imports downwards only (checked in CI with --explicit-target-dependency-import-check error):
 //   C shims → pure values and decisions → kernel wrappers → engines → programs. See docs/architecture.md.
 
-let strict: [SwiftSetting] = [.treatAllWarnings(as: .error), .swiftLanguageMode(.v6)]
+// MemberImportVisibility, because TOMLKit imports Foundation: without it a `contains` or `range(of:)` anywhere above is
+// silently Foundation's, which makes the static programs 40 MB larger.
+let strict: [SwiftSetting] = [
+  .treatAllWarnings(as: .error), .swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility"),
+]
 
 /// Both programs are fully static files: `-static-executable` with gold, stripped by rootfs/build.
 let staticLink: [LinkerSetting] = [
@@ -50,32 +54,47 @@ let package = Package(
     module("DNS", ["Inet"]),
     module("Policy", ["Inet"]),
     module("Supervision"),
-    // TOMLKit imports Foundation: without MemberImportVisibility a `contains` or `range(of:)` here is silently
-    // Foundation's, which makes the static program 40 MB larger.
-    .target(
-      name: "EnclaveConfig", dependencies: ["TOMLKit"],
-      swiftSettings: strict + [.enableUpcomingFeature("MemberImportVisibility")]),
+    module("EnclaveConfig", ["TOMLKit"]),
     module("Netfilter", ["Inet"]),
+    module("BootPlanning", ["EnclaveConfig", "Netfilter"]),
 
     // Kernel
     module("LinuxSystem", ["CLinux", "Inet"]),
     module("EventLoop", ["CLinux", "LinuxSystem"]),
     module("Netlink", ["CLinux", "CMnl", "Inet", "LinuxSystem", "Netfilter"]),
 
+    module("Capabilities", ["CCap", "CLinux", "LinuxSystem"]),
+
     // Engines
+    module("Booting", ["CLinux", "LinuxSystem", "BootPlanning", "Netfilter", "Netlink"]),
     module("Relaying", ["CLinux", "Inet", "Wire", "LinuxSystem", "EventLoop"]),
     module("Proxying", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),
     module("HostGateway", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),
     module("LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
+    module(
+      "ServiceControl",
+      [
+        "CLinux", "EnclaveConfig", "Supervision", "Wire", "LinuxSystem", "EventLoop", "Capabilities", "LogForwarding",
+        "Proxying",
+      ]),
+    module(
+      "LocalRunning",
+      ["CLinux", "Inet", "DNS", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway"]),
 
     // Programs
     .executableTarget(
       name: "tombolo-init",
-      dependencies: ["CLinux", "CMnl", "CCap", "Inet", "LinuxSystem", "Wire", "DNS", "Policy", "Supervision", "EventLoop", "Relaying", "EnclaveConfig", .product(name: "Logging", package: "swift-log"), "TOMLKit"],
+      dependencies: [
+        "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Capabilities", "Relaying",
+        "Proxying", "LogForwarding", "Booting", "ServiceControl", .product(name: "Logging", package: "swift-log"),
+      ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
     .executableTarget(
       name: "tombolo",
-      dependencies: ["Inet", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      dependencies: [
+        "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
+        "LocalRunning", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 
     // Tests

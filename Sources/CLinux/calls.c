@@ -183,3 +183,16 @@ int clinux_poll_writable(int fd) {
   struct pollfd p = {.fd = fd, .events = POLLOUT};
   return poll(&p, 1, 0) > 0;
 }
+
+void clinux_raise_nofile(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
+int clinux_memfd(const char *name) { return (int)RESULT(syscall(SYS_memfd_create, name, 1u /* MFD_CLOEXEC */)); }
+void clinux_wait(pid_t pid) {
+  while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {}
+}

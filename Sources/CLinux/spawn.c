@@ -97,7 +97,7 @@ static int entry(void *argument) {
   return 127;
 }
 
-int clinux_spawn(const struct clinux_spawn *spec, int *stage) {
+int clinux_spawn_start(const struct clinux_spawn *spec, int *stage) {
   struct child c = {.spec = spec};
   static char stack[64 * 1024] __attribute__((aligned(16))); // one spawner, one thread: see the theory above
   sigset_t all;

@@ -1,16 +1,19 @@
 #include "CLinux.h"
 
-int clinux_argc = 0;
-char *const *clinux_argv = NULL;
-int clinux_early_proc_error = 0;
+static int saved_argc = 0;
+static char *const *saved_argv = NULL;
+static int early_proc_error = 0;
+
+const char *clinux_argument(int index) { return index >= 0 && index < saved_argc ? saved_argv[index] : NULL; }
+int clinux_early_proc_error(void) { return early_proc_error; }
 
 // Runs before the Swift runtime's own initialisers (they have no priority, so later than 101): without /proc its
 // backtracer aborts before main, and CommandLine.arguments stays empty for good. glibc passes argc, argv and envp to
 // constructors of static executables too.
 __attribute__((constructor(101))) static void clinux_start(int argc, char **argv, char **envp) {
   (void)envp;
-  clinux_argc = argc;
-  clinux_argv = argv;
+  saved_argc = argc;
+  saved_argv = argv;
   if (getpid() != 1) return;
   // A kernel's init may have been started without a console: descriptors 0 to 2 must exist before anything opens one.
   for (int fd = 0; fd < 3; fd++)
@@ -23,7 +26,7 @@ __attribute__((constructor(101))) static void clinux_start(int argc, char **argv
   if (stat("/proc/self/exe", &self) == 0) return;
   mkdir("/proc", 0555);
   if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0) {
-    clinux_early_proc_error = -errno;
+    early_proc_error = -errno;
     // The runtime would abort at once; with these it starts all the same.
     setenv("SWIFT_BACKTRACE", "enable=no,swift-backtrace=/", 0);
   }

@@ -115,17 +115,17 @@ final class UpstreamQuery: EventSource {
   private func askOverTCP() {
     closeAttempt()
     timer = loop.schedule(after: .seconds(configuration.timeout), self)
-    let connecting = PlainConnecting(
+    let attempt = PlainConnecting(
       loop: loop, address: .ip(server), timeout: .seconds(configuration.timeout)
     ) { [unowned self] _, result in
-      connecting = nil
+      self.connecting = nil
       switch result {
       case .success(let socket): ask(over: socket)
       case .failure: failAttempt()
       }
     }
-    self.connecting = connecting
-    connecting.start()
+    connecting = attempt
+    attempt.start()
   }
 
   private func ask(over socket: FileHandle) {

@@ -117,3 +117,9 @@ private func removeTree(_ path: String, device: dev_t) {
     _ = unlink(path)
   }
 }
+
+/// Whether anybody may execute the file. The C function is `stat`.
+public func isExecutable(_ path: String) -> Bool {
+  var info = stat()
+  return stat(path, &info) == 0 && info.st_mode & 0o111 != 0
+}

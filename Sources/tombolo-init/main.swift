@@ -1,8 +1,19 @@
 import CLinux
-import CMnl
-import CCap
-import Logging
-import TOMLKit
-let t = try TOMLTable(string: "a = 1")
-print(t.keys, mnl_socket_open(0) as Any, cap_get_proc() as Any)
-let l = Logger(label: "x"); l.info("hi")
+import Inet
+import LinuxSystem
+
+// The story of a start; every role ends the process itself.
+
+do {
+  let arguments = try InitArguments(processArguments())
+  switch arguments.role {
+  case .help: try writeAll(1, InitArguments.help.utf8)
+  case .version: try writeAll(1, "tombolo-init \(tomboloVersion)\n".utf8)
+  case .plan: try PlanRole.run(arguments)
+  case .proxy(let words): try ProxyRole.run(words)
+  case .enclave: try EnclaveRole.run(arguments)
+  }
+} catch {
+  writeToStandardError("tombolo-init: \(error)\n")
+  exit(125)
+}

@@ -46,11 +46,11 @@
 
 // --- Process start (start.c) ---------------------------------------------------------------------------------------
 // argc and argv as the kernel gave them: Swift's own CommandLine is empty when /proc was not mounted at start.
-extern int clinux_argc;
-extern char *const *clinux_argv;
+const char *clinux_argument(int index); // NULL behind the last
 // 0, or the negative errno of mounting /proc before the Swift runtime started (only tried where getpid() is 1 and
 // nothing is there).
-extern int clinux_early_proc_error;
+int clinux_early_proc_error(void);
+int clinux_memfd(const char *name); // negative errno
 
 // --- Child processes (spawn.c) -------------------------------------------------------------------------------------
 enum clinux_spawn_stage {
@@ -80,7 +80,7 @@ struct clinux_spawn {
 };
 // Starts a child: everything between fork and exec happens in C in a CLONE_VFORK child. Returns the pid, or a negative
 // errno with *stage telling which step failed (in the child too: then the child has already been reaped).
-int clinux_spawn(const struct clinux_spawn *spec, int *stage);
+int clinux_spawn_start(const struct clinux_spawn *spec, int *stage);
 // fork with namespaces: clone(flags | SIGCHLD) without sharing memory, then in the child: wait until one byte can be
 // read from `gate` (end of file: exit), then exec. Returns the pid or a negative errno; exec failures exit with 126.
 int clinux_spawn_in_namespaces(uint64_t flags, int gate, const struct clinux_spawn *spec);
@@ -137,3 +137,6 @@ enum {
   CLINUX_EPOLL_CLOEXEC = EPOLL_CLOEXEC,
 };
 int clinux_poll_writable(int fd); // 1 when a write of PIPE_BUF bytes would not block (or would fail), else 0
+enum { CLINUX_MNT_DETACH = MNT_DETACH };
+void clinux_raise_nofile(void);
+void clinux_wait(pid_t pid); // until that child has ended

@@ -1,0 +1,123 @@
+import EnclaveConfig
+import Netfilter
+
+/// The ports and paths that inside and outside agree on.
+public enum EnclaveLayout {
+  /// The one vsock port on each side; over the unix transport part of the sockets' names.
+  public static let port: UInt32 = 7766
+  /// Where redirected TCP arrives, on both loopbacks.
+  public static let egressPort: UInt16 = 61_001
+  /// Where redirected DNS arrives.
+  public static let dnsPort: UInt16 = 61_053
+  /// The unix transport's directory as seen inside.
+  public static let transportDirectory = "/run/tombolo/host"
+  /// Any address that is not loopback would do, since port 53 of all of them leads to the forwarder; this one is
+  /// link-local (RFC 3927), so that nobody takes it for a server of theirs.
+  public static let nameServer = "169.254.53.53"
+
+  public static func hostSocket(in directory: String) -> String { "\(directory)/host_\(port)" }
+  public static func enclaveSocket(in directory: String) -> String { "\(directory)/enclave_\(port)" }
+}
+
+/// What a boot consists of, in order.
+public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
+  /// The file system, before anything else can fail quietly.
+  public var fileSystem: [BootStep]
+  public var network: [BootStep]
+  public var configuration: Configuration
+
+  /// - Parameter local: the local enclave's parts; nil where the file system is already as the program shall see it.
+  public init(_ configuration: Configuration, local: LocalEnclave?) {
+    self.configuration = configuration
+    fileSystem = local.map { Self.fileSystem($0, configuration) } ?? []
+    let isRouted = configuration.networkMode == .tcp
+    network = [.setHostname(configuration.hostname), .bringUpLoopback(routed: isRouted)]
+    if isRouted {
+      network.append(
+        .installRules(
+          .transparentProxy(tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort)))
+    }
+  }
+
+  private static func fileSystem(_ local: LocalEnclave, _ configuration: Configuration) -> [BootStep] {
+    let root = local.rootfs == nil ? local.stage + "/root" : local.stage
+    var steps: [BootStep] = [.makeMountsPrivate]
+    if let rootfs = local.rootfs {
+      steps.append(.bind(source: rootfs, target: root, recursive: true))
+    } else {
+      steps.append(tmpfs(local.stage, mode: "755", [.noDevices]))
+      for (index, path) in (["/"] + local.overlays).enumerated() {
+        let upper = "\(local.stage)/\(index)"
+        let target = path == "/" ? root : root + path
+        for part in ["", "/up", "/work"] { steps.append(.makeDirectory(upper + part, mode: 0o755)) }
+        if path == "/" { steps.append(.makeDirectory(root, mode: 0o755)) }
+        let data =
+          "lowerdir=\(escaped(path)),upperdir=\(upper)/up,workdir=\(upper)/work"
+          + (local.hasUserNamespace ? ",userxattr" : "")
+        steps.append(.mount(source: "overlay", target: target, type: "overlay", options: [], data: data))
+      }
+    }
+    steps += [
+      .mount(source: "proc", target: root + "/proc", type: "proc", options: [.noSetUID, .noDevices, .noExecution], data: ""),
+      .mount(
+        source: "sysfs", target: root + "/sys", type: "sysfs",
+        options: [.readOnly, .noSetUID, .noDevices, .noExecution], data: ""),
+      tmpfs(root + "/dev", mode: "755", [.noSetUID]),
+    ]
+    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+      steps += [
+        .makeFile("\(root)/dev/\(name)"), .bind(source: "/dev/\(name)", target: "\(root)/dev/\(name)", recursive: false),
+      ]
+    }
+    steps += [
+      .makeDirectory(root + "/dev/pts", mode: 0o755),
+      .mount(
+        source: "devpts", target: root + "/dev/pts", type: "devpts", options: [.noSetUID, .noExecution],
+        data: "newinstance,ptmxmode=0666,mode=0620"),
+      .makeLink(root + "/dev/ptmx", to: "pts/ptmx"),
+      .makeDirectory(root + "/dev/shm", mode: 0o1777),
+      tmpfs(root + "/dev/shm", mode: "1777", [.noSetUID, .noDevices]),
+      .makeLink(root + "/dev/fd", to: "/proc/self/fd"),
+      .makeLink(root + "/dev/stdin", to: "/proc/self/fd/0"),
+      .makeLink(root + "/dev/stdout", to: "/proc/self/fd/1"),
+      .makeLink(root + "/dev/stderr", to: "/proc/self/fd/2"),
+      tmpfs(root + "/run", mode: "755", [.noSetUID, .noDevices]),
+      .makeDirectory(root + "/run/lock", mode: 0o1777),
+      tmpfs(root + "/tmp", mode: "1777", [.noSetUID, .noDevices]),
+      .makeDirectory(root + EnclaveLayout.transportDirectory, mode: 0o755),
+      .bind(source: local.transport, target: root + EnclaveLayout.transportDirectory, recursive: false),
+      .pivotRoot(root),
+      .provideFile("/etc/resolv.conf", text: "nameserver \(local.nameServer)\n"),
+      .provideFile(
+        "/etc/hosts", text: "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 \(configuration.hostname)\n"),
+      .provideFile("/etc/hostname", text: "\(configuration.hostname)\n"),
+    ]
+    return steps
+  }
+
+  private static func tmpfs(_ target: String, mode: String, _ options: [BootStep.MountOption]) -> BootStep {
+    .mount(source: "tmpfs", target: target, type: "tmpfs", options: options, data: "mode=\(mode)")
+  }
+
+  /// overlayfs splits its options at commas and lower directories at colons (fs/overlayfs/params.c).
+  private static func escaped(_ path: String) -> String {
+    path.reduce(into: "") { text, character in
+      if character == "," || character == ":" || character == "\\" { text.append("\\") }
+      text.append(character)
+    }
+  }
+
+  public var description: String {
+    var lines = fileSystem.map(\.description) + network.map(\.description)
+    if configuration.networkMode == .tcp {
+      lines.append("start the proxy: egress on port \(EnclaveLayout.egressPort), DNS on port \(EnclaveLayout.dnsPort)")
+      let ports = configuration.ingressPorts.map(String.init).joined(separator: ", ")
+      lines.append("let the host reach \(ports.isEmpty ? "no port" : "port \(ports)")")
+      lines.append("wait until the proxy is ready")
+    }
+    let program = configuration.program
+    lines.append("cd \(program.workingDirectory ?? "/")")
+    lines.append("start as \(program.user ?? "root"): \(program.command.joined(separator: " "))")
+    return lines.joined(separator: "\n")
+  }
+}

@@ -1,0 +1,54 @@
+import Netfilter
+
+/// One step on the way from a started init to a started program. A boot is a list of these, so that it can be
+/// printed, compared and tested without a kernel.
+public enum BootStep: Equatable, Sendable, CustomStringConvertible {
+  /// The options of mount(8), as names.
+  case mount(source: String, target: String, type: String, options: [MountOption], data: String)
+  case bind(source: String, target: String, recursive: Bool)
+  /// Nothing mounted from here on is seen outside, and nothing outside here.
+  case makeMountsPrivate
+  case makeDirectory(String, mode: UInt32)
+  /// An empty file for something to be mounted on.
+  case makeFile(String)
+  case makeLink(String, to: String)
+  /// Makes `path` the root and forgets the old one.
+  case pivotRoot(String)
+  /// Makes `path` read as `text`, whatever stands there: through a dangling link, over a file of a read-only image.
+  case provideFile(String, text: String)
+  case setHostname(String)
+  /// lo up with its addresses; `routed`: everything has a route to it.
+  case bringUpLoopback(routed: Bool)
+  case installRules(Ruleset)
+
+  public enum MountOption: String, Sendable, CaseIterable {
+    case readOnly = "ro"
+    case noSetUID = "nosuid"
+    case noDevices = "nodev"
+    case noExecution = "noexec"
+  }
+
+  public var description: String {
+    switch self {
+    case .mount(let source, let target, let type, let options, let data):
+      let all = options.map(\.rawValue) + (data.isEmpty ? [] : [data])
+      return "mount -t \(type)\(all.isEmpty ? "" : " -o " + all.joined(separator: ",")) \(source) \(target)"
+    case .bind(let source, let target, let recursive): return "mount --\(recursive ? "r" : "")bind \(source) \(target)"
+    case .makeMountsPrivate: return "mount --make-rprivate /"
+    case .makeDirectory(let path, let mode): return "mkdir -m \(String(mode, radix: 8)) \(path)"
+    case .makeFile(let path): return "touch \(path)"
+    case .makeLink(let path, let target): return "ln -s \(target) \(path)"
+    case .pivotRoot(let path): return "pivot_root \(path)"
+    case .provideFile(let path, let text):
+      return "provide \(path): \(text.split(whereSeparator: \.isNewline).joined(separator: "; "))"
+    case .setHostname(let name): return "hostname \(name)"
+    case .bringUpLoopback(let routed):
+      let routes =
+        "ip route add default dev lo src 127.0.0.1; ip -6 route add local default dev lo src ::1"
+      return "ip link set lo up" + (routed ? "; " + routes : "")
+    case .installRules(let ruleset):
+      return (["nft:"] + ruleset.description.split(whereSeparator: \.isNewline).map { "  " + $0 })
+        .joined(separator: "\n")
+    }
+  }
+}

@@ -1,0 +1,52 @@
+import CLinux
+import Glibc
+
+/// The flags of mount(2).
+public struct MountFlags: OptionSet, Sendable {
+  public let rawValue: UInt
+  public init(rawValue: UInt) { self.rawValue = rawValue }
+
+  public static let readOnly = MountFlags(rawValue: 1)
+  public static let noSetUID = MountFlags(rawValue: 2)
+  public static let noDevices = MountFlags(rawValue: 4)
+  public static let noExecution = MountFlags(rawValue: 8)
+  public static let bind = MountFlags(rawValue: 4096)
+  public static let move = MountFlags(rawValue: 8192)
+  public static let recursive = MountFlags(rawValue: 16384)
+  public static let `private` = MountFlags(rawValue: 1 << 18)
+}
+
+/// The corresponding C function is `mount`.
+public func mountFileSystem(
+  _ source: String, _ target: String, type: String?, flags: MountFlags = [], data: String = ""
+) throws(SystemError) {
+  try checkErrno("mount", type.map { "\($0) on \(target)" } ?? "\(source) on \(target)") {
+    mount(source, target, type, flags.rawValue, data.isEmpty ? nil : data)
+  }
+}
+
+/// Makes `path`, a mount point, the root of this mount namespace and detaches the old root.
+/// The corresponding C functions are `pivot_root` and `umount2(MNT_DETACH)`; both on "." as in pivot_root(2).
+public func pivotRoot(to path: String) throws(SystemError) {
+  try checkErrno("chdir", path) { chdir(path) }
+  try check("pivot_root", path, clinux_pivot_root(".", "."))
+  try checkErrno("umount2", "the old root") { umount2(".", Int32(CLINUX_MNT_DETACH)) }
+  try checkErrno("chdir", "/") { chdir("/") }
+}
+
+/// The corresponding C function is `symlink`; one that is already there stays.
+public func makeSymbolicLink(_ path: String, to target: String) throws(SystemError) {
+  do throws(SystemError) {
+    try checkErrno("symlink", path) { symlink(target, path) }
+  } catch where error.errno == EEXIST {}
+}
+
+/// The corresponding C function is `chmod`.
+public func changeMode(_ path: String, _ mode: UInt32) throws(SystemError) {
+  try checkErrno("chmod", path) { chmod(path, mode) }
+}
+
+/// The corresponding C function is `sethostname`.
+public func setHostname(_ name: String) throws(SystemError) {
+  try checkErrno("sethostname", name) { sethostname(name, name.utf8.count) }
+}

@@ -1,0 +1,238 @@
+import CLinux
+import Glibc
+
+/// What a child process is started with; everything it does not say is inherited.
+public struct SpawnRequest {
+  public enum Executable {
+    case path(String)
+    /// Executed through the descriptor: the file need not be reachable by name any more.
+    case descriptor(Int32)
+  }
+
+  public var executable: Executable
+  public var arguments: [String]
+  public var environment: [String]
+  public var workingDirectory: String?
+  /// Becomes descriptor 0, 1, 2, …; all others close, being close-on-exec.
+  public var descriptors: [Int32]
+  public var newSession = true
+  /// nil: stays as it is.
+  public var identity: (uid: UInt32, gid: UInt32, groups: [UInt32])?
+  /// False in a user namespace with one id, where setgroups(2) is denied.
+  public var setsGroups = true
+  /// Bits of capabilities(7) that stay in the bounding set.
+  public var keptCapabilities = UInt64.max
+  public var clearsCapabilities = false
+  public var noNewPrivileges = false
+  public var parentDeathSignal: Int32 = 0
+  /// The soft limit of open files, clamped to the hard one; 0 leaves it.
+  public var openFilesLimit: UInt64 = 0
+
+  public init(_ executable: Executable, arguments: [String], environment: [String], descriptors: [Int32]) {
+    self.executable = executable
+    self.arguments = arguments
+    self.environment = environment
+    self.descriptors = descriptors
+  }
+
+  func withSpecification<R>(_ body: (UnsafePointer<clinux_spawn>) -> R) -> R {
+    var spec = clinux_spawn()
+    spec.exec_fd = -1
+    var path: UnsafeMutablePointer<CChar>?
+    switch executable {
+    case .path(let text): path = strdup(text)
+    case .descriptor(let fd): spec.exec_fd = fd
+    }
+    var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
+    var envp: [UnsafeMutablePointer<CChar>?] = environment.map { strdup($0) } + [nil]
+    let directory = workingDirectory.map { strdup($0) }
+    defer {
+      free(path)
+      for pointer in argv + envp { free(pointer) }
+      if let directory { free(directory) }
+    }
+    spec.path = UnsafePointer(path)
+    spec.directory = directory.map { UnsafePointer($0) } ?? nil
+    spec.new_session = newSession
+    spec.keep_capabilities = keptCapabilities
+    spec.clear_capabilities = clearsCapabilities
+    spec.no_new_privileges = noNewPrivileges
+    spec.parent_death_signal = parentDeathSignal
+    spec.nofile = openFilesLimit
+    if let identity {
+      spec.change_ids = true
+      spec.uid = identity.uid
+      spec.gid = identity.gid
+      spec.set_groups = setsGroups
+    }
+    return argv.withUnsafeMutableBufferPointer { argv in
+      envp.withUnsafeMutableBufferPointer { envp in
+        descriptors.withUnsafeBufferPointer { fds in
+          (identity?.groups ?? []).withUnsafeBufferPointer { groups in
+            spec.argv = argv.baseAddress.map { UnsafePointer($0) }
+            spec.envp = envp.baseAddress.map { UnsafePointer($0) }
+            spec.fds = fds.baseAddress
+            spec.fd_count = UInt32(fds.count)
+            spec.groups = groups.baseAddress
+            spec.group_count = UInt32(groups.count)
+            return withUnsafePointer(to: &spec) { body($0) }
+          }
+        }
+      }
+    }
+  }
+}
+
+/// Which part of starting a process failed.
+public struct SpawnError: Error, Equatable, Sendable, CustomStringConvertible {
+  public enum Stage: Int32, Sendable {
+    case none, clone, dup2, setsid, chdir, capabilityBoundingSet, setgroups, setgid, setuid, capset, noNewPrivileges
+    case rlimit, exec
+  }
+
+  public var stage: Stage
+  public var program: String
+  public var directory: String?
+  public var errno: Int32
+
+  public var description: String {
+    switch stage {
+    case .exec: SystemError("execve", program, errno: errno).description
+    case .chdir: SystemError("chdir", directory ?? "", errno: errno).description
+    default: SystemError("starting \(program): \(stage)", errno: errno).description
+    }
+  }
+}
+
+/// Starts a child process. Between fork and exec nothing but `CLinux` runs.
+/// - Returns: its pid; it has been exec'ed.
+public func spawn(_ request: SpawnRequest) throws(SpawnError) -> Int32 {
+  var stage: Int32 = 0
+  let pid = request.withSpecification { clinux_spawn_start($0, &stage) }
+  guard pid < 0 else { return pid }
+  throw SpawnError(
+    stage: SpawnError.Stage(rawValue: stage) ?? .none, program: request.arguments.first ?? "",
+    directory: request.workingDirectory, errno: -pid)
+}
+
+/// The namespaces of clone(2).
+public struct Namespaces: OptionSet, Sendable {
+  public let rawValue: UInt64
+  public init(rawValue: UInt64) { self.rawValue = rawValue }
+
+  public static let mount = Namespaces(rawValue: 0x0002_0000)
+  public static let uts = Namespaces(rawValue: 0x0400_0000)
+  public static let ipc = Namespaces(rawValue: 0x0800_0000)
+  public static let user = Namespaces(rawValue: 0x1000_0000)
+  public static let pid = Namespaces(rawValue: 0x2000_0000)
+  public static let network = Namespaces(rawValue: 0x4000_0000)
+}
+
+/// Starts the first process of new namespaces; it executes when one byte can be read from `gate`.
+public func spawnInNamespaces(
+  _ namespaces: Namespaces, gate: Int32, _ request: SpawnRequest
+) throws(SystemError) -> Int32 {
+  try check(
+    "clone", "new namespaces",
+    request.withSpecification { clinux_spawn_in_namespaces(namespaces.rawValue, gate, $0) })
+}
+
+public enum Reaped: Equatable, Sendable {
+  case child(pid: Int32, exited: UInt8?, signal: Int32?)
+  /// Children run, none has ended.
+  case noneEnded
+  case noChildren
+}
+
+/// The next child that has ended, whoever's it was. The corresponding C function is `waitpid(-1, WNOHANG)`.
+public func reapChild() -> Reaped {
+  var pid: Int32 = 0
+  var status: Int32 = 0
+  switch clinux_reap(&pid, &status) {
+  case 0:
+    return clinux_exited(status)
+      ? .child(pid: pid, exited: UInt8(truncatingIfNeeded: clinux_exit_status(status)), signal: nil)
+      : .child(pid: pid, exited: nil, signal: clinux_term_signal(status))
+  case -EAGAIN: return .noneEnded
+  default: return .noChildren
+  }
+}
+
+/// The corresponding C function is `kill`, for one process.
+/// - Parameter pid: greater than 1.
+@discardableResult
+public func sendSignal(_ signal: Int32, to pid: Int32) -> Bool {
+  pid > 1 && kill(pid, signal) == 0
+}
+
+/// Signals every other process of this PID namespace, which only its PID 1 may do: elsewhere kill(-1) would end
+/// everything on the machine.
+/// - Returns: false where nobody is left.
+public func signalEveryone(_ signal: Int32) -> Bool {
+  guard getpid() == 1 else { return false }
+  return kill(-1, signal) == 0
+}
+
+/// Signals as an event source reads them: blocked, and waiting in a signalfd(2).
+public func openSignals(_ signals: [Int32]) throws(SystemError) -> FileHandle {
+  FileHandle(OwnedFileDescriptor(try check("signalfd", "", clinux_signalfd(signals, Int32(signals.count)))))
+}
+
+/// The next signal, or nil where none waits.
+public func nextSignal(_ signals: FileHandle) -> Int32? {
+  let signal = clinux_signalfd_read(signals.rawValue)
+  return signal > 0 ? signal : nil
+}
+
+/// SIGPIPE ends no process of ours: a write to a closed pipe or socket gives EPIPE instead.
+public func ignoreBrokenPipes() { _ = signal(SIGPIPE, SIG_IGN) }
+
+public func processID() -> Int32 { getpid() }
+public func userID() -> UInt32 { getuid() }
+
+/// The soft limit of open files becomes the hard one. The corresponding C function is `setrlimit(RLIMIT_NOFILE)`.
+public func raiseOpenFilesLimit() { clinux_raise_nofile() }
+
+/// The command line without its first element, as the kernel gave it: also where /proc was not mounted at start, when
+/// Swift's own `CommandLine` is empty.
+public func processArguments() -> [String] {
+  var words: [String] = []
+  while let word = clinux_argument(Int32(words.count + 1)) { words.append(String(cString: word)) }
+  return words
+}
+
+/// An unnamed file in memory with these bytes. The C function is `memfd_create`.
+public func makeMemoryFile(_ bytes: [UInt8]) throws(SystemError) -> FileHandle {
+  let file = FileHandle(OwnedFileDescriptor(try check("memfd_create", "", clinux_memfd("tombolo"))))
+  try writeAll(file.rawValue, bytes, "memfd")
+  return file
+}
+
+/// A new directory of our own, mode 0700. The C function is `mkdtemp`.
+public func makeTemporaryDirectory(_ prefix: String) throws(SystemError) -> String {
+  var template = Array((prefix + "XXXXXX").utf8CString)
+  guard mkdtemp(&template) != nil else { throw SystemError("mkdtemp", prefix + "XXXXXX", errno: errno) }
+  return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+}
+
+/// A variable of this process's environment.
+public func environmentVariable(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
+
+/// The C function is `getcwd`.
+public func currentDirectory() -> String? {
+  guard let path = getcwd(nil, 0) else { return nil }
+  defer { free(path) }
+  return String(cString: path)
+}
+
+/// The C function is `realpath`; nil where nothing is.
+public func realPath(_ path: String) -> String? {
+  guard let real = realpath(path, nil) else { return nil }
+  defer { free(real) }
+  return String(cString: real)
+}
+
+public func groupID() -> UInt32 { getgid() }
+public func effectiveUserID() -> UInt32 { geteuid() }
+@discardableResult public func removeFile(_ path: String) -> Bool { unlink(path) == 0 }
+@discardableResult public func removeDirectory(_ path: String) -> Bool { rmdir(path) == 0 }

@@ -1,0 +1,226 @@
+import BootPlanning
+import CLinux
+import DNS
+import EventLoop
+import HostGateway
+import Inet
+import LinuxSystem
+import Relaying
+
+/// What `tombolo run` was asked for, checked.
+public struct LocalRunRequest {
+  public var initPath: String
+  public var rootfs: String?
+  public var configuration: (name: String, text: String)?
+  public var overrides: String
+  public var published: [PublishedPort]
+  public var nameServer: IPAddress?
+  public var logFormat: LogFormat
+  public var passesInput: Bool
+  public var verbose: Bool
+
+  public init(
+    initPath: String, rootfs: String?, configuration: (name: String, text: String)?, overrides: String,
+    published: [PublishedPort], nameServer: IPAddress?, logFormat: LogFormat, passesInput: Bool, verbose: Bool
+  ) {
+    self.initPath = initPath
+    self.rootfs = rootfs
+    self.configuration = configuration
+    self.overrides = overrides
+    self.published = published
+    self.nameServer = nameServer
+    self.logFormat = logFormat
+    self.passesInput = passesInput
+    self.verbose = verbose
+  }
+}
+
+/// Why a local enclave could not be started.
+public struct LocalRunError: Error, CustomStringConvertible {
+  public var sentence: String
+  public var description: String { sentence }
+}
+
+// Theory of operation.
+//
+// Everything that can fail without the enclave fails first: ports, directories, rights. Then init is cloned into new
+// namespaces and waits at a gate until its ids are mapped. From there on one loop serves as the host and waits for
+// init to end; init's status is the program's. Init dies with us (PR_SET_PDEATHSIG), and with it all its namespaces
+// hold.
+
+/// One local enclave from start to end.
+public final class LocalRun: EventSource {
+  /// Signals that are passed on, and SIGCHLD.
+  private static let signals: [Int32] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD]
+
+  private let request: LocalRunRequest
+  private let loop: EventLoop
+  private let signals: FileHandle
+  private let report: (String) -> Void
+  private var gateway: Gateway?
+  private var initPID: Int32 = 0
+  private var status: Int32?
+  private var directory = ""
+  private var root = RootDirectory()
+
+  public init(_ request: LocalRunRequest, report: @escaping (String) -> Void) throws(SystemError) {
+    self.request = request
+    self.report = report
+    signals = try openSignals(Self.signals)
+    ignoreBrokenPipes()
+    raiseOpenFilesLimit()
+    loop = try EventLoop()
+    super.init()
+    _ = try loop.add(signals.rawValue, [.readable], self)
+  }
+
+  /// Runs the enclave to its end.
+  /// - Returns: the exit status to give.
+  /// - Throws: where it could not be started; nothing is left then.
+  public func run() throws -> Int32 {
+    defer { cleanUp() }
+    try start()
+    try loop.run()
+    return status ?? 125
+  }
+
+  private func start() throws {
+    let published = try request.published.map { port in
+      do throws(SystemError) {
+        return (FileHandle(try listenStream(.ip(port.listen))), port)
+      } catch where error.errno == EADDRINUSE {
+        throw LocalRunError(sentence: "-p \(port): port \(port.listen.port) is already taken on this machine (\(error))")
+      } catch {
+        throw LocalRunError(sentence: "-p \(port): \(error)")
+      }
+    }
+    let parent = environmentVariable("TMPDIR") ?? "/tmp"
+    directory = try makeTemporaryDirectory("\(parent)/tombolo-")
+    let transport = directory + "/host"
+    let stage = directory + "/stage"
+    try makeDirectories(transport)
+    try makeDirectories(stage)
+    if let rootfs = request.rootfs { try root.prepare(rootfs) }
+
+    let hostSocket = EnclaveLayout.hostSocket(in: transport)
+    let listener = FileHandle(try listenStream(.unix(hostSocket)))
+    // The proxy inside has a user of its own; the directory above is ours alone.
+    try changeMode(hostSocket, 0o666)
+    let made = try Gateway(
+      loop: loop, transport: listener,
+      enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: transport))), published: published,
+      logFormat: request.logFormat, verbose: request.verbose,
+      resolverConfiguration: resolverConfiguration(request.nameServer), log: report)
+    made.onLogStreamClosed = { [unowned self] in stopIfDone() }
+    gateway = made
+    try startInit(transport: transport, stage: stage)
+  }
+
+  private func startInit(transport: String, stage: String) throws {
+    let needsUserNamespace = effectiveUserID() != 0
+    let local = LocalEnclave(
+      rootfs: request.rootfs, stage: stage, transport: transport,
+      overlays: request.rootfs == nil ? MountTable.overlays(mountinfo: try readText("/proc/self/mountinfo")) : [],
+      hasUserNamespace: needsUserNamespace,
+      nameServer: request.nameServer?.description ?? EnclaveLayout.nameServer)
+    let document = try makeMemoryFile(
+      LocalDocument.encode(
+        .init(
+          local: local, configuration: request.configuration, overrides: request.overrides,
+          passesInput: request.passesInput, defaultDirectory: request.rootfs == nil ? currentDirectory() : nil)))
+    let null = FileHandle(try openFile("/dev/null", O_RDWR))
+    let executable = FileHandle(try openFile(request.initPath, O_PATH))
+    var spawnRequest = SpawnRequest(
+      .descriptor(executable.rawValue), arguments: ["tombolo-init", "--local", "3"], environment: [],
+      descriptors: [request.passesInput ? 0 : null.rawValue, null.rawValue, 2, document.rawValue])
+    spawnRequest.parentDeathSignal = SIGKILL
+    var namespaces: Namespaces = [.pid, .network, .mount, .uts, .ipc]
+    if needsUserNamespace { namespaces.insert(.user) }
+    let gate = try makePipe()
+    do throws(SystemError) {
+      initPID = try spawnInNamespaces(namespaces, gate: gate.reading.rawValue, spawnRequest)
+    } catch {
+      throw LocalRunError(sentence: Self.explain(error, user: needsUserNamespace))
+    }
+    if needsUserNamespace { try mapIDs() }
+    try writeAll(gate.writing.rawValue, [1], "gate")
+  }
+
+  private static func explain(_ error: SystemError, user: Bool) -> String {
+    switch (error.errno, user) {
+    case (EPERM, true):
+      "this user may not create namespaces: the kernel restricts user namespaces (sysctl "
+        + "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns, or a container's seccomp "
+        + "profile); run as root, or allow them (\(error))"
+    case (EPERM, false):
+      "creating namespaces needs CAP_SYS_ADMIN, which this root does not have (a container?) (\(error))"
+    case (ENOSPC, _):
+      "no more namespaces may be created here (sysctl user.max_*_namespaces) (\(error))"
+    default: "\(error)"
+    }
+  }
+
+  /// user_namespaces(7): one id, ours, as root inside.
+  private func mapIDs() throws {
+    let process = "/proc/\(initPID)"
+    try writeFile("\(process)/setgroups", "deny")
+    try writeFile("\(process)/uid_map", "0 \(userID()) 1\n")
+    try writeFile("\(process)/gid_map", "0 \(groupID()) 1\n")
+  }
+
+  // MARK: events
+
+  override public func ready(_ events: EventSet, tag: Int) {
+    while let signal = nextSignal(signals) {
+      if signal == SIGCHLD {
+        reap()
+      } else if status != nil {
+        // It has ended already, and only our output waits for a reader.
+        loop.stop()
+      } else {
+        sendSignal(signal, to: initPID)
+      }
+    }
+  }
+
+  private func reap() {
+    while case .child(let pid, let exited, let signal) = reapChild() {
+      guard pid == initPID else { continue }
+      status = exited.map { Int32($0) } ?? 128 + (signal ?? 0)
+      if let signal { report("the enclave's init was ended by signal \(signal)") }
+      initPID = 0
+      stopIfDone()
+    }
+  }
+
+  /// Init has ended and everything it had to say has been written.
+  private func stopIfDone() {
+    guard status != nil, let gateway else { return }
+    if gateway.isLogDelivered {
+      loop.stop()
+    } else {
+      loop.schedule(after: .milliseconds(10), self)
+    }
+  }
+
+  override public func timerFired(_ key: Int) { stopIfDone() }
+
+  private func cleanUp() {
+    if initPID > 1 {
+      sendSignal(SIGKILL, to: initPID)
+      clinux_wait(initPID)
+      initPID = 0
+    }
+    root.restore()
+    if !directory.isEmpty { removeTree(directory) }
+  }
+}
+
+/// The host's resolver: the server that was named, or the machine's own resolv.conf as it is at that moment.
+public func resolverConfiguration(_ nameServer: IPAddress?) -> () -> ResolverConfiguration {
+  if let nameServer {
+    let fixed = ResolverConfiguration(servers: [IPEndpoint(nameServer, 53)])
+    return { fixed }
+  }
+  return { ResolverConfiguration(resolvConf: (try? readText("/etc/resolv.conf", limit: 65536)) ?? "") }
+}

@@ -1,0 +1,274 @@
+import Capabilities
+import CLinux
+import EnclaveConfig
+import EventLoop
+import LinuxSystem
+import LogForwarding
+import Proxying
+import Supervision
+import Wire
+
+// Theory of operation.
+//
+// `Supervisor` decides, this carries out. Everything arrives through one loop: signals (SIGCHLD too) through a
+// signalfd, readiness through a pipe, time through timers. One reaper takes every child there is, its own and orphans.
+// The sockets that the proxy works with stay open here, so that clients of a proxy that died wait for the next one.
+
+/// PID 1's work from the first process to the last.
+public final class EnclaveSupervision: EventSource {
+  /// The proxy's user and group: above what distributions and systemd give out, below 65534 (nobody).
+  public static let proxyID: UInt32 = 61_042
+
+  /// Signals that a program may want to see, and SIGCHLD.
+  public static let signals: [Int32] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD]
+
+  private enum Key: Int { case ready, stop, proxyStop, restStop, startProxy }
+
+  private let loop: EventLoop
+  private let configuration: Configuration
+  private let forwarder: LogForwarder
+  private let signals: FileHandle
+  private let proxyPlan: ProxyPlan?
+  private let proxySockets: [FileHandle]
+  private let programInput: FileHandle?
+  private let separateProxyUser: Bool
+  private let log: (Configuration.LogLevel, String) -> Void
+  private let finished: (UInt8) -> Void
+  private var supervisor: Supervisor
+  private var proxy: Int32?
+  private var program: Int32?
+  private var proxyStarted: UInt64 = 0
+  private var timers: [Key: TimerToken] = [:]
+  private var readiness: Readiness?
+  private var executable: FileHandle
+
+  /// - Parameters:
+  ///   - proxyPlan: the descriptors in it are indices into `proxySockets`; nil in mode "none".
+  ///   - programInput: the program's standard input; nil for /dev/null.
+  ///   - separateProxyUser: false in a user namespace with a single id.
+  ///   - finished: called with the program's status when everything has ended and the log is drained.
+  public init(
+    loop: EventLoop, configuration: Configuration, forwarder: LogForwarder, signals: FileHandle,
+    proxyPlan: ProxyPlan?, proxySockets: [FileHandle], programInput: FileHandle?, separateProxyUser: Bool,
+    log: @escaping (Configuration.LogLevel, String) -> Void, finished: @escaping (UInt8) -> Void
+  ) throws(SystemError) {
+    self.loop = loop
+    self.configuration = configuration
+    self.forwarder = forwarder
+    self.signals = signals
+    self.proxyPlan = proxyPlan
+    self.proxySockets = proxySockets
+    self.programInput = programInput
+    self.separateProxyUser = separateProxyUser
+    self.log = log
+    self.finished = finished
+    supervisor = Supervisor(
+      .init(
+        hasProxy: proxyPlan != nil, stopSignal: configuration.program.stopSignal,
+        stopTimeout: configuration.program.stopTimeout))
+    // By descriptor: after the root has changed the file may have no name any more.
+    executable = FileHandle(try openFile("/proc/self/exe", O_PATH))
+    super.init()
+    _ = try loop.add(signals.rawValue, [.readable], self)
+  }
+
+  public func start() {
+    forwarder.start()
+    perform(supervisor.start())
+  }
+
+  // MARK: events
+
+  override public func ready(_ events: EventSet, tag: Int) {
+    while let signal = nextSignal(signals) {
+      if signal == SIGCHLD {
+        reap()
+      } else {
+        log(.debug, "got signal \(signal)")
+        perform(supervisor.signal(signal))
+      }
+    }
+  }
+
+  private func reap() {
+    while true {
+      switch reapChild() {
+      case .child(let pid, let exited, let signal):
+        ended(pid, signal.map { .signalled($0) } ?? .exited(exited ?? 0))
+      case .noneEnded: return
+      case .noChildren:
+        perform(supervisor.lastProcessEnded())
+        return
+      }
+    }
+  }
+
+  private func ended(_ pid: Int32, _ status: ExitStatus) {
+    if pid == program {
+      program = nil
+      log(.info, "the program \(status)")
+      perform(supervisor.programExited(status))
+    } else if pid == proxy {
+      proxy = nil
+      let uptime = Duration.nanoseconds(Int64(clamping: monotonicNanoseconds() &- proxyStarted))
+      perform(supervisor.proxyExited(status, uptime: uptime))
+    } else {
+      log(.debug, "reaped process \(pid), which \(status)")
+    }
+  }
+
+  override public func timerFired(_ key: Int) {
+    guard let key = Key(rawValue: key) else { return }
+    timers[key] = nil
+    switch key {
+    case .ready: perform(supervisor.timerFired(.ready))
+    case .stop: perform(supervisor.timerFired(.stop))
+    case .proxyStop: perform(supervisor.timerFired(.proxyStop))
+    case .restStop: perform(supervisor.timerFired(.restStop))
+    case .startProxy: startProxy()
+    }
+  }
+
+  // MARK: actions
+
+  private func perform(_ actions: [Supervisor.Action]) {
+    for action in actions { perform(action) }
+  }
+
+  private func perform(_ action: Supervisor.Action) {
+    switch action {
+    case .startProxy(let delay):
+      if delay == .zero { startProxy() } else { setTimer(.startProxy, delay) }
+    case .startProgram: startProgram()
+    case .signalProgram(let signal): if let program { sendSignal(signal, to: program) }
+    case .killProgram: if let program { sendSignal(SIGKILL, to: program) }
+    case .stopProxy: if let proxy { sendSignal(SIGTERM, to: proxy) }
+    case .killProxy: if let proxy { sendSignal(SIGKILL, to: proxy) }
+    case .stopRest:
+      // SIGCONT too: a stopped process would not see its SIGTERM.
+      let anybody = signalEveryone(SIGTERM)
+      _ = signalEveryone(SIGCONT)
+      if !anybody { perform(supervisor.lastProcessEnded()) }
+    case .killRest:
+      _ = signalEveryone(SIGKILL)
+      reap()
+    case .setTimer(let timer, let delay): setTimer(key(timer), delay)
+    case .cancelTimer(let timer): cancelTimer(key(timer))
+    case .log(let sentence): log(.warning, sentence)
+    case .finish(let status):
+      forwarder.append(.initProcess, .exit(status))
+      forwarder.drain { [finished] in finished(status) }
+    }
+  }
+
+  private func key(_ timer: Supervisor.Timer) -> Key {
+    switch timer {
+    case .ready: .ready
+    case .stop: .stop
+    case .proxyStop: .proxyStop
+    case .restStop: .restStop
+    }
+  }
+
+  private func setTimer(_ key: Key, _ delay: Duration) {
+    cancelTimer(key)
+    timers[key] = loop.schedule(after: delay, self, key: key.rawValue)
+  }
+
+  private func cancelTimer(_ key: Key) {
+    if let timer = timers.removeValue(forKey: key) { loop.cancel(timer) }
+  }
+
+  // MARK: processes
+
+  private func startProxy() {
+    guard var plan = proxyPlan, proxy == nil else { return }
+    do {
+      let (logReading, logWriting) = try makePipe()
+      let (readyReading, readyWriting) = try makePipe()
+      try readyReading.descriptor.setNonblocking()
+      let null = FileHandle(try openFile("/dev/null", O_RDWR))
+      let first: [Int32] = [null.rawValue, logWriting.rawValue, logWriting.rawValue, readyWriting.rawValue]
+      plan.readiness = 3
+      let offset = Int32(first.count)
+      plan.egressListeners = plan.egressListeners.map { $0 + offset }
+      plan.dnsSockets = plan.dnsSockets.map { $0 + offset }
+      plan.dnsListeners = plan.dnsListeners.map { $0 + offset }
+      plan.transportListener = plan.transportListener.map { $0 + offset }
+      var request = SpawnRequest(
+        .descriptor(executable.rawValue), arguments: ["tombolo-init", "proxy"] + plan.arguments, environment: [],
+        descriptors: first + proxySockets.map(\.rawValue))
+      if separateProxyUser { request.identity = (Self.proxyID, Self.proxyID, []) }
+      request.keptCapabilities = 0
+      request.clearsCapabilities = true
+      request.noNewPrivileges = true
+      request.openFilesLimit = .max
+      proxy = try spawn(request)
+      proxyStarted = monotonicNanoseconds()
+      try forwarder.attach(logReading, .proxy)
+      readiness = try Readiness(loop: loop, pipe: readyReading) { [unowned self] in
+        log(.info, "the proxy is ready")
+        perform(supervisor.proxyReady())
+      }
+      perform(supervisor.proxyStarted())
+    } catch {
+      log(.error, "the proxy could not be started: \(error)")
+      perform(supervisor.proxyExited(.exited(125), uptime: .zero))
+    }
+  }
+
+  private func startProgram() {
+    do {
+      let launch = try ProgramLaunch(configuration.program, hostname: configuration.hostname)
+      let (outReading, outWriting) = try makePipe()
+      let (errorReading, errorWriting) = try makePipe()
+      let input = try programInput ?? FileHandle(openFile("/dev/null", O_RDONLY))
+      var request = SpawnRequest(
+        .path(launch.path), arguments: launch.arguments, environment: launch.environment,
+        descriptors: [input.rawValue, outWriting.rawValue, errorWriting.rawValue])
+      request.workingDirectory = launch.workingDirectory
+      if configuration.program.user != nil {
+        request.identity = (launch.account.uid, launch.account.gid, launch.account.groups)
+        request.setsGroups = separateProxyUser
+      }
+      do throws(SpawnError) {
+        program = try spawn(request)
+      } catch {
+        throw ProgramLaunch.failure(error)
+      }
+      try forwarder.attach(outReading, .programOutput)
+      try forwarder.attach(errorReading, .programError)
+      log(.info, "started \(launch.path) as process \(program ?? 0)")
+      forwarder.append(.initProcess, .started)
+      perform(supervisor.programStarted())
+    } catch {
+      log(.error, "\(error)")
+      perform(supervisor.programFailed(code: (error as? ProgramLaunch.Failure)?.status ?? 125))
+    }
+  }
+}
+
+/// The reading end of a service's readiness pipe: one byte means ready.
+final class Readiness: EventSource {
+  private let loop: EventLoop
+  private let pipe: FileHandle
+  private let isReady: () -> Void
+  private var registration: Registration?
+
+  init(loop: EventLoop, pipe: FileHandle, isReady: @escaping () -> Void) throws(SystemError) {
+    self.loop = loop
+    self.pipe = pipe
+    self.isReady = isReady
+    super.init()
+    registration = try loop.add(pipe.rawValue, [.readable], self)
+  }
+
+  override func ready(_ events: EventSet, tag: Int) {
+    var byte: [UInt8] = [0]
+    let result = byte.withUnsafeMutableBytes { readBytes(pipe.rawValue, $0) }
+    if result == .wouldBlock { return }
+    if let registration { loop.remove(registration) }
+    registration = nil
+    if case .bytes(1) = result { isReady() }
+  }
+}

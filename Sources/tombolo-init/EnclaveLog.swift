@@ -1,0 +1,50 @@
+import CLinux
+import EnclaveConfig
+import LinuxSystem
+import LogForwarding
+import Logging
+import Wire
+
+/// Where PID 1's own log lines go: the log channel once there is one, standard error until then.
+///
+/// One thread runs everything in this process, so the handlers that swift-log copies share this without a lock.
+final class EnclaveLogTarget: @unchecked Sendable {
+  var forwarder: LogForwarder?
+
+  func write(_ line: String) {
+    if let forwarder {
+      forwarder.append(.initProcess, Array((line + "\n").utf8))
+    } else {
+      writeToStandardError("tombolo-init: \(line)\n")
+    }
+  }
+}
+
+func writeToStandardError(_ text: String) { _ = try? writeAll(2, Array(text.utf8)) }
+
+/// swift-log's handler for the enclave.
+struct EnclaveLogHandler: LogHandler {
+  let target: EnclaveLogTarget
+  var logLevel: Logger.Level
+  var metadata: Logger.Metadata = [:]
+
+  subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+    get { metadata[key] }
+    set { metadata[key] = newValue }
+  }
+
+  func log(event: LogEvent) {
+    target.write("\(event.level): \(event.message)")
+  }
+}
+
+extension Logger.Level {
+  init(_ level: Configuration.LogLevel) {
+    switch level {
+    case .debug: self = .debug
+    case .info: self = .info
+    case .warning: self = .warning
+    case .error: self = .error
+    }
+  }
+}

@@ -1,0 +1,141 @@
+import ArgumentParser
+import EnclaveConfig
+import HostGateway
+import Inet
+import LinuxSystem
+import LocalRunning
+
+extension LogFormat: ExpressibleByArgument {}
+
+struct RunCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "run",
+    abstract: "Run a program in a local enclave on this machine.",
+    discussion: """
+      The program runs unmodified in namespaces of its own: no network but what Tombolo carries, and a throw-away \
+      overlay of this machine's files unless --rootfs names others. Its output and exit status are ours (128+n for \
+      signal n); 125 means that Tombolo itself failed, 126 that the program cannot be executed, 127 that it is not \
+      there.
+      """)
+
+  @Option(help: "Run in this directory as the root file system; writes stay in it.")
+  var rootfs: String?
+  @Option(help: "The enclave's configuration (default: /etc/tombolo.toml of the enclave, which may be absent).")
+  var config: String?
+  @Option(name: .customShort("e"), help: ArgumentHelp("Set a variable of the program.", valueName: "key=value"))
+  var environment: [String] = []
+  @Option(name: .customShort("w"), help: ArgumentHelp("The program's working directory.", valueName: "dir"))
+  var workingDirectory: String?
+  @Option(name: .customShort("u"), help: ArgumentHelp("Run the program as this user: name or uid[:group].", valueName: "user"))
+  var user: String?
+  @Option(
+    name: .customShort("p"),
+    help: ArgumentHelp("Publish a port of the program on this machine.", valueName: "[addr:]hostport:enclaveport"))
+  var publish: [String] = []
+  @Option(help: "The enclave's host name (default: enclave).")
+  var hostname: String?
+  @Option(help: "The name server to ask (default: this machine's /etc/resolv.conf).")
+  var dns: String?
+  @Option(help: "raw (the program's bytes as they are), text or json (a line each, with time and source).")
+  var logFormat: LogFormat = .raw
+  @Flag(name: .customShort("i"), help: "Give the program our standard input (default: /dev/null).")
+  var interactive = false
+  @Flag(name: .shortAndLong, help: "Say what Tombolo does; twice: every connection.")
+  var verbose: Int
+  @Option(help: ArgumentHelp("The tombolo-init to start (default: the one beside this program).", valueName: "file"))
+  var `init`: String?
+  @Argument(parsing: .postTerminator, help: "The program and its arguments, after \"--\".")
+  var command: [String] = []
+
+  func run() throws {
+    do {
+      let request = try request()
+      let verbosity = verbose
+      let run = try LocalRun(request) { sentence in
+        _ = try? writeAll(2, Array("tombolo: \(sentence)\n".utf8))
+      }
+      _ = verbosity
+      throw ExitCode(try run.run())
+    } catch let code as ExitCode {
+      throw code
+    } catch {
+      throw fail("\(error)")
+    }
+  }
+
+  private func request() throws -> LocalRunRequest {
+    var file: (name: String, text: String)?
+    if let config {
+      file = (config, try readText(config))
+      // Said now, where the file and its name are at hand, and not by init.
+      _ = try Configuration(toml: file?.text ?? "", file: config)
+    }
+    let published = try publish.map { text in
+      guard let port = PublishedPort(text) else {
+        throw Misuse("-p: found \"\(text)\", expected [ADDR:]HOSTPORT:ENCLAVEPORT such as 127.0.0.1:8080:80")
+      }
+      return port
+    }
+    let server = try dns.map { text in
+      guard let address = IPAddress(text) else { throw Misuse("--dns: found \"\(text)\", expected an IP address") }
+      return address
+    }
+    let root = try rootfs.map { path in
+      guard fileKind(path) == .directory, let real = realPath(path) else {
+        throw Misuse("--rootfs: \(path) is not a directory")
+      }
+      return real
+    }
+    let overrides = try overrides(published)
+    _ = try Configuration(toml: overrides, file: "command line")
+    return LocalRunRequest(
+      initPath: try initPath(), rootfs: root, configuration: file, overrides: overrides, published: published,
+      nameServer: server, logFormat: logFormat, passesInput: interactive, verbose: verbose > 1)
+  }
+
+  private func initPath() throws -> String {
+    if let path = self.`init` {
+      guard fileKind(path) == .file else { throw Misuse("--init: \(path) is not a file") }
+      return path
+    }
+    let own = try readLink("/proc/self/exe")
+    let beside = own.lastIndex(of: "/").map { own[...$0] + "tombolo-init" } ?? "tombolo-init"
+    guard fileKind(String(beside)) == .file else {
+      throw Misuse("\(beside) is not there; --init FILE names another tombolo-init")
+    }
+    return String(beside)
+  }
+
+  /// The command line in the configuration's own language.
+  private func overrides(_ published: [PublishedPort]) throws -> String {
+    var lines: [String] = []
+    if let hostname { lines.append("hostname = \(tomlString(hostname))") }
+    lines.append("[program]")
+    if !command.isEmpty { lines.append("command = [\(command.map(tomlString).joined(separator: ", "))]") }
+    if let user { lines.append("user = \(tomlString(user))") }
+    if let workingDirectory { lines.append("working_directory = \(tomlString(workingDirectory))") }
+    let variables = try environment.map { text in
+      guard let equals = text.firstIndex(of: "="), equals != text.startIndex else {
+        throw Misuse("-e: found \"\(text)\", expected KEY=VALUE")
+      }
+      return (String(text[..<equals]), String(text[text.index(after: equals)...]))
+    }
+    if !variables.isEmpty {
+      lines.append("[program.env]")
+      let unique = Dictionary(variables) { _, last in last }
+      lines += unique.sorted { $0.key < $1.key }.map { "\(tomlString($0.key)) = \(tomlString($0.value))" }
+    }
+    lines.append("[ingress]")
+    lines.append("ports = [\(published.map { "\($0.enclavePort)" }.joined(separator: ", "))]")
+    // As under `docker run`: whoever reads our output may be slow, and loses nothing.
+    lines += ["[logs]", "patience = \"forever\"", "drain = \"forever\""]
+    lines.append("level = \"\(verbose == 0 ? "warning" : verbose == 1 ? "info" : "debug")\"")
+    return lines.joined(separator: "\n") + "\n"
+  }
+}
+
+/// Something on the command line that cannot be meant.
+struct Misuse: Error, CustomStringConvertible {
+  var description: String
+  init(_ description: String) { self.description = description }
+}
