@@ -80,6 +80,7 @@ let package = Package(
     module(
       "LocalRunning",
       ["CLinux", "Inet", "DNS", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway"]),
+    module("VhostVsock", ["CLinux", "LinuxSystem"]),
 
     // Programs
     .executableTarget(
@@ -93,7 +94,7 @@ let package = Package(
       name: "tombolo",
       dependencies: [
         "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
-        "LocalRunning", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "LocalRunning", "VhostVsock", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 
