@@ -99,6 +99,7 @@ let package = Package(
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 
     // Tests
+    tests("VhostVsockTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
     tests("NetworkNamespaceTests", ["Netlink", "Netfilter", "CLinux", "LinuxSystem", "Inet"]),
   ],
   cxxLanguageStandard: .cxx17
