@@ -5,7 +5,7 @@
 
 enum { MOST_DESCRIPTORS = 32 };
 
-ssize_t clinux_receive_with_descriptors(int fd, void *buffer, size_t size, int *descriptors, int capacity, int *count) {
+ssize_t clinux_vhost_receive_with_descriptors(int fd, void *buffer, size_t size, int *descriptors, int capacity, int *count) {
   union { struct cmsghdr header; char bytes[CMSG_SPACE(sizeof(int) * MOST_DESCRIPTORS)]; } control;
   struct iovec vector = {buffer, size};
   struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
@@ -26,7 +26,7 @@ ssize_t clinux_receive_with_descriptors(int fd, void *buffer, size_t size, int *
   return overflow ? -EMSGSIZE : received;
 }
 
-ssize_t clinux_send_with_descriptors(int fd, const void *buffer, size_t size, const int *descriptors, int count) {
+ssize_t clinux_vhost_send_with_descriptors(int fd, const void *buffer, size_t size, const int *descriptors, int count) {
   union { struct cmsghdr header; char bytes[CMSG_SPACE(sizeof(int) * MOST_DESCRIPTORS)]; } control;
   struct iovec vector = {(void *)buffer, size};
   struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
@@ -44,21 +44,21 @@ ssize_t clinux_send_with_descriptors(int fd, const void *buffer, size_t size, co
   return RESULT(sendmsg(fd, &message, MSG_NOSIGNAL));
 }
 
-ssize_t clinux_readv(int fd, const struct iovec *vectors, int count) { return RESULT(readv(fd, vectors, count)); }
-ssize_t clinux_send_vectors(int fd, const struct iovec *vectors, int count) {
+ssize_t clinux_vhost_readv(int fd, const struct iovec *vectors, int count) { return RESULT(readv(fd, vectors, count)); }
+ssize_t clinux_vhost_send_vectors(int fd, const struct iovec *vectors, int count) {
   struct msghdr message = {.msg_iov = (struct iovec *)vectors, .msg_iovlen = (size_t)count};
   return RESULT(sendmsg(fd, &message, MSG_NOSIGNAL));
 }
-ssize_t clinux_peek(int fd, void *buffer, size_t size) { return RESULT(recv(fd, buffer, size, MSG_PEEK)); }
+ssize_t clinux_vhost_peek(int fd, void *buffer, size_t size) { return RESULT(recv(fd, buffer, size, MSG_PEEK)); }
 
-int clinux_map_shared(int fd, size_t length, void **address) {
+int clinux_vhost_map_shared(int fd, size_t length, void **address) {
   void *mapped = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
   if (mapped == MAP_FAILED) return -errno;
   *address = mapped;
   return 0;
 }
-int clinux_unmap(void *address, size_t length) { return (int)RESULT(munmap(address, length)); }
-int clinux_memfd(const char *name, size_t length) {
+int clinux_vhost_unmap(void *address, size_t length) { return (int)RESULT(munmap(address, length)); }
+int clinux_vhost_memfd(const char *name, size_t length) {
   int fd = (int)RESULT(memfd_create(name, MFD_CLOEXEC));
   if (fd < 0) return fd;
   if (ftruncate(fd, (off_t)length) < 0) {
@@ -68,13 +68,13 @@ int clinux_memfd(const char *name, size_t length) {
   }
   return fd;
 }
-int64_t clinux_regular_file_length(int fd) {
+int64_t clinux_vhost_regular_file_length(int fd) {
   struct stat info;
   if (fstat(fd, &info) < 0) return -errno;
   return S_ISREG(info.st_mode) ? (int64_t)info.st_size : -EINVAL;
 }
 
-int clinux_unix_stream(const char *name) {
+int clinux_vhost_unix_stream(const char *name) {
   int fd = (int)RESULT(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   size_t length = strlen(name);
   struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -83,11 +83,11 @@ int clinux_unix_stream(const char *name) {
   (void)bind(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length));
   return fd;
 }
-int clinux_unix_listen(const char *path, int backlog) {
+int clinux_vhost_unix_listen(const char *path, int backlog) {
   struct sockaddr_storage address;
   socklen_t length = clinux_unix_address(&address, path);
   if (length == 0) return -ENAMETOOLONG;
-  int fd = clinux_unix_stream("");
+  int fd = clinux_vhost_unix_stream("");
   if (fd < 0) return fd;
   int result = (int)RESULT(bind(fd, (struct sockaddr *)&address, length));
   if (result == 0) result = (int)RESULT(listen(fd, backlog));
@@ -97,41 +97,35 @@ int clinux_unix_listen(const char *path, int backlog) {
   }
   return fd;
 }
-int clinux_unix_connect(int fd, const char *path) {
+int clinux_vhost_unix_connect(int fd, const char *path) {
   struct sockaddr_storage address;
   socklen_t length = clinux_unix_address(&address, path);
   if (length == 0) return -ENAMETOOLONG;
   return (int)RESULT(connect(fd, (struct sockaddr *)&address, length));
 }
-int clinux_shutdown(int fd, int how) { return (int)RESULT(shutdown(fd, how)); }
-int clinux_close(int fd) { return close(fd) < 0 ? -errno : 0; }
-int clinux_file_identity(const char *path, uint64_t *device, uint64_t *inode) {
+int clinux_vhost_shutdown(int fd, int how) { return (int)RESULT(shutdown(fd, how)); }
+int clinux_vhost_close(int fd) { return close(fd) < 0 ? -errno : 0; }
+int clinux_vhost_file_identity(const char *path, uint64_t *device, uint64_t *inode) {
   struct stat info;
   if (lstat(path, &info) < 0) return -errno;
   *device = info.st_dev;
   *inode = info.st_ino;
   return 0;
 }
-int clinux_unlink(const char *path) { return (int)RESULT(unlink(path)); }
-int clinux_raise_open_files(void) {
-  struct rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return -errno;
-  limit.rlim_cur = limit.rlim_max;
-  return (int)RESULT(setrlimit(RLIMIT_NOFILE, &limit));
-}
+int clinux_vhost_unlink(const char *path) { return (int)RESULT(unlink(path)); }
 
-int clinux_epoll_create(void) { return (int)RESULT(epoll_create1(EPOLL_CLOEXEC)); }
-int clinux_epoll_control(int epoll, int operation, int fd, uint32_t events, uint64_t token) {
+int clinux_vhost_epoll_create(void) { return (int)RESULT(epoll_create1(EPOLL_CLOEXEC)); }
+int clinux_vhost_epoll_control(int epoll, int operation, int fd, uint32_t events, uint64_t token) {
   struct epoll_event event = {.events = events, .data = {.u64 = token}};
   return (int)RESULT(epoll_ctl(epoll, operation, fd, &event));
 }
-int clinux_epoll_wait(int epoll, struct epoll_event *events, int capacity, int milliseconds) {
+int clinux_vhost_epoll_wait(int epoll, struct epoll_event *events, int capacity, int milliseconds) {
   int found = epoll_wait(epoll, events, capacity, milliseconds);
   return found < 0 ? (errno == EINTR ? 0 : -errno) : found;
 }
-uint64_t clinux_epoll_token(const struct epoll_event *event) { return event->data.u64; }
-int clinux_eventfd(void) { return (int)RESULT(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
-int64_t clinux_monotonic_milliseconds(void) {
+uint64_t clinux_vhost_epoll_token(const struct epoll_event *event) { return event->data.u64; }
+int clinux_vhost_eventfd(void) { return (int)RESULT(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+int64_t clinux_vhost_monotonic_milliseconds(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return now.tv_sec * 1000 + now.tv_nsec / 1000000;

@@ -51,7 +51,7 @@ final class ByteRing {
     let first = min(count, capacity - start)
     var pieces = (iovec(iov_base: base + start, iov_len: first), iovec(iov_base: base, iov_len: count - first))
     let written = withUnsafePointer(to: &pieces) {
-      $0.withMemoryRebound(to: iovec.self, capacity: 2) { clinux_send_vectors(fd, $0, count > first ? 2 : 1) }
+      $0.withMemoryRebound(to: iovec.self, capacity: 2) { clinux_vhost_send_vectors(fd, $0, count > first ? 2 : 1) }
     }
     if written > 0 {
       start = (start + written) % capacity

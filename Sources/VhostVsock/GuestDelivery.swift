@@ -46,7 +46,7 @@ extension VhostVsockDevice {
       available -= used
       budget -= used
       if slots[slot(stream.token)] === stream,
-        !stream.pending.isEmpty || (stream.wantsToSend && stream.credit > 0)
+        !stream.pending.isEmpty || stream.wantsTurn
       {
         enqueue(stream)
       }
@@ -123,7 +123,7 @@ extension VhostVsockDevice {
       count += 1
     }
     guard count > 0 else { return 0 }
-    let result = clinux_readv(stream.fd, payload.base, Int32(payload.count))
+    let result = clinux_vhost_readv(stream.fd, payload.base, Int32(payload.count))
     guard result > 0 else {
       if result == 0 {
         hostEnded(stream)

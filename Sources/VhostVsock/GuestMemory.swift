@@ -39,14 +39,14 @@ final class GuestMemory {
       guard !overflow, !lastGuest.overflow, !lastUser.overflow, region.size > 0, let length = Int(exactly: end) else {
         throw .frontEnd("a memory region of \(region.size) bytes at \(hex(region.guestAddress)) is impossible")
       }
-      let fileLength = clinux_regular_file_length(descriptor)
+      let fileLength = clinux_vhost_regular_file_length(descriptor)
       guard fileLength >= 0 else { throw .frontEnd("a memory region is not a regular file or memfd") }
       // A mapping beyond the end of its file would end this process with SIGBUS at the first access.
       guard fileLength >= Int64(length) else {
         throw .frontEnd("a memory region ends \(Int64(length) - fileLength) bytes beyond its file")
       }
       var address: UnsafeMutableRawPointer?
-      let result = clinux_map_shared(descriptor, length, &address)
+      let result = clinux_vhost_map_shared(descriptor, length, &address)
       guard result == 0, let address else { throw .system(SystemError("mmap", "guest memory", errno: -result)) }
       mappings.append(
         Mapping(
@@ -55,7 +55,7 @@ final class GuestMemory {
   }
 
   deinit {
-    for mapping in mappings { _ = clinux_unmap(mapping.mapped, mapping.mappedLength) }
+    for mapping in mappings { _ = clinux_vhost_unmap(mapping.mapped, mapping.mappedLength) }
   }
 
   /// The place of `length` bytes at a user address of the monitor's; nil unless all of it lies in one region.

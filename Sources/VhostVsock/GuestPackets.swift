@@ -89,7 +89,7 @@ extension VhostVsockDevice {
     }
     var written = 0
     if stream.buffered == 0 {
-      let result = clinux_send_vectors(stream.fd, payload.base, Int32(payload.count))
+      let result = clinux_vhost_send_vectors(stream.fd, payload.base, Int32(payload.count))
       if result >= 0 {
         written = result
       } else if result == -Int(EPIPE) {
@@ -133,7 +133,7 @@ extension VhostVsockDevice {
     case .established:
       if news.contains(.receive) {
         // A program on the host that goes on writing gets EPIPE.
-        _ = clinux_shutdown(stream.fd, Int32(SHUT_RD))
+        _ = clinux_vhost_shutdown(stream.fd, Int32(SHUT_RD))
         stream.pending.remove(.creditRequest)
       }
       endWriting(stream)
@@ -153,7 +153,7 @@ extension VhostVsockDevice {
       reset(stream)
     } else if stream.guestShutdown.contains(.send), !stream.writingEnded {
       stream.writingEnded = true
-      _ = clinux_shutdown(stream.fd, Int32(SHUT_WR))
+      _ = clinux_vhost_shutdown(stream.fd, Int32(SHUT_WR))
     }
   }
 

@@ -15,18 +15,18 @@ extension VhostVsockDevice {
     connectionCount &+= 1
     let peer = HybridPeerName(
       guestCID: guestCID, guestPort: key.guestPort, hostCID: key.hostCID, hostPort: key.hostPort)
-    let fd = clinux_unix_stream("\(peer) \(getpid()).\(hybridListener.fd).\(connectionCount)")
+    let fd = clinux_vhost_unix_stream("\(peer) \(getpid()).\(hybridListener.fd).\(connectionCount)")
     guard fd >= 0 else { return refusals.append(request.refusal) }
-    let result = clinux_unix_connect(fd, "\(hybridPath)_\(key.hostPort)")
+    let result = clinux_vhost_unix_connect(fd, "\(hybridPath)_\(key.hostPort)")
     let waits = result == -EAGAIN
     guard result == 0 || waits, let stream = addStream(key, waits ? .retryingConnect : .established, fd) else {
-      _ = clinux_close(fd)
+      _ = clinux_vhost_close(fd)
       return refusals.append(request.refusal)
     }
     stream.peerBufferSize = request.bufferSize
     stream.peerForwarded = request.forwarded
     if waits {
-      stream.deadline = clinux_monotonic_milliseconds() + Self.connectPatience
+      stream.deadline = clinux_vhost_monotonic_milliseconds() + Self.connectPatience
       retrying.append(stream.token)
     } else {
       connected(stream)
@@ -42,17 +42,17 @@ extension VhostVsockDevice {
   }
 
   func retryConnects() {
-    if let until = acceptPausedUntil, clinux_monotonic_milliseconds() >= until {
+    if let until = acceptPausedUntil, clinux_vhost_monotonic_milliseconds() >= until {
       acceptPausedUntil = nil
       try? watch(hybridListener.fd, EventToken.hybridListener)
     }
     guard !retrying.isEmpty else { return }
     let tokens = retrying
     retrying.removeAll(keepingCapacity: true)
-    let now = clinux_monotonic_milliseconds()
+    let now = clinux_vhost_monotonic_milliseconds()
     for token in tokens {
       guard let stream = stream(token), stream.state == .retryingConnect else { continue }
-      let result = clinux_unix_connect(stream.fd, "\(hybridPath)_\(stream.key.hostPort)")
+      let result = clinux_vhost_unix_connect(stream.fd, "\(hybridPath)_\(stream.key.hostPort)")
       if result == 0 {
         connected(stream)
       } else if result == -EAGAIN, now < stream.deadline {
@@ -70,15 +70,15 @@ extension VhostVsockDevice {
       let fd = clinux_accept(hybridListener.fd, nil)
       if fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM || fd == -ENOBUFS {
         // The listener would stay readable and keep the loop busy until a descriptor is free.
-        _ = clinux_epoll_control(epoll.rawValue, EPOLL_CTL_DEL, hybridListener.fd, 0, 0)
-        acceptPausedUntil = clinux_monotonic_milliseconds() + 100
+        _ = clinux_vhost_epoll_control(epoll.rawValue, EPOLL_CTL_DEL, hybridListener.fd, 0, 0)
+        acceptPausedUntil = clinux_vhost_monotonic_milliseconds() + 100
       }
       guard fd >= 0 else { return }
       guard let port = assignHostPort(),
         let stream = addStream(
           StreamKey(hostCID: options.parentCID, hostPort: port, guestPort: UInt32.max), .readingLine, fd)
       else {
-        _ = clinux_close(fd)
+        _ = clinux_vhost_close(fd)
         continue
       }
       if !watchStream(stream) { remove(stream) }
@@ -100,7 +100,7 @@ extension VhostVsockDevice {
     while true {
       var bytes = [UInt8](repeating: 0, count: most)
       let wanted = most - stream.line.count
-      let peeked = bytes.withUnsafeMutableBytes { clinux_peek(stream.fd, $0.baseAddress, wanted) }
+      let peeked = bytes.withUnsafeMutableBytes { clinux_vhost_peek(stream.fd, $0.baseAddress, wanted) }
       if peeked == -Int(EAGAIN) { return }
       guard peeked > 0 else { return remove(stream) }
       let end = bytes.prefix(peeked).firstIndex(of: UInt8(ascii: "\n"))
@@ -247,7 +247,7 @@ extension VhostVsockDevice {
   }
 
   private func closeSocket(_ stream: VsockStream) {
-    if stream.fd >= 0 { _ = clinux_close(stream.fd) }
+    if stream.fd >= 0 { _ = clinux_vhost_close(stream.fd) }
     stream.fd = -1
     stream.readable = false
     stream.awaitsWritable = false
@@ -290,13 +290,13 @@ extension VhostVsockDevice {
   }
 
   private func watchStream(_ stream: VsockStream) -> Bool {
-    clinux_epoll_control(epoll.rawValue, EPOLL_CTL_ADD, stream.fd, Self.interest, stream.token) == 0
+    clinux_vhost_epoll_control(epoll.rawValue, EPOLL_CTL_ADD, stream.fd, Self.interest, stream.token) == 0
   }
 
   func awaitWritable(_ stream: VsockStream, _ wanted: Bool) {
     guard stream.awaitsWritable != wanted, stream.fd >= 0 else { return }
     stream.awaitsWritable = wanted
     let events = wanted ? Self.interest | EPOLLOUT.rawValue : Self.interest
-    _ = clinux_epoll_control(epoll.rawValue, EPOLL_CTL_MOD, stream.fd, events, stream.token)
+    _ = clinux_vhost_epoll_control(epoll.rawValue, EPOLL_CTL_MOD, stream.fd, events, stream.token)
   }
 }

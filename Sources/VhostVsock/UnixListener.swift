@@ -19,34 +19,34 @@ final class UnixListener {
       throw .configuration("\(path): \(length) bytes; the path of this Unix socket can have at most \(most)\(why)")
     }
     self.path = path
-    var result = clinux_unix_listen(path, backlog)
+    var result = clinux_vhost_unix_listen(path, backlog)
     if result == -EADDRINUSE {
       guard fileKind(path, followLinks: false) == .socket else {
         throw .configuration("\(path): there is something that is not a socket")
       }
-      let probe = clinux_unix_stream("")
-      let answer = probe < 0 ? probe : clinux_unix_connect(probe, path)
-      if probe >= 0 { _ = clinux_close(probe) }
+      let probe = clinux_vhost_unix_stream("")
+      let answer = probe < 0 ? probe : clinux_vhost_unix_connect(probe, path)
+      if probe >= 0 { _ = clinux_vhost_close(probe) }
       guard answer == -ECONNREFUSED else { throw .configuration("\(path): taken, another program listens there") }
-      _ = clinux_unlink(path)
-      result = clinux_unix_listen(path, backlog)
+      _ = clinux_vhost_unlink(path)
+      result = clinux_vhost_unix_listen(path, backlog)
     }
     guard result >= 0 else { throw .system(SystemError("bind", path, errno: -result)) }
     fd = result
     var device: UInt64 = 0
     var inode: UInt64 = 0
-    _ = clinux_file_identity(path, &device, &inode)
+    _ = clinux_vhost_file_identity(path, &device, &inode)
     self.device = device
     self.inode = inode
   }
 
   deinit {
-    _ = clinux_close(fd)
+    _ = clinux_vhost_close(fd)
     var device: UInt64 = 0
     var inode: UInt64 = 0
     // Somebody may have put another file there since.
-    if clinux_file_identity(path, &device, &inode) == 0, device == self.device, inode == self.inode {
-      _ = clinux_unlink(path)
+    if clinux_vhost_file_identity(path, &device, &inode) == 0, device == self.device, inode == self.inode {
+      _ = clinux_vhost_unlink(path)
     }
   }
 }

@@ -77,8 +77,8 @@ final class VhostUserSession {
   deinit {
     closeDescriptors()
     for index in 0..<3 { stopQueue(index) }
-    _ = clinux_epoll_control(epoll, EPOLL_CTL_DEL, fd, 0, 0)
-    _ = clinux_close(fd)
+    _ = clinux_vhost_epoll_control(epoll, EPOLL_CTL_DEL, fd, 0, 0)
+    _ = clinux_vhost_close(fd)
   }
 
   /// Reads and answers what has arrived. False where the monitor has gone.
@@ -93,7 +93,7 @@ final class VhostUserSession {
         let offset = have
         let result = input.withUnsafeMutableBytes { bytes in
           found.withUnsafeMutableBufferPointer { list in
-            clinux_receive_with_descriptors(
+            clinux_vhost_receive_with_descriptors(
               fd, bytes.baseAddress.map { $0 + offset }, wanted, list.baseAddress, Int32(list.count), &count)
           }
         }
@@ -236,14 +236,14 @@ final class VhostUserSession {
     let epoll = self.epoll
     var failure: Int32 = 0
     var taken = false
-    defer { if !taken, descriptor >= 0 { _ = clinux_close(descriptor) } }
+    defer { if !taken, descriptor >= 0 { _ = clinux_vhost_close(descriptor) } }
     try withQueue(index, request) { (queue) throws(VhostVsockError) in
       switch request {
       case Request.setRingKick:
         Self.closeKick(&queue, epoll)
         // Without protocol features there is no SET_VRING_ENABLE, and a ring runs as soon as it can be kicked.
         if enabled { queue.enabled = true }
-        failure = clinux_epoll_control(
+        failure = clinux_vhost_epoll_control(
           epoll, EPOLL_CTL_ADD, descriptor, EPOLLIN.rawValue,
           index == 0 ? EventToken.receiveKick : EventToken.transmitKick)
         if failure == 0 {
@@ -251,7 +251,7 @@ final class VhostUserSession {
           taken = true
         }
       case Request.setRingCall:
-        if queue.call >= 0 { _ = clinux_close(queue.call) }
+        if queue.call >= 0 { _ = clinux_vhost_close(queue.call) }
         queue.call = descriptor
         taken = true
       default: break
@@ -309,13 +309,13 @@ final class VhostUserSession {
   /// Out of epoll first: the monitor has the same open file, so closing our descriptor alone would leave it watched.
   private static func closeKick(_ queue: inout Virtqueue, _ epoll: Int32) {
     guard queue.kick >= 0 else { return }
-    _ = clinux_epoll_control(epoll, EPOLL_CTL_DEL, queue.kick, 0, 0)
-    _ = clinux_close(queue.kick)
+    _ = clinux_vhost_epoll_control(epoll, EPOLL_CTL_DEL, queue.kick, 0, 0)
+    _ = clinux_vhost_close(queue.kick)
     queue.kick = -1
   }
 
   private func closeDescriptors() {
-    for descriptor in descriptors { _ = clinux_close(descriptor) }
+    for descriptor in descriptors { _ = clinux_vhost_close(descriptor) }
     descriptors = []
   }
 }

@@ -111,7 +111,7 @@ public final class VhostVsockDevice: @unchecked Sendable {
     self.options = options
     monitorListener = try UnixListener(path: socketPath, backlog: 1)
     hybridListener = try UnixListener(path: hybridPath, room: 11, backlog: 1024)
-    let descriptor = clinux_epoll_create()
+    let descriptor = clinux_vhost_epoll_create()
     guard descriptor >= 0 else { throw .system(SystemError("epoll_create1", errno: -descriptor)) }
     epoll = OwnedFileDescriptor(descriptor)
     refusals.reserveCapacity(Self.mostRefusals)
@@ -122,7 +122,7 @@ public final class VhostVsockDevice: @unchecked Sendable {
 
   deinit {
     session = nil
-    for stream in slots { if let stream, stream.fd >= 0 { _ = clinux_close(stream.fd) } }
+    for stream in slots { if let stream, stream.fd >= 0 { _ = clinux_vhost_close(stream.fd) } }
     chainVectors.deallocate()
     payloadVectors.deallocate()
     chains.deallocate()
@@ -134,13 +134,13 @@ public final class VhostVsockDevice: @unchecked Sendable {
   /// - Throws: where the guest or the monitor breaks the rules, or the machine has no resources left.
   public func run(until stop: Int32) throws(VhostVsockError) {
     try watch(stop, EventToken.stop)
-    defer { _ = clinux_epoll_control(epoll.rawValue, EPOLL_CTL_DEL, stop, 0, 0) }
+    defer { _ = clinux_vhost_epoll_control(epoll.rawValue, EPOLL_CTL_DEL, stop, 0, 0) }
     defer { end() }
     var busy = false
     while true {
       let waiting: Int32 = busy ? 0 : !retrying.isEmpty || acceptPausedUntil != nil ? 5 : -1
       for index in 0..<Int(try wait(waiting)) {
-        let token = clinux_epoll_token(events + index)
+        let token = clinux_vhost_epoll_token(events + index)
         switch token {
         case EventToken.stop: return
         case EventToken.monitorListener: try acceptMonitor()
@@ -159,7 +159,7 @@ public final class VhostVsockDevice: @unchecked Sendable {
   }
 
   private func wait(_ milliseconds: Int32) throws(VhostVsockError) -> Int32 {
-    let count = clinux_epoll_wait(epoll.rawValue, events, Int32(Self.mostEvents), milliseconds)
+    let count = clinux_vhost_epoll_wait(epoll.rawValue, events, Int32(Self.mostEvents), milliseconds)
     guard count >= 0 else { throw .system(SystemError("epoll_wait", errno: -count)) }
     return count
   }
@@ -167,12 +167,12 @@ public final class VhostVsockDevice: @unchecked Sendable {
   /// Closes every stream; what the guest had sent before it went is given `drainTime` to be taken.
   private func end() {
     endSession()
-    let deadline = clinux_monotonic_milliseconds() + Int64(options.drainTime)
+    let deadline = clinux_vhost_monotonic_milliseconds() + Int64(options.drainTime)
     while slots.contains(where: { $0?.state == .draining }) {
-      let left = deadline - clinux_monotonic_milliseconds()
+      let left = deadline - clinux_vhost_monotonic_milliseconds()
       guard left > 0, let count = try? wait(Int32(truncatingIfNeeded: min(left, 20))) else { break }
       for index in 0..<Int(count) {
-        let token = clinux_epoll_token(events + index)
+        let token = clinux_vhost_epoll_token(events + index)
         if let stream = stream(token), stream.state == .draining { handle(stream, (events + index).pointee.events) }
       }
     }
@@ -180,7 +180,7 @@ public final class VhostVsockDevice: @unchecked Sendable {
   }
 
   func watch(_ fd: Int32, _ token: UInt64) throws(VhostVsockError) {
-    let result = clinux_epoll_control(epoll.rawValue, EPOLL_CTL_ADD, fd, EPOLLIN.rawValue, token)
+    let result = clinux_vhost_epoll_control(epoll.rawValue, EPOLL_CTL_ADD, fd, EPOLLIN.rawValue, token)
     if result < 0 { throw .system(SystemError("epoll_ctl", errno: -result)) }
   }
 
@@ -196,7 +196,7 @@ public final class VhostVsockDevice: @unchecked Sendable {
     guard fd >= 0 else { return }
     guard session == nil else {
       // One guest each: a second monitor sees its connection closed.
-      _ = clinux_close(fd)
+      _ = clinux_vhost_close(fd)
       return
     }
     let made = VhostUserSession(fd: fd, epoll: epoll.rawValue, guestCID: guestCID)

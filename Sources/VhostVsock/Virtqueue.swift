@@ -82,7 +82,7 @@ struct Virtqueue {
     descriptors = table
     available = driver
     used = device
-    shown = clinux_load_acquire_u16(device + 2)
+    shown = clinux_vhost_load_acquire_u16(device + 2)
     written = shown
   }
 
@@ -97,8 +97,8 @@ struct Virtqueue {
     unmap()
     addresses = nil
     enabled = false
-    if kick >= 0 { _ = clinux_close(kick) }
-    if call >= 0 { _ = clinux_close(call) }
+    if kick >= 0 { _ = clinux_vhost_close(kick) }
+    if call >= 0 { _ = clinux_vhost_close(call) }
     kick = -1
     call = -1
   }
@@ -108,7 +108,7 @@ struct Virtqueue {
   /// How many chains the driver has made available and we have not used.
   @inline(__always) func availableCount() throws(VhostVsockError) -> UInt16 {
     guard let available else { return 0 }
-    let count = clinux_load_acquire_u16(available + 2) &- next
+    let count = clinux_vhost_load_acquire_u16(available + 2) &- next
     guard count <= size else { throw .guest("an available index \(count) ahead in a ring of \(size)") }
     return count
   }
@@ -182,15 +182,15 @@ struct Virtqueue {
   @inline(__always) mutating func publish() {
     guard let used, let available, written != shown else { return }
     let old = shown
-    clinux_store_release_u16(used + 2, written)
+    clinux_vhost_store_release_u16(used + 2, written)
     shown = written
-    clinux_full_fence()
+    clinux_vhost_full_fence()
     let wanted: Bool
     if usesEventIndex {
-      let event = clinux_load_acquire_u16(available + (4 + 2 * Int(size)))
+      let event = clinux_vhost_load_acquire_u16(available + (4 + 2 * Int(size)))
       wanted = (written &- event &- 1) < (written &- old)
     } else {
-      wanted = clinux_load_acquire_u16(available) & 1 == 0
+      wanted = clinux_vhost_load_acquire_u16(available) & 1 == 0
     }
     if wanted, call >= 0 {
       var one: UInt64 = 1
@@ -202,17 +202,17 @@ struct Virtqueue {
   mutating func requestKick() throws(VhostVsockError) -> Bool {
     guard let used else { return false }
     if usesEventIndex {
-      clinux_store_release_u16(used + (4 + 8 * Int(size)), next)
+      clinux_vhost_store_release_u16(used + (4 + 8 * Int(size)), next)
     } else {
-      clinux_store_release_u16(used, 0)
+      clinux_vhost_store_release_u16(used, 0)
     }
-    clinux_full_fence()
+    clinux_vhost_full_fence()
     return try availableCount() > 0
   }
 
   /// The driver need not tell us of new chains for now. With event indices an old index does the same.
   mutating func suppressKick() {
     guard let used, !usesEventIndex else { return }
-    clinux_store_release_u16(used, 1)
+    clinux_vhost_store_release_u16(used, 1)
   }
 }

@@ -99,5 +99,8 @@ final class VsockStream {
     readable && !hostEnded && state == .established && !guestShutdown.contains(.receive)
   }
 
+  /// There is data to send, or to ask for room for (once, until there is some).
+  @inline(__always) var wantsTurn: Bool { wantsToSend && (credit > 0 || !askedForCredit) }
+
   var buffered: Int { buffer?.count ?? 0 }
 }

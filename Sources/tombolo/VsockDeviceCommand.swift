@@ -31,7 +31,7 @@ struct VsockDeviceCommand: ParsableCommand {
 
   func run() throws {
     // One descriptor a stream: the usual soft limit of 1024 is too few.
-    _ = clinux_raise_open_files()
+    clinux_raise_nofile()
     let signals = OwnedFileDescriptor(
       try [SIGTERM, SIGINT].withUnsafeBufferPointer { list throws(SystemError) in
         try check("signalfd", "", clinux_signalfd(list.baseAddress, Int32(list.count)))

@@ -14,8 +14,12 @@ final class RunningDevice: @unchecked Sendable {
   let socketPath: String
   let hybridPath: String
   private let stopper: Int32
-  private let finished = DispatchSemaphore(value: 0)
-  private var outcome: VhostVsockError?
+  /// Shared with the thread, which must not keep the whole of this alive.
+  private final class Outcome: @unchecked Sendable {
+    let finished = DispatchSemaphore(value: 0)
+    var error: VhostVsockError?
+  }
+  private let outcome = Outcome()
   private var ended = false
 
   init(cid: UInt32 = 4, options: VhostVsockDevice.Options = .init()) throws {
@@ -23,28 +27,28 @@ final class RunningDevice: @unchecked Sendable {
     guard mkdir(directory, 0o700) == 0 else { throw TwinFailure("mkdir \(directory)") }
     socketPath = directory + "/vhost"
     hybridPath = directory + "/uds"
-    stopper = clinux_eventfd()
+    stopper = clinux_vhost_eventfd()
     let device = try VhostVsockDevice(socketPath: socketPath, guestCID: cid, hybridPath: hybridPath, options: options)
-    Thread { [self] in
-      do throws(VhostVsockError) { try device.run(until: stopper) } catch { outcome = error }
-      finished.signal()
+    Thread { [outcome, stopper] in
+      do throws(VhostVsockError) { try device.run(until: stopper) } catch { outcome.error = error }
+      outcome.finished.signal()
     }.start()
   }
 
   /// How `run` ends by itself; throws where it does not within 5 s.
   func waitForEnd() throws -> VhostVsockError? {
-    guard finished.wait(timeout: .now() + 5) == .success else { throw TwinFailure("the device did not end") }
+    guard outcome.finished.wait(timeout: .now() + 5) == .success else { throw TwinFailure("the device did not end") }
     ended = true
-    return outcome
+    return outcome.error
   }
 
   /// True where the device has ended by itself within `seconds`.
   func hasEnded(within seconds: Double) -> Bool {
-    if !ended, finished.wait(timeout: .now() + seconds) == .success { ended = true }
+    if !ended, outcome.finished.wait(timeout: .now() + seconds) == .success { ended = true }
     return ended
   }
 
-  var error: VhostVsockError? { outcome }
+  var error: VhostVsockError? { outcome.error }
 
   func stop() throws {
     var one: UInt64 = 1
@@ -54,20 +58,20 @@ final class RunningDevice: @unchecked Sendable {
 
   deinit {
     try? stop()
-    _ = clinux_close(stopper)
+    _ = clinux_vhost_close(stopper)
     try? FileManager.default.removeItem(atPath: directory)
   }
 
   /// A listener for the guest's connections to a port.
   func listen(_ port: UInt32, backlog: Int32 = 128) throws -> HostSocket {
-    let fd = clinux_unix_listen("\(hybridPath)_\(port)", backlog)
+    let fd = clinux_vhost_unix_listen("\(hybridPath)_\(port)", backlog)
     guard fd >= 0 else { throw TwinFailure("listen: \(fd)") }
     return HostSocket(fd)
   }
 
   func connect() throws -> HostSocket {
-    let fd = clinux_unix_stream("")
-    guard clinux_unix_connect(fd, hybridPath) == 0 else { throw TwinFailure("connect") }
+    let fd = clinux_vhost_unix_stream("")
+    guard clinux_vhost_unix_connect(fd, hybridPath) == 0 else { throw TwinFailure("connect") }
     return HostSocket(fd)
   }
 }
@@ -79,7 +83,7 @@ final class HostSocket {
   deinit { close() }
   private var closed = false
   func close() {
-    if !closed { _ = clinux_close(fd) }
+    if !closed { _ = clinux_vhost_close(fd) }
     closed = true
   }
 
@@ -88,8 +92,8 @@ final class HostSocket {
     return poll(&entry, 1, Int32(seconds * 1000)) > 0
   }
 
-  func accept() throws -> HostSocket {
-    guard wait(POLLIN, 5) else { throw TwinFailure("nobody connected") }
+  func accept(within seconds: Double = 5) throws -> HostSocket {
+    guard wait(POLLIN, seconds) else { throw TwinFailure("nobody connected") }
     let accepted = clinux_accept(fd, nil)
     guard accepted >= 0 else { throw TwinFailure("accept: \(accepted)") }
     return HostSocket(accepted)
@@ -123,7 +127,7 @@ final class HostSocket {
     }
   }
 
-  func shutdownWriting() { _ = clinux_shutdown(fd, Int32(SHUT_WR)) }
+  func shutdownWriting() { _ = clinux_vhost_shutdown(fd, Int32(SHUT_WR)) }
 }
 
 /// One packet as the guest sees it.
@@ -159,15 +163,17 @@ final class GuestTwin {
   init(_ device: RunningDevice, cid: UInt32 = 4, eventIndex: Bool = true, start: Bool = true, buffers: Int = 128) throws
   {
     self.cid = cid
-    fd = clinux_unix_stream("")
-    guard clinux_unix_connect(fd, device.socketPath) == 0 else { throw TwinFailure("connect to the device") }
+    fd = clinux_vhost_unix_stream("")
+    guard clinux_vhost_unix_connect(fd, device.socketPath) == 0 else { throw TwinFailure("connect to the device") }
     _ = clinux_set_nonblocking(fd, false)
-    memoryFile = clinux_memfd("guest", 2 * Self.half)
+    memoryFile = clinux_vhost_memfd("guest", 2 * Self.half)
     var address: UnsafeMutableRawPointer?
-    guard clinux_map_shared(memoryFile, 2 * Self.half, &address) == 0, let address else { throw TwinFailure("mmap") }
+    guard clinux_vhost_map_shared(memoryFile, 2 * Self.half, &address) == 0, let address else {
+      throw TwinFailure("mmap")
+    }
     memory = address
-    kicks = [clinux_eventfd(), clinux_eventfd()]
-    calls = [clinux_eventfd(), clinux_eventfd()]
+    kicks = [clinux_vhost_eventfd(), clinux_vhost_eventfd()]
+    calls = [clinux_vhost_eventfd(), clinux_vhost_eventfd()]
     features = 1 << 32 | 1 << 30 | 1 << 28 | (eventIndex ? 1 << 29 : 0)
     if start {
       try handshake()
@@ -176,10 +182,10 @@ final class GuestTwin {
   }
 
   deinit {
-    _ = clinux_close(fd)
-    _ = clinux_close(memoryFile)
-    for each in kicks + calls { _ = clinux_close(each) }
-    _ = clinux_unmap(memory, 2 * Self.half)
+    _ = clinux_vhost_close(fd)
+    _ = clinux_vhost_close(memoryFile)
+    for each in kicks + calls { _ = clinux_vhost_close(each) }
+    _ = clinux_vhost_unmap(memory, 2 * Self.half)
   }
 
   // MARK: - vhost-user
@@ -187,7 +193,7 @@ final class GuestTwin {
   func message(_ request: UInt32, _ payload: [UInt8] = [], _ descriptors: [Int32] = [], flags: UInt32 = 1) throws {
     let bytes = little(request) + little(flags) + little(UInt32(payload.count)) + payload
     let sent = bytes.withUnsafeBytes {
-      clinux_send_with_descriptors(fd, $0.baseAddress, $0.count, descriptors, Int32(descriptors.count))
+      clinux_vhost_send_with_descriptors(fd, $0.baseAddress, $0.count, descriptors, Int32(descriptors.count))
     }
     guard sent == bytes.count else { throw TwinFailure("message \(request): \(sent)") }
   }
@@ -265,7 +271,7 @@ final class GuestTwin {
     available.storeBytes(
       of: head, toByteOffset: 4 + 2 * Int(next[queue] % Self.ringSize), as: UInt16.self)
     next[queue] &+= 1
-    clinux_store_release_u16(available + 2, next[queue])
+    clinux_vhost_store_release_u16(available + 2, next[queue])
     // Asks for an interrupt for each, in either way of asking.
     available.storeBytes(of: seen[queue], toByteOffset: 4 + 2 * Int(Self.ringSize), as: UInt16.self)
     kick(queue)
@@ -287,7 +293,7 @@ final class GuestTwin {
   func used(_ queue: Int, within seconds: Double = 5) throws -> (head: UInt16, length: Int)? {
     let used = memory + Self.rings[queue].used
     let deadline = Date().addingTimeInterval(seconds)
-    while clinux_load_acquire_u16(used + 2) == seen[queue] {
+    while clinux_vhost_load_acquire_u16(used + 2) == seen[queue] {
       let left = deadline.timeIntervalSinceNow
       guard left > 0 else { return nil }
       var entry = pollfd(fd: calls[queue], events: Int16(POLLIN), revents: 0)
@@ -373,10 +379,17 @@ final class GuestTwin {
     return try listener.accept()
   }
 
-  /// Data for the guest until there are `count` bytes; other packets are refused.
+  /// Data for the guest until there are `count` bytes, with credit in between.
   func receiveData(_ count: Int) throws -> [UInt8] {
     var bytes: [UInt8] = []
-    while bytes.count < count { bytes += try expect(VsockOperation.data).payload }
+    while bytes.count < count {
+      guard let packet = try receive() else { throw TwinFailure("\(bytes.count) of \(count) bytes") }
+      switch packet.operation {
+      case VsockOperation.data: bytes += packet.payload
+      case VsockOperation.creditUpdate: break
+      default: throw TwinFailure("\(packet.header)")
+      }
+    }
     return bytes
   }
 }
