@@ -59,6 +59,8 @@ final class RunningDevice: @unchecked Sendable {
   deinit {
     try? stop()
     _ = clinux_vhost_close(stopper)
+    // The thread lets go of the device, and the device of its paths, just after it has said that it ended.
+    for _ in 0..<1000 where FileManager.default.fileExists(atPath: socketPath) { usleep(1000) }
     try? FileManager.default.removeItem(atPath: directory)
   }
 
