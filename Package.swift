@@ -99,7 +99,7 @@ let package = Package(
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 
     // Tests
-    tests("BootTests", ["VhostVsock", "CLinux"]),
+    tests("BootTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
     tests("VhostVsockTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
     tests("NetworkNamespaceTests", ["Netlink", "Netfilter", "CLinux", "LinuxSystem", "Inet"]),
   ],

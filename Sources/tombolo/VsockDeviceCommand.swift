@@ -39,7 +39,11 @@ struct VsockDeviceCommand: ParsableCommand {
     var options = VhostVsockDevice.Options()
     options.parentCID = parentCid
     options.endsWithMonitor = once
-    let device = try VhostVsockDevice(socketPath: socket, guestCID: cid, hybridPath: uds, options: options)
-    try device.run(until: signals.rawValue)
+    do throws(VhostVsockError) {
+      let device = try VhostVsockDevice(socketPath: socket, guestCID: cid, hybridPath: uds, options: options)
+      try device.run(until: signals.rawValue)
+    } catch {
+      throw fail(error.description)
+    }
   }
 }

@@ -1,5 +1,6 @@
 import CLinux
 import Foundation
+import LinuxSystem
 import Testing
 import VhostVsock
 
@@ -11,7 +12,7 @@ import VhostVsock
     let assets = try BootAssets()
     let directory = "/tmp/tombolo-boot-\(UInt32.random(in: 0...UInt32.max))"
     try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: false)
-    defer { try? FileManager.default.removeItem(atPath: directory) }
+    defer { removeTree(directory) }
     let arguments = try prepare(machine, assets, directory)
 
     let device = try VhostVsockDevice(socketPath: directory + "/vhost", guestCID: 4, hybridPath: directory + "/uds")
@@ -28,7 +29,7 @@ import VhostVsock
     let qemu = Process()
     qemu.executableURL = URL(fileURLWithPath: assets.folder + "/qemu/qemu-system-x86_64")
     qemu.arguments = arguments
-    qemu.standardInput = FileHandle.nullDevice
+    qemu.standardInput = Foundation.FileHandle.nullDevice
     let console = Pipe()
     qemu.standardOutput = console
     qemu.standardError = console

@@ -1,5 +1,6 @@
 import CLinux
 import Foundation
+import LinuxSystem
 
 @testable import VhostVsock
 
@@ -61,7 +62,7 @@ final class RunningDevice: @unchecked Sendable {
     _ = clinux_vhost_close(stopper)
     // The thread lets go of the device, and the device of its paths, just after it has said that it ended.
     for _ in 0..<1000 where FileManager.default.fileExists(atPath: socketPath) { usleep(1000) }
-    try? FileManager.default.removeItem(atPath: directory)
+    removeTree(directory)
   }
 
   /// A listener for the guest's connections to a port.
