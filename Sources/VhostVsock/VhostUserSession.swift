@@ -243,9 +243,11 @@ final class VhostUserSession {
         Self.closeKick(&queue, epoll)
         // Without protocol features there is no SET_VRING_ENABLE, and a ring runs as soon as it can be kicked.
         if enabled { queue.enabled = true }
-        failure = clinux_vhost_epoll_control(
-          epoll, EPOLL_CTL_ADD, descriptor, EPOLLIN.rawValue,
-          index == 0 ? EventToken.receiveKick : EventToken.transmitKick)
+        // Nobody reads the event queue, so its kicks are not waited for either.
+        if index < 2 {
+          let token = index == 0 ? EventToken.receiveKick : EventToken.transmitKick
+          failure = clinux_vhost_epoll_control(epoll, EPOLL_CTL_ADD, descriptor, EPOLLIN.rawValue, token)
+        }
         if failure == 0 {
           queue.kick = descriptor
           taken = true
