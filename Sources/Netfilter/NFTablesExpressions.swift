@@ -50,10 +50,7 @@ enum NFTablesExpressions {
         payload(NFT.Payload.network, offset, UInt32(whole)), compare(operation, Array(bytes.prefix(whole))),
       ]
     }
-    let mask = bytes.indices.map { index in
-      let bits = min(max(Int(prefix.length) - index * 8, 0), 8)
-      return UInt8(truncatingIfNeeded: 0xff00 >> bits)
-    }
+    let mask = prefix.mask
     return [
       payload(NFT.Payload.network, offset, UInt32(bytes.count)), bitwise(mask),
       compare(operation, zip(bytes, mask).map { $0 & $1 }),

@@ -137,3 +137,4 @@ enum {
   CLINUX_EPOLL_CLOEXEC = EPOLL_CLOEXEC,
 };
 int clinux_poll_writable(int fd); // 1 when a write of PIPE_BUF bytes would not block (or would fail), else 0
+#include "CLinuxNetfilter.h"
