@@ -79,6 +79,8 @@ let package = Package(
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 
     // Tests
+    tests("NetfilterTests", ["Netfilter", "Inet"]),
+    tests("NetlinkTests", ["Netlink", "Netfilter", "CLinux", "Inet"]),
     tests("NetworkNamespaceTests", ["Netlink", "Netfilter", "CLinux", "LinuxSystem", "Inet"]),
   ],
   cxxLanguageStandard: .cxx17

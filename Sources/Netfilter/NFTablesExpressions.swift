@@ -83,7 +83,12 @@ enum NFTablesExpressions {
     case .redirect(let port):
       return [
         immediate(NFT.register, bigEndian(port)),
-        expression("redir", [.bigEndian(NFT.Redirect.portRegister, NFT.register)]),
+        expression(
+          "redir",
+          [
+            .bigEndian(NFT.Redirect.portRegister, NFT.register),
+            .bigEndian(NFT.Redirect.flags, NFT.NAT.portSpecified),
+          ]),
       ]
     case .dnat(let address, let port):
       var loads = [immediate(NFT.register, address.bytes)]
@@ -95,6 +100,7 @@ enum NFTablesExpressions {
       if let port {
         loads.append(immediate(NFT.secondRegister, bigEndian(port)))
         nat.append(.bigEndian(NFT.NAT.portRegister, NFT.secondRegister))
+        nat.append(.bigEndian(NFT.NAT.flags, NFT.NAT.portSpecified))
       }
       return loads + [expression("nat", nat)]
     case .masquerade: return [expression("masq", [])]

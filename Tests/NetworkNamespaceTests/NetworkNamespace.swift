@@ -23,8 +23,8 @@ final class NetworkNamespace {
     return try NetworkNamespace(ofThisThread: ())
   }
 
-  /// Runs `body` in the namespace; commands that it starts are in there too. The thread stays the same throughout, because
-  /// tests that are not `async` have no place to suspend.
+  /// Runs `body` in the namespace; commands that it starts are in there too. The thread stays the same throughout: tests
+  /// that are not `async` have no place to suspend.
   @discardableResult
   func run<T>(_ body: () throws -> T) throws -> T {
     let home = try NetworkNamespace(ofThisThread: ())

@@ -58,8 +58,8 @@ import Testing
     }
   }
 
-  /// Every match and verdict, for the host's raw mode. iptables(8) prints only the newest revision of DNAT that the kernel
-  /// has, and ours is the one that Linux 4.14 has too; `PublishedPortTests` shows that it works.
+  /// Every match and verdict, for the host's raw mode. iptables(8) prints only the newest revision of DNAT that the
+  /// kernel has, and ours is the one that Linux 4.14 has too; `PublishedPortTests` shows that it works.
   @Test func savedEverything() throws {
     try inNetworkNamespace {
       try XTables.apply(NFTablesTests.everything)
@@ -126,8 +126,8 @@ import Testing
       try XTables.remove(rulesetNamed: "tombolo")
       expectEqual(try saved("\(program)-save -c"), before)
 
-      // Rules that came after ours and lean on them: one that only counts goes on at the next, one that jumps to a chain
-      // of ours goes with it. (iptables itself forgets the policies' counters with every rule that it adds.)
+      // Rules that came after ours and lean on them: one that only counts goes on at the next, one that jumps to a
+      // chain of ours goes with it. (iptables itself forgets the policies' counters with every rule that it adds.)
       try XTables.apply(Self.proxy)
       try shell("\(program) -I OUTPUT 1 -d \(host)")
       try shell("\(program) -A FIRST -j tombolo_output_filter")
