@@ -98,6 +98,19 @@ let package = Package(
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 
     // Tests
+    tests("InetTests", ["Inet"]),
+    tests("WireTests", ["Wire", "Inet"]),
+    tests("DNSTests", ["DNS", "Inet"]),
+    tests("SupervisionTests", ["Supervision"]),
+    tests("EnclaveConfigTests", ["EnclaveConfig"]),
+    tests("BootPlanningTests", ["BootPlanning", "EnclaveConfig"]),
+    tests("HostGatewayTests", ["HostGateway"]),
+    tests("LocalRunningTests", ["LocalRunning", "BootPlanning", "LinuxSystem"]),
+    tests("RelayingTests", ["Relaying", "EventLoop", "LinuxSystem", "CLinux", "Wire"]),
+    tests("LogForwardingTests", ["LogForwarding", "Relaying", "EventLoop", "LinuxSystem", "Wire"]),
+    tests("EndToEndTests", []),
+    tests("NetfilterTests", ["Netfilter", "Inet"]),
+    tests("NetlinkTests", ["Netlink", "Netfilter", "CLinux", "Inet"]),
     tests("NetworkNamespaceTests", ["Netlink", "Netfilter", "CLinux", "LinuxSystem", "Inet"]),
   ],
   cxxLanguageStandard: .cxx17

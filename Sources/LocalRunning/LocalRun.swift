@@ -112,6 +112,8 @@ public final class LocalRun: EventSource {
       logFormat: request.logFormat, verbose: request.verbose,
       resolverConfiguration: resolverConfiguration(request.nameServer), log: report)
     made.onLogStreamClosed = { [unowned self] in stopIfDone() }
+    // A pipeline whose reader has gone ends its writer; the enclave is stopped in order.
+    made.onOutputLost = { [unowned self] in if initPID > 1 { sendSignal(SIGTERM, to: initPID) } }
     gateway = made
     try startInit(transport: transport, stage: stage)
   }

@@ -140,3 +140,4 @@ int clinux_poll_writable(int fd); // 1 when a write of PIPE_BUF bytes would not 
 enum { CLINUX_MNT_DETACH = MNT_DETACH };
 void clinux_raise_nofile(void);
 void clinux_wait(pid_t pid); // until that child has ended
+#include "CLinuxNetfilter.h"
