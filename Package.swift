@@ -6,8 +6,11 @@ import PackageDescription
 
 // MemberImportVisibility, because TOMLKit imports Foundation: without it a `contains` or `range(of:)` anywhere above is
 // silently Foundation's, which makes the static programs 40 MB larger.
+// _GNU_SOURCE, because libc's headers must look the same to every Clang module (Glibc's own, CLinux, CMnl): otherwise
+// debug builds fail on types such as fd_set that have two definitions.
 let strict: [SwiftSetting] = [
   .treatAllWarnings(as: .error), .swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility"),
+  .unsafeFlags(["-Xcc", "-D_GNU_SOURCE"]),
 ]
 
 /// Both programs are fully static files: `-static-executable` with gold, stripped by rootfs/build.
