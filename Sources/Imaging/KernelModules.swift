@@ -23,6 +23,7 @@ struct KernelModules {
   private let directory: String
   /// Normalised name to path below `directory`.
   private let files: [String: (path: [[UInt8]], content: FileContent)]
+  /// Modules that are part of the kernel, and the aliases under which they are asked for.
   private let builtIn: Set<String>
   /// `nsm.ko` at the top, as AWS's bootstrap kernels come.
   let nsm: FileContent?
@@ -93,6 +94,13 @@ struct KernelModules {
         if let last = line.split(separator: "/").last, let name = moduleName(String(last)) { builtIn.insert(name) }
       }
     }
+    if case .file(let content)? = root.children[Array("modules.builtin.modinfo".utf8)]?.node.kind {
+      // module.key=value, NUL after each
+      for record in try content.all(limit: 16 << 20).split(separator: 0) {
+        let parts = text(record).split(separator: "=", maxSplits: 1)
+        if parts.count == 2, parts[0].hasSuffix(".alias") { builtIn.insert(normalised(String(parts[1]))) }
+      }
+    }
     return (files, builtIn)
   }
 
@@ -142,8 +150,10 @@ struct KernelModules {
       throw .malformed(
         file: "\(directory): \(FileTree.joined(file.path))", "is not a kernel module (ELF with .modinfo)")
     }
-    for other in information.softDependencies.map(KernelModules.normalised) {
-      try add(other, required: false, neededBy: name, &order, &seen, depth: depth + 1)
+    for soft in information.softDependencies {
+      for other in try resolve(soft: soft) {
+        try add(other, required: false, neededBy: name, &order, &seen, depth: depth + 1)
+      }
     }
     for other in information.dependencies.map(KernelModules.normalised) {
       try add(other, required: true, neededBy: name, &order, &seen, depth: depth + 1)
@@ -151,6 +161,17 @@ struct KernelModules {
     let path = "lib/modules/\(version)/" + FileTree.joined(file.path)
     let ending = KernelModules.endings.first { path.hasSuffix($0) } ?? ""
     order.append(Module(path: path.dropLast(ending.count) + ".ko", bytes: bytes))
+  }
+
+  /// A soft dependency is a module or an alias (`crc32c`); for an alias, every module is asked whether it is one of its own.
+  private func resolve(soft name: String) throws(ImageError) -> [String] {
+    let name = KernelModules.normalised(name)
+    if files[name] != nil || builtIn.contains(name) { return [name] }
+    var matches: [String] = []
+    for (module, file) in files.sorted(by: { $0.key < $1.key }) {
+      if ModuleInformation(try read(file.content))?.aliases.contains(name) == true { matches.append(module) }
+    }
+    return matches
   }
 
   private func read(_ content: FileContent) throws(ImageError) -> [UInt8] {
@@ -163,6 +184,8 @@ struct KernelModules {
 struct ModuleInformation: Equatable {
   var dependencies: [String] = []
   var softDependencies: [String] = []
+  /// With `_` for `-`, as module names are compared.
+  var aliases: Set<String> = []
 
   /// nil for what is no 64-bit little-endian ELF file with such a section.
   init?(_ bytes: [UInt8]) {
@@ -173,6 +196,8 @@ struct ModuleInformation: Equatable {
       let line = text(record)
       if line.hasPrefix("depends=") {
         dependencies = line.dropFirst("depends=".count).split(separator: ",").map(String.init)
+      } else if line.hasPrefix("alias=") {
+        aliases.insert(String(line.dropFirst("alias=".count).map { $0 == "-" ? "_" : $0 }))
       } else if line.hasPrefix("softdep=") {
         // softdep=pre: a b post: c
         var before = false

@@ -190,8 +190,10 @@ final class BuildTests: XCTestCase {
     try fixture.scratch.write("\(base)/kernel/net/vsock.ko", moduleFile(depends: ""))
     try fixture.scratch.write("\(base)/kernel/net/virtio-common.ko", moduleFile(depends: "vsock"))
     try fixture.scratch.write(
-      "\(base)/kernel/net/transport.ko", moduleFile(depends: "virtio_common,vsock", softdep: "pre: crc post: vsock"))
-    try fixture.scratch.write("\(base)/kernel/lib/crc.ko", moduleFile(depends: ""))
+      "\(base)/kernel/net/transport.ko",
+      moduleFile(depends: "virtio_common,vsock", softdep: "pre: crc post: vsock pre: built-alias"))
+    try fixture.scratch.write("\(base)/kernel/lib/checksum.ko", moduleFile(depends: "", alias: "crc"))
+    try fixture.scratch.write("\(base)/modules.builtin.modinfo", Array("x.license=GPL\0x.alias=built-alias\0".utf8))
     try fixture.scratch.write("\(base)/kernel/other.ko", moduleFile(depends: ""))
     try fixture.scratch.write("\(base)/modules.builtin", "kernel/drivers/tun.ko\n")
     try fixture.scratch.write("debian/nsm.ko", moduleFile(depends: ""))
@@ -202,7 +204,7 @@ final class BuildTests: XCTestCase {
     let list = try XCTUnwrap(try fixture.text("lib/modules/tombolo.load"))
     XCTAssertEqual(
       list.split(separator: "\n").map { String($0.split(separator: "/").last ?? "") },
-      ["crc.ko", "vsock.ko", "virtio-common.ko", "transport.ko"])
+      ["checksum.ko", "vsock.ko", "virtio-common.ko", "transport.ko"])
     let members = try fixture.members()
     XCTAssertNotNil(members["nsm.ko"])
     for line in list.split(separator: "\n") {

@@ -123,9 +123,9 @@ func kernelImage(version: String = "6.1.0-test", size: Int = 20_000) -> [UInt8] 
 }
 
 /// A relocatable ELF file with a `.modinfo` section and nothing else.
-func moduleFile(depends: String, softdep: String = "") -> [UInt8] {
+func moduleFile(depends: String, softdep: String = "", alias: String = "x") -> [UInt8] {
   let information = Array(
-    "license=GPL\0depends=\(depends)\0\(softdep.isEmpty ? "" : "softdep=\(softdep)\0")name=x\0".utf8)
+    "license=GPL\0depends=\(depends)\0\(softdep.isEmpty ? "" : "softdep=\(softdep)\0")alias=\(alias)\0".utf8)
   let names = Array("\0.modinfo\0.shstrtab\0".utf8)
   var bytes = [UInt8](repeating: 0, count: 64)
   bytes.replaceSubrange(0..<7, with: [0x7f, 0x45, 0x4c, 0x46, 2, 1, 1])
