@@ -1,6 +1,7 @@
 import ArgumentParser
 import CLinux
 import Imaging
+import Inet
 import LinuxSystem
 
 /// `tombolo image`: enclave images, from a root file system or a container image.
@@ -61,7 +62,9 @@ struct ImageBuildCommand: ParsableCommand {
   @Argument(parsing: .postTerminator, help: ArgumentHelp("The command to run, after --.", valueName: "command"))
   var command: [String] = []
 
-  func run() throws {
+  func run() throws { try sayingWhy(build) }
+
+  private func build() throws {
     let root: ImageRequest.Root
     switch (rootfs, archive) {
     case (let directory?, nil): root = .directory(directory)
@@ -71,7 +74,7 @@ struct ImageBuildCommand: ParsableCommand {
     let base = output.split(separator: "/").last.map(String.init) ?? output
     var request = ImageRequest(
       root: root, output: output, initPath: try initPath ?? besideThisProgram("tombolo-init"),
-      name: name ?? base.split(separator: ".").first.map(String.init) ?? base, toolVersion: toolVersion)
+      name: name ?? base.split(separator: ".").first.map(String.init) ?? base, toolVersion: tomboloVersion)
     request.version = imageVersion
     request.kernel = kernel
     request.commandLine = cmdline
@@ -120,13 +123,18 @@ struct ImageBuildCommand: ParsableCommand {
   }
 }
 
-let toolVersion = "0.1.0"
-
 /// `Measurements` as nitro-cli prints it.
 func measurementsJSON(_ measurements: Measurements, indent: String? = nil) -> String {
   let fields = [("HashAlgorithm", "Sha384 { ... }")] + measurements.named.map { ($0.name, $0.hex) }
   guard let indent else { return "{" + fields.map { "\"\($0.0)\": \"\($0.1)\"" }.joined(separator: ", ") + "}" }
   return "{\n" + fields.map { "\(indent)  \"\($0.0)\": \"\($0.1)\"" }.joined(separator: ",\n") + "\n\(indent)}"
+}
+
+/// Ends the command with one sentence where an image is the matter.
+func sayingWhy(_ body: () throws -> Void) throws {
+  do { try body() } catch let error as ImageError { throw fail("\(error)", status: 1) } catch let error as SystemError {
+    throw fail("\(error)", status: 1)
+  }
 }
 
 /// One line on standard error.

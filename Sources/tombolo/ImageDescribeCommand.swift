@@ -12,7 +12,9 @@ struct ImageDescribeCommand: ParsableCommand {
   @Argument(help: ArgumentHelp("The EIF.", valueName: "file.eif"))
   var file: String
 
-  func run() throws {
+  func run() throws { try sayingWhy(describe) }
+
+  private func describe() throws {
     let description = try EIFDescription(path: file)
     print(json ? document(description) : words(description))
     if let damage = description.damage { throw ImageError.damaged(file: file, damage) }

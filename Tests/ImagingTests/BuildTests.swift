@@ -128,7 +128,7 @@ final class BuildTests: XCTestCase {
 
       """)
 
-    let commented = "# kept\nhostname = \"h\"\n[[forward]]\nport = 1"
+    let commented = "# kept\nhostname = \"h\"\n[ingress]\nports = [1]"
     let appended = try ProgramConfiguration(given: ("c.toml", commented), image: image, command: [])
     XCTAssertEqual(appended.toml, commented + "\n\n" + alone.toml)
 
@@ -164,9 +164,8 @@ final class BuildTests: XCTestCase {
     }
     XCTAssertTrue(text.hasPrefix("c.toml:2:"), text)
     for (broken, sentence) in [
-      ("program = 1", "program is not a table"),
-      ("[program]\ncommand = \"x\"", "program.command is not an array of strings"),
-      ("[program]\ncommand = [1]", "program.command is not an array of strings"),
+      ("program = 1", "program"), ("[program]\ncommand = \"x\"", "c.toml:2: program.command"),
+      ("[program]\ncommand = [1]", "c.toml:2: program.command"), ("[program]\ncomand = []", "c.toml:2: program.comand"),
     ] {
       let text = failure { _ = try ProgramConfiguration(given: ("c.toml", broken), image: ImageProgram(), command: []) }
       XCTAssertTrue(text.contains(sentence), text)
