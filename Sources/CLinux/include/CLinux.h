@@ -2,7 +2,9 @@
 // calls without a wrapper, and the only code that runs between fork and exec. Functions are named after the call;
 // those returning int give a negative errno on failure unless they say otherwise.
 #pragma once
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
