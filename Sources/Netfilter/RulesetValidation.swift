@@ -95,7 +95,9 @@ extension Ruleset.Rule {
       if chain.kind != .nat || (chain.hook != .prerouting && chain.hook != .output) {
         return "only in a nat chain of the prerouting or output hook"
       }
+      if case .redirect(0) = verdict { return "no port" }
       if case .dnat(let address, let port) = verdict {
+        if port == 0 { return "no port" }
         if IPPrefix(address, 0)?.family != family { return "\(address) is of the other family" }
         if port == nil { return nil }
       }
@@ -105,7 +107,9 @@ extension Ruleset.Rule {
     case .reject(let rejection):
       if chain.kind != .filter { return "only in a filter chain" }
       return rejection != .tcpReset || transport == .tcp ? nil : "a TCP reset needs tcp before it"
-    case .queue:
+    case .queue(let range, _):
+      // The kernel has 65536 queues and 16 bits for their number.
+      if range.count > Int(UInt16.max) { return "more than 65535 queues" }
       return chain.kind == .filter ? nil : "only in a filter chain"
     }
   }

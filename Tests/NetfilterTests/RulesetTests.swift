@@ -111,6 +111,9 @@ import Testing
     #expect(defect(.init([], .reject(.adminProhibited)), .nat)?.contains("filter") == true)
     #expect(defect(.init([], .reject(.tcpReset)))?.contains("needs tcp") == true)
     #expect(defect(.init([], .queue(0...0, [])), .nat)?.contains("filter") == true)
+    #expect(defect(.init([], .queue(0...65535, [])))?.contains("65535") == true)
+    #expect(defect(.init([.transport(.tcp)], .redirect(0)), .nat)?.contains("no port") == true)
+    #expect(defect(.init([.transport(.tcp)], .dnat(six, port: 0)), .nat, .output, .ip6)?.contains("no port") == true)
     #expect(defect(.init([.input("eth0")], .drop))?.contains("no input interface") == true)
     #expect(defect(.init([.output("eth0")], .drop), .filter, .input)?.contains("no output interface") == true)
     for name in ["", "sixteen-letters-", "a b", "a/b", "a\"b", ".", "..", "é"] {
