@@ -13,11 +13,11 @@ let strict: [SwiftSetting] = [
   .unsafeFlags(["-Xcc", "-D_GNU_SOURCE"]),
 ]
 
-/// Both programs are fully static files: `-static-executable` with gold, stripped by rootfs/build.
+/// Both programs are fully static files: `-static-executable` with gold, stripped.
 let staticLink: [LinkerSetting] = [
   .unsafeFlags(["-L/usr/local/lib"]),
   // Not in debug builds, which the tests are: without dead code stripped, TOMLKit pulls all of Foundation and ICU in.
-  .unsafeFlags(["-static-executable", "-use-ld=gold"], .when(configuration: .release)),
+  .unsafeFlags(["-static-executable", "-use-ld=gold", "-Xlinker", "-s"], .when(configuration: .release)),
 ]
 
 /// What the Foundation imports of ArgumentParser and TOMLKit need and static linking does not find by itself.
@@ -76,7 +76,7 @@ let package = Package(
     module("Capabilities", ["CCap", "CLinux", "LinuxSystem"]),
 
     // Engines
-    module("Booting", ["CLinux", "LinuxSystem", "BootPlanning", "Netfilter", "Netlink"]),
+    module("Booting", ["CLinux", "EnclaveConfig", "LinuxSystem", "BootPlanning", "Netfilter", "Netlink"]),
     module("Relaying", ["CLinux", "Inet", "Wire", "LinuxSystem", "EventLoop"]),
     module("Proxying", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),
     module("HostGateway", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),

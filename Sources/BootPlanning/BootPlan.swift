@@ -35,7 +35,7 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
     if isRouted {
       network.append(
         .installRules(
-          .transparentProxy(tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort)))
+          .transparentProxy(tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort), configuration.firewall))
     }
   }
 

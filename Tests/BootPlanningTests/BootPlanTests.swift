@@ -14,7 +14,7 @@ struct BootPlanTests {
       plan.description == """
         hostname enclave
         ip link set lo up; ip route add default dev lo src 127.0.0.1; ip -6 route add local default dev lo src ::1
-        nft:
+        install with nftables or xtables:
           table ip tombolo {
           \tchain output_nat {
           \t\ttype nat hook output priority -100; policy accept;

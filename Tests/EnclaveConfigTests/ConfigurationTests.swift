@@ -14,6 +14,7 @@ struct ConfigurationTests {
     stop_timeout = "1500ms"
     [network]
     mode = "none"
+    firewall = "xtables"
     [ingress]
     ports = [8080, 443, 8080]
     [logs]
@@ -33,6 +34,7 @@ struct ConfigurationTests {
     #expect(configuration.program.stopSignal == 3)
     #expect(configuration.program.stopTimeout == .milliseconds(1500))
     #expect(configuration.networkMode == .none)
+    #expect(configuration.firewall == .xtables)
     #expect(configuration.ingressPorts == [443, 8080])
     #expect(configuration.logs.buffer == 1 << 20)
     #expect(configuration.logs.patience == .zero)
