@@ -128,7 +128,9 @@ let package = Package(
     tests("EndToEndTests", []),
     tests("NetfilterTests", ["Netfilter", "Inet"]),
     tests("NetlinkTests", ["Netlink", "Netfilter", "CLinux", "Inet"]),
-    tests("ImagingTests", ["Imaging", "CLinux", "LinuxSystem", .product(name: "Crypto", package: "swift-crypto")]),
+    tests(
+      "ImagingTests",
+      ["CDecompress", "Imaging", "CLinux", "LinuxSystem", .product(name: "Crypto", package: "swift-crypto")]),
     tests("NetworkNamespaceTests", ["Netlink", "Netfilter", "CLinux", "LinuxSystem", "Inet"]),
   ],
   cxxLanguageStandard: .cxx17

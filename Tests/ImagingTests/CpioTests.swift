@@ -63,6 +63,10 @@ final class CpioTests: XCTestCase {
       try shell("bsdtar -tf $1", file).split(separator: "\n").map {
         String($0.trimmingPrefix("./")).trimmingSuffix("/")
       }, expected)
+    XCTAssertEqual(
+      try members(try archive(tree)).filter { $0.links == 2 && $0.mode & 0o170000 == 0o100000 }.map(\.content.count),
+      [0, 12],
+      "a file with two names takes its room once, with the last of them")
     try shell("mkdir $1/x && cd $1/x && cpio -i --quiet -d < $2", scratch.path, file)
     XCTAssertEqual(try shell("cat $1/x/bin/two", scratch.path), "shared text\n")
     XCTAssertEqual(

@@ -1,3 +1,4 @@
+import CDecompress
 import Foundation
 import XCTest
 
@@ -126,6 +127,43 @@ final class EIFTests: XCTestCase {
       let found = try EIFDescription(path: try scratch.write("bad.eif", bytes)).damage
       guard case .checksum? = found else { return XCTFail("\(section.kind): \(String(describing: found))") }
     }
+  }
+
+  /// A checksum can be made to fit by whoever alters the file: AWS's reader and QEMU's must not be told two things.
+  func testStructuresThatContradictThemselvesAreFoundThoughTheChecksumFits() throws {
+    let scratch = try Scratch()
+    let (path, _) = try build(scratch)
+    let whole = try FileSlice(path: path).all(limit: 1 << 20)
+    let sections = try EIFDescription(path: path).sections
+    func damage(_ change: (inout [UInt8]) -> Void) throws -> EIFDamage? {
+      var bytes = whole
+      change(&bytes)
+      let checksum = cdecompress_crc32(cdecompress_crc32(0, bytes, 544), Array(bytes[548...]), bytes.count - 548)
+      bytes.replaceSubrange(544..<548, with: (0..<4).map { UInt8(truncatingIfNeeded: checksum >> (24 - 8 * $0)) })
+      let file = try scratch.write("bad.eif", bytes)
+      do throws(ImageError) {
+        return try EIFDescription(path: file).damage
+      } catch {
+        guard case .damaged(_, let damage) = error else { throw error }
+        return damage
+      }
+    }
+    XCTAssertNil(try damage { _ in })
+    let second = sections[1]
+    XCTAssertEqual(
+      try damage { $0[second.offset + 11] ^= 1 },
+      .sectionSize(index: 1, kind: .commandLine, header: UInt64(second.size), section: UInt64(second.size ^ 1)))
+    XCTAssertEqual(
+      try damage { $0[28 + 15] ^= 1 },
+      .sectionOffset(index: 1, found: UInt64(second.offset ^ 1), expected: second.offset))
+    XCTAssertEqual(try damage { $0[second.offset + 1] = 1 }, .repeated(.kernel))
+    XCTAssertEqual(try damage { $0[second.offset + 1] = 3 }, .missing(.commandLine))
+    XCTAssertEqual(try damage { $0[second.offset + 1] = 9 }, .sectionKind(index: 1, found: 9))
+    XCTAssertEqual(try damage { $0[second.offset + 3] = 1 }, .sectionFlags(index: 1, found: 1))
+    XCTAssertEqual(try damage { $0[27] = 33 }, .sectionCount(33))
+    XCTAssertEqual(try damage { $0[5] = 2 }, .version(2))
+    XCTAssertEqual(try damage { $0[sections[2].offset + 12] = 0 }, .metadata("not a JSON object"))
+    XCTAssertEqual(try damage { $0[second.offset + 13] = 0 }, .commandLine)
   }
 
   func testTruncatedAtEveryBoundaryIsATypedErrorThatSaysWhere() throws {
