@@ -6,19 +6,26 @@ import PackageDescription
 
 // MemberImportVisibility, because TOMLKit imports Foundation: without it a `contains` or `range(of:)` anywhere above is
 // silently Foundation's, which makes the static programs 40 MB larger.
+// _GNU_SOURCE, because libc's headers must look the same to every Clang module (Glibc's own, CLinux, CMnl): otherwise
+// debug builds fail on types such as fd_set that have two definitions.
 let strict: [SwiftSetting] = [
   .treatAllWarnings(as: .error), .swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility"),
+  .unsafeFlags(["-Xcc", "-D_GNU_SOURCE"]),
 ]
 
-/// Both programs are fully static files: `-static-executable` with gold, stripped by rootfs/build.
+/// Both programs are fully static files: `-static-executable` with gold, stripped.
 let staticLink: [LinkerSetting] = [
-  .unsafeFlags(["-static-executable", "-use-ld=gold", "-L/usr/local/lib"])
+  .unsafeFlags(["-L/usr/local/lib"]),
+  // Not in debug builds, which the tests are: without dead code stripped, TOMLKit pulls all of Foundation and ICU in.
+  .unsafeFlags(["-static-executable", "-use-ld=gold", "-Xlinker", "-s"], .when(configuration: .release)),
 ]
 
 /// What the Foundation imports of ArgumentParser and TOMLKit need and static linking does not find by itself.
 let foundationEssentials: [LinkerSetting] = [
-  .linkedLibrary("FoundationEssentials"), .linkedLibrary("_FoundationCollections"),
-  .linkedLibrary("_FoundationCShims"), .linkedLibrary("swiftSynchronization"),
+  .linkedLibrary("FoundationEssentials", .when(configuration: .release)),
+  .linkedLibrary("_FoundationCollections", .when(configuration: .release)),
+  .linkedLibrary("_FoundationCShims", .when(configuration: .release)),
+  .linkedLibrary("swiftSynchronization", .when(configuration: .release)),
 ]
 
 func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
@@ -41,12 +48,15 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
   ],
   targets: [
     // C
     .target(name: "CLinux"),
     .systemLibrary(name: "CMnl"),
     .systemLibrary(name: "CCap"),
+    .target(name: "CDecompress", linkerSettings: [.linkedLibrary("z"), .linkedLibrary("lzma"), .linkedLibrary("zstd")]),
 
     // Pure
     module("Inet"),
@@ -66,7 +76,7 @@ let package = Package(
     module("Capabilities", ["CCap", "CLinux", "LinuxSystem"]),
 
     // Engines
-    module("Booting", ["CLinux", "LinuxSystem", "BootPlanning", "Netfilter", "Netlink"]),
+    module("Booting", ["CLinux", "EnclaveConfig", "LinuxSystem", "BootPlanning", "Netfilter", "Netlink"]),
     module("Relaying", ["CLinux", "Inet", "Wire", "LinuxSystem", "EventLoop"]),
     module("Proxying", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),
     module("HostGateway", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),
@@ -82,6 +92,13 @@ let package = Package(
       ["CLinux", "Inet", "DNS", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway"]),
     module("VhostVsock", ["CLinux", "LinuxSystem"]),
 
+    module(
+      "Imaging",
+      [
+        "CDecompress", "CLinux", "EnclaveConfig", "LinuxSystem", "TOMLKit",
+        .product(name: "Crypto", package: "swift-crypto"), .product(name: "SwiftASN1", package: "swift-asn1"),
+      ]),
+
     // Programs
     .executableTarget(
       name: "tombolo-init",
@@ -94,13 +111,29 @@ let package = Package(
       name: "tombolo",
       dependencies: [
         "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
-        "LocalRunning", "VhostVsock", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "LocalRunning", "Imaging", "VhostVsock", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 
     // Tests
     tests("BootTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
     tests("VhostVsockTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
+    tests("InetTests", ["Inet"]),
+    tests("WireTests", ["Wire", "Inet"]),
+    tests("DNSTests", ["DNS", "Inet"]),
+    tests("SupervisionTests", ["Supervision"]),
+    tests("EnclaveConfigTests", ["EnclaveConfig"]),
+    tests("BootPlanningTests", ["BootPlanning", "EnclaveConfig"]),
+    tests("HostGatewayTests", ["HostGateway"]),
+    tests("LocalRunningTests", ["LocalRunning", "BootPlanning", "LinuxSystem"]),
+    tests("RelayingTests", ["Relaying", "EventLoop", "LinuxSystem", "CLinux", "Wire"]),
+    tests("LogForwardingTests", ["LogForwarding", "Relaying", "EventLoop", "LinuxSystem", "Wire"]),
+    tests("EndToEndTests", []),
+    tests("NetfilterTests", ["Netfilter", "Inet"]),
+    tests("NetlinkTests", ["Netlink", "Netfilter", "CLinux", "Inet"]),
+    tests(
+      "ImagingTests",
+      ["CDecompress", "Imaging", "CLinux", "LinuxSystem", .product(name: "Crypto", package: "swift-crypto")]),
     tests("NetworkNamespaceTests", ["Netlink", "Netfilter", "CLinux", "LinuxSystem", "Inet"]),
   ],
   cxxLanguageStandard: .cxx17

@@ -35,7 +35,7 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
     if isRouted {
       network.append(
         .installRules(
-          .transparentProxy(tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort)))
+          .transparentProxy(tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort), configuration.firewall))
     }
   }
 
@@ -46,16 +46,16 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       steps.append(.bind(source: rootfs, target: root, recursive: true))
     } else {
       steps.append(tmpfs(local.stage, mode: "755", [.noDevices]))
-      for (index, path) in (["/"] + local.overlays).enumerated() {
-        let upper = "\(local.stage)/\(index)"
-        let target = path == "/" ? root : root + path
-        for part in ["", "/up", "/work"] { steps.append(.makeDirectory(upper + part, mode: 0o755)) }
-        if path == "/" { steps.append(.makeDirectory(root, mode: 0o755)) }
-        let data =
-          "lowerdir=\(escaped(path)),upperdir=\(upper)/up,workdir=\(upper)/work"
-          + (local.hasUserNamespace ? ",userxattr" : "")
-        steps.append(.mount(source: "overlay", target: target, type: "overlay", options: [], data: data))
+      steps.append(.makeDirectory(root, mode: 0o755))
+      // pivot_root(2) wants a mount point; an overlay of "/" is one.
+      if local.pieces.first != .overlay("/") { steps.append(tmpfs(root, mode: "755", [])) }
+      for (index, piece) in local.pieces.enumerated() {
+        steps += Self.steps(piece, root: root, upper: "\(local.stage)/\(index)", userxattr: local.hasUserNamespace)
       }
+    }
+    // An overlay of "/" and a prepared --rootfs have these; a root of pieces may not.
+    if local.rootfs == nil {
+      steps += ["proc", "sys", "dev", "run", "tmp"].map { .makeDirectory("\(root)/\($0)", mode: 0o755) }
     }
     steps += [
       .mount(source: "proc", target: root + "/proc", type: "proc", options: [.noSetUID, .noDevices, .noExecution], data: ""),
@@ -93,6 +93,22 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       .provideFile("/etc/hostname", text: "\(configuration.hostname)\n"),
     ]
     return steps
+  }
+
+  private static func steps(_ piece: RootPiece, root: String, upper: String, userxattr: Bool) -> [BootStep] {
+    switch piece {
+    case .overlay(let path):
+      let target = path == "/" ? root : root + path
+      let data =
+        "lowerdir=\(escaped(path)),upperdir=\(upper)/up,workdir=\(upper)/work" + (userxattr ? ",userxattr" : "")
+      return ["", "/up", "/work"].map { .makeDirectory(upper + $0, mode: 0o755) }
+        // Elsewhere than at "/" the mount point comes from the overlay around it, unless there is none.
+        + (userxattr && path != "/" ? [.makeDirectory(target, mode: 0o755)] : [])
+        + [.mount(source: "overlay", target: target, type: "overlay", options: [], data: data)]
+    case .directory(let path): return [.makeDirectory(root + path, mode: 0o755)]
+    case .link(let path, let target): return [.makeLink(root + path, to: target)]
+    case .file(let path): return [.makeFile(root + path), .bind(source: path, target: root + path, recursive: false)]
+    }
   }
 
   private static func tmpfs(_ target: String, mode: String, _ options: [BootStep.MountOption]) -> BootStep {

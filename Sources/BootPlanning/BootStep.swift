@@ -1,3 +1,4 @@
+import EnclaveConfig
 import Netfilter
 
 /// One step on the way from a started init to a started program. A boot is a list of these, so that it can be
@@ -19,7 +20,7 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case setHostname(String)
   /// lo up with its addresses; `routed`: everything has a route to it.
   case bringUpLoopback(routed: Bool)
-  case installRules(Ruleset)
+  case installRules(Ruleset, Configuration.Firewall)
 
   public enum MountOption: String, Sendable, CaseIterable {
     case readOnly = "ro"
@@ -46,8 +47,8 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
       let routes =
         "ip route add default dev lo src 127.0.0.1; ip -6 route add local default dev lo src ::1"
       return "ip link set lo up" + (routed ? "; " + routes : "")
-    case .installRules(let ruleset):
-      return (["nft:"] + ruleset.description.split(whereSeparator: \.isNewline).map { "  " + $0 })
+    case .installRules(let ruleset, let firewall):
+      return (["install with \(firewall == .auto ? "nftables or xtables" : firewall.rawValue):"] + ruleset.description.split(whereSeparator: \.isNewline).map { "  " + $0 })
         .joined(separator: "\n")
     }
   }

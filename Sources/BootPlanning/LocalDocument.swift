@@ -40,7 +40,7 @@ public enum LocalDocument {
     ]
     if let rootfs = content.local.rootfs { fields.append(("rootfs", rootfs)) }
     if let directory = content.defaultDirectory { fields.append(("directory", directory)) }
-    for overlay in content.local.overlays { fields.append(("overlay", overlay)) }
+    for piece in content.local.pieces { fields.append(("piece", piece.encoded)) }
     if let configuration = content.configuration {
       fields.append(("configuration-name", configuration.name))
       fields.append(("configuration", configuration.text))
@@ -66,7 +66,7 @@ public enum LocalDocument {
       return nil
     }
     let local = LocalEnclave(
-      rootfs: one("rootfs"), stage: stage, transport: transport, overlays: values["overlay"] ?? [],
+      rootfs: one("rootfs"), stage: stage, transport: transport, pieces: (values["piece"] ?? []).compactMap { RootPiece(encoded: $0) },
       hasUserNamespace: one("user-namespace") == "1", nameServer: server)
     let configuration = one("configuration").map { (name: one("configuration-name") ?? "", text: $0) }
     return Content(

@@ -1,17 +1,19 @@
 import BootPlanning
 import CLinux
+import EnclaveConfig
 import LinuxSystem
 import Netfilter
 import Netlink
 
 /// Carries out the steps of a boot plan, in order; stops at the first that fails.
 public enum BootRunner {
+  /// - Parameter log: takes sentences on what was chosen.
   /// - Throws: the step's error, which names the call, the object and the reason.
-  public static func run(_ steps: [BootStep]) throws {
-    for step in steps { try run(step) }
+  public static func run(_ steps: [BootStep], log: (String) -> Void) throws {
+    for step in steps { try run(step, log) }
   }
 
-  private static func run(_ step: BootStep) throws {
+  private static func run(_ step: BootStep, _ log: (String) -> Void) throws {
     switch step {
     case .mount(let source, let target, let type, let options, let data):
       try mountFileSystem(source, target, type: type, flags: flags(options), data: data)
@@ -35,18 +37,25 @@ public enum BootRunner {
       try setHostname(name)
     case .bringUpLoopback(let routed):
       try EnclaveRoutes.setUp(routes: routed, ipv6: IPv6Support.probe() == .available)
-    case .installRules(let ruleset):
-      try installRules(ruleset)
+    case .installRules(let ruleset, let firewall):
+      log(try installRules(ruleset, firewall))
     }
   }
 
-  private static func installRules(_ ruleset: Ruleset) throws {
-    guard NFTables.isAvailable() else {
-      throw MissingFeature(
-        sentence: "the kernel has no nf_tables (CONFIG_NF_TABLES, CONFIG_NFT_REDIR, CONFIG_NF_NAT), "
-          + "which [network] mode = \"tcp\" needs to redirect connections")
+  /// With a back end named, that one or its error; else the first that takes the rules.
+  private static func installRules(_ ruleset: Ruleset, _ firewall: Configuration.Firewall) throws -> String {
+    switch firewall {
+    case .auto:
+      let chosen = try PacketFilter.install(ruleset)
+      return "rules installed with \(chosen), the first that this kernel takes"
+    case .nftables, .xtables:
+      let wanted: PacketFilter = firewall == .nftables ? .nfTables : .xtables
+      guard wanted.isAvailable(for: ruleset) else {
+        throw MissingFeature(sentence: "network.firewall = \"\(firewall.rawValue)\": this kernel has no \(wanted)")
+      }
+      try wanted.apply(ruleset)
+      return "rules installed with \(wanted), as configured"
     }
-    try NFTables.apply(ruleset)
   }
 
   private static func flags(_ options: [BootStep.MountOption]) -> MountFlags {

@@ -16,6 +16,13 @@ public struct Configuration: Equatable, Sendable {
     case tcp, none
   }
 
+  /// What the redirect is programmed with.
+  public enum Firewall: String, CaseIterable, Sendable {
+    /// nf_tables where the kernel has it, else legacy xtables.
+    case auto
+    case nftables, xtables
+  }
+
   public enum LogLevel: String, CaseIterable, Sendable, Comparable {
     case debug, info, warning, error
 
@@ -37,6 +44,7 @@ public struct Configuration: Equatable, Sendable {
   public var hostname = "enclave"
   public var program = Program()
   public var networkMode = NetworkMode.tcp
+  public var firewall = Firewall.auto
   /// Ports of the program that the host may reach.
   public var ingressPorts: [UInt16] = []
   public var logs = Logs()
@@ -62,6 +70,7 @@ public struct Configuration: Equatable, Sendable {
     try reader.table("network") { (table) throws(ConfigurationError) in
       networkMode =
         try table.value("mode", Self.choices(NetworkMode.self)) { NetworkMode(rawValue: $0) } ?? networkMode
+      firewall = try table.value("firewall", Self.choices(Firewall.self)) { Firewall(rawValue: $0) } ?? firewall
     }
     try reader.table("ingress") { (table) throws(ConfigurationError) in
       if let ports = try table.integers("ports", in: 1...65535) {

@@ -61,6 +61,8 @@ public final class Gateway {
   /// The program's exit status, when the enclave has reported one.
   public private(set) var exitStatus: UInt8?
   public var onExit: ((UInt8) -> Void)?
+  /// Standard output or standard error has no reader any more.
+  public var onOutputLost: (() -> Void)?
   public var onLogStreamClosed: (() -> Void)?
   public private(set) var hasSeenLogStream = false
 
@@ -78,6 +80,8 @@ public final class Gateway {
     resolver = Resolver(loop: loop, configuration: resolverConfiguration)
     sink = LogSink(loop: loop, format: logFormat) { [unowned self] in
       for receiver in receivers { loop.enqueue(receiver) }
+    } lost: { [unowned self] in
+      onOutputLost?()
     }
     listeners.append(
       try Listener(loop: loop, socket: transport, report: log) { [unowned self] stream, _ in fromEnclave(stream) })

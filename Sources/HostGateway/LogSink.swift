@@ -28,11 +28,13 @@ final class OutputQueue: EventSource {
   private let isFile: Bool
   private(set) var failed = false
   private let drained: () -> Void
+  private let lost: () -> Void
 
-  init(loop: EventLoop, fd: Int32, drained: @escaping () -> Void) {
+  init(loop: EventLoop, fd: Int32, drained: @escaping () -> Void, lost: @escaping () -> Void) {
     self.loop = loop
     self.fd = fd
     self.drained = drained
+    self.lost = lost
     // Regular files cannot be polled and never block for long.
     isFile = fileKind("/proc/self/fd/\(fd)") == .file
     super.init()
@@ -69,9 +71,10 @@ final class OutputQueue: EventSource {
     case .bytes(let count): start += count
     case .wouldBlock: break
     case .failed:
-      // Whoever read this is gone; the enclave goes on, as under `docker run | head`.
+      // Whoever read this is gone, as in `tombolo run … | head -1`.
       failed = true
       start = bytes.count
+      lost()
     }
     if start == bytes.count {
       bytes.removeAll(keepingCapacity: true)
@@ -101,11 +104,15 @@ public final class LogSink {
   private var output: OutputQueue!
   private var errors: OutputQueue!
 
-  /// - Parameter resume: called when a sink that was full has room again.
-  public init(loop: EventLoop, format: LogFormat, resume: @escaping () -> Void) {
+  /// - Parameters:
+  ///   - resume: called when a sink that was full has room again.
+  ///   - lost: called when nobody reads one of the streams any more.
+  public init(
+    loop: EventLoop, format: LogFormat, resume: @escaping () -> Void, lost: @escaping () -> Void
+  ) {
     self.format = format
-    output = OutputQueue(loop: loop, fd: 1, drained: resume)
-    errors = OutputQueue(loop: loop, fd: 2, drained: resume)
+    output = OutputQueue(loop: loop, fd: 1, drained: resume, lost: lost)
+    errors = OutputQueue(loop: loop, fd: 2, drained: resume, lost: lost)
   }
 
   /// The streams are slower than the enclave: read no further until `resume`.
@@ -166,13 +173,15 @@ public final class LogSink {
 }
 
 /// Puts chunks together to lines.
-struct LineAssembler {
+package struct LineAssembler {
   /// A longer line is cut, in bytes.
-  static let limit = 64 * 1024
+  package static let limit = 64 * 1024
   private var partial: [UInt8] = []
   private var since: UInt64 = 0
 
-  mutating func add(_ bytes: [UInt8], time: UInt64) -> [(time: UInt64, text: [UInt8])] {
+  package init() {}
+
+  package mutating func add(_ bytes: [UInt8], time: UInt64) -> [(time: UInt64, text: [UInt8])] {
     var result: [(time: UInt64, text: [UInt8])] = []
     var rest = bytes[...]
     while !rest.isEmpty {
@@ -194,7 +203,7 @@ struct LineAssembler {
     return result
   }
 
-  mutating func flush() -> (time: UInt64, text: [UInt8])? {
+  package mutating func flush() -> (time: UInt64, text: [UInt8])? {
     guard !partial.isEmpty else { return nil }
     defer { partial = [] }
     return (since, partial)
@@ -202,7 +211,7 @@ struct LineAssembler {
 }
 
 /// RFC 3339 in UTC with milliseconds. The days are counted as in the civil calendar's 400-year cycle.
-func timestamp(_ nanoseconds: UInt64) -> String {
+package func timestamp(_ nanoseconds: UInt64) -> String {
   let seconds = nanoseconds / 1_000_000_000
   let milliseconds = nanoseconds / 1_000_000 % 1000
   let time = seconds % 86400
@@ -225,7 +234,7 @@ func timestamp(_ nanoseconds: UInt64) -> String {
 }
 
 /// RFC 8259 section 7; bytes that are not UTF-8 become U+FFFD.
-func jsonString(_ bytes: [UInt8]) -> String {
+package func jsonString(_ bytes: [UInt8]) -> String {
   var text = "\""
   for scalar in String(decoding: bytes, as: UTF8.self).unicodeScalars {
     switch scalar {

@@ -112,6 +112,8 @@ public final class LocalRun: EventSource {
       logFormat: request.logFormat, verbose: request.verbose,
       resolverConfiguration: resolverConfiguration(request.nameServer), log: report)
     made.onLogStreamClosed = { [unowned self] in stopIfDone() }
+    // A pipeline whose reader has gone ends its writer; the enclave is stopped in order.
+    made.onOutputLost = { [unowned self] in if initPID > 1 { sendSignal(SIGTERM, to: initPID) } }
     gateway = made
     try startInit(transport: transport, stage: stage)
   }
@@ -120,7 +122,7 @@ public final class LocalRun: EventSource {
     let needsUserNamespace = effectiveUserID() != 0
     let local = LocalEnclave(
       rootfs: request.rootfs, stage: stage, transport: transport,
-      overlays: request.rootfs == nil ? MountTable.overlays(mountinfo: try readText("/proc/self/mountinfo")) : [],
+      pieces: request.rootfs == nil ? try pieces(hasUserNamespace: needsUserNamespace) : [],
       hasUserNamespace: needsUserNamespace,
       nameServer: request.nameServer?.description ?? EnclaveLayout.nameServer)
     let document = try makeMemoryFile(
@@ -144,6 +146,13 @@ public final class LocalRun: EventSource {
     }
     if needsUserNamespace { try mapIDs() }
     try writeAll(gate.writing.rawValue, [1], "gate")
+  }
+
+  private func pieces(hasUserNamespace: Bool) throws(SystemError) -> [RootPiece] {
+    let mounts = MountTable.mounts(mountinfo: try readText("/proc/self/mountinfo"))
+    return hasUserNamespace
+      ? MountTable.pieces(mounts, entries: MountTable.entries)
+      : MountTable.pieces(mounts) { fileKind($0) == .directory }
   }
 
   private static func explain(_ error: SystemError, user: Bool) -> String {

@@ -1,3 +1,4 @@
+import BootPlanning
 import LinuxSystem
 
 /// The machine's file systems that belong into an overlay of it.
@@ -7,19 +8,68 @@ public enum MountTable {
   private static let types: Set<Substring> = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "overlay"]
   private static let hidden = ["/proc", "/sys", "/dev", "/run", "/tmp"]
 
-  /// The mount points below "/" in a text of proc(5)'s mountinfo form, parents first.
-  public static func overlays(mountinfo: String) -> [String] {
-    var result: [String] = []
+  private static func isHidden(_ path: String) -> Bool {
+    hidden.contains { path == $0 || path.hasPrefix($0 + "/") }
+  }
+
+  public struct Mount: Equatable, Sendable {
+    public var path: String
+    public var type: String
+  }
+
+  /// The mounts in a text of proc(5)'s mountinfo form; of several at one place the topmost.
+  public static func mounts(mountinfo: String) -> [Mount] {
+    var result: [Mount] = []
     for line in mountinfo.split(whereSeparator: \.isNewline) {
       let fields = line.split(separator: " ")
       guard let dash = fields.firstIndex(of: "-"), dash >= 5, fields.count > dash + 1 else { continue }
       let path = unescaped(fields[4])
-      guard path != "/", types.contains(fields[dash + 1]), !result.contains(path),
-        !hidden.contains(where: { path == $0 || path.hasPrefix($0 + "/") })
-      else { continue }
-      result.append(path)
+      result.removeAll { $0.path == path }
+      result.append(Mount(path: path, type: String(fields[dash + 1])))
     }
-    return result.sorted { $0.utf8.count < $1.utf8.count }
+    return result
+  }
+
+  /// For root: an overlay of "/" and of every other file system on something lasting.
+  /// - Parameter isDirectory: a file can be a mount point too, and not of an overlay.
+  public static func pieces(_ mounts: [Mount], isDirectory: (String) -> Bool) -> [RootPiece] {
+    let others = mounts.filter { mount in
+      mount.path != "/" && types.contains(Substring(mount.type)) && !isHidden(mount.path) && isDirectory(mount.path)
+    }
+    return [.overlay("/")] + others.map(\.path).sorted { $0.utf8.count < $1.utf8.count }.map { .overlay($0) }
+  }
+
+  /// For a user namespace, where a directory with mounts below it cannot be an overlay's lower one (they are locked:
+  /// clone_private_mount in fs/namespace.c): overlays of everything that has none.
+  public static func pieces(
+    _ mounts: [Mount], below directory: String = "", entries: (String) -> [(name: String, kind: FileKind, link: String)]
+  ) -> [RootPiece] {
+    entries(directory.isEmpty ? "/" : directory).flatMap { entry -> [RootPiece] in
+      let path = directory + "/" + entry.name
+      guard !isHidden(path) else { return [] }
+      switch entry.kind {
+      case .symbolicLink: return [.link(path, to: entry.link)]
+      case .file: return [.file(path)]
+      case .directory:
+        if mounts.contains(where: { $0.path.hasPrefix(path + "/") }) {
+          return [.directory(path)] + pieces(mounts, below: path, entries: entries)
+        }
+        if let mount = mounts.first(where: { $0.path == path }), !types.contains(Substring(mount.type)) {
+          return [.directory(path)]
+        }
+        return [.overlay(path)]
+      default: return []
+      }
+    }
+  }
+
+  /// The machine's own directory listing, for `pieces`; what cannot be read is left out.
+  public static func entries(of directory: String) -> [(name: String, kind: FileKind, link: String)] {
+    ((try? directoryEntries(directory)) ?? []).compactMap { name in
+      let path = directory == "/" ? "/" + name : directory + "/" + name
+      guard let kind = fileKind(path, followLinks: false) else { return nil }
+      return (name, kind, (try? readLink(path)) ?? "")
+    }
   }
 
   /// Spaces, tabs, newlines and backslashes stand as \040 and so on.

@@ -50,10 +50,7 @@ enum NFTablesExpressions {
         payload(NFT.Payload.network, offset, UInt32(whole)), compare(operation, Array(bytes.prefix(whole))),
       ]
     }
-    let mask = bytes.indices.map { index in
-      let bits = min(max(Int(prefix.length) - index * 8, 0), 8)
-      return UInt8(truncatingIfNeeded: 0xff00 >> bits)
-    }
+    let mask = prefix.mask
     return [
       payload(NFT.Payload.network, offset, UInt32(bytes.count)), bitwise(mask),
       compare(operation, zip(bytes, mask).map { $0 & $1 }),
@@ -86,7 +83,12 @@ enum NFTablesExpressions {
     case .redirect(let port):
       return [
         immediate(NFT.register, bigEndian(port)),
-        expression("redir", [.bigEndian(NFT.Redirect.portRegister, NFT.register)]),
+        expression(
+          "redir",
+          [
+            .bigEndian(NFT.Redirect.portRegister, NFT.register),
+            .bigEndian(NFT.Redirect.flags, NFT.NAT.portSpecified),
+          ]),
       ]
     case .dnat(let address, let port):
       var loads = [immediate(NFT.register, address.bytes)]
@@ -98,6 +100,7 @@ enum NFTablesExpressions {
       if let port {
         loads.append(immediate(NFT.secondRegister, bigEndian(port)))
         nat.append(.bigEndian(NFT.NAT.portRegister, NFT.secondRegister))
+        nat.append(.bigEndian(NFT.NAT.flags, NFT.NAT.portSpecified))
       }
       return loads + [expression("nat", nat)]
     case .masquerade: return [expression("masq", [])]

@@ -114,17 +114,20 @@ enum NFT {
     static let destination: UInt16 = 1
     static let data: UInt16 = 2
   }
-  /// NFTA_REDIR_REG_PROTO_MIN
+  /// NFTA_REDIR_*
   enum Redirect {
     static let portRegister: UInt16 = 1
+    static let flags: UInt16 = 3
   }
-  /// NFTA_NAT_*; NFT_NAT_DNAT
+  /// NFTA_NAT_*; NFT_NAT_DNAT; NF_NAT_RANGE_PROTO_SPECIFIED
   enum NAT {
     static let type: UInt16 = 1
     static let family: UInt16 = 2
     static let addressRegister: UInt16 = 3
     static let portRegister: UInt16 = 5
+    static let flags: UInt16 = 7
     static let destination: UInt32 = 1
+    static let portSpecified: UInt32 = 2
   }
   /// NFTA_REJECT_*; NFT_REJECT_ICMP_UNREACH, NFT_REJECT_TCP_RST
   enum Reject {

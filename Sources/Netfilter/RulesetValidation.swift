@@ -12,6 +12,10 @@ extension Ruleset {
   /// The same rules for both back ends, so that a ruleset either works on all kernels or on none.
   public func validate() throws(RulesetError) {
     try Self.checkName(name, "table", limit: 16)
+    // In xtables the chain `a_b_c` must be that of one ruleset only.
+    guard !name.utf8.contains(UInt8(ascii: "_")) else {
+      throw RulesetError(place: "table", reason: "\"\(name)\" has a _")
+    }
     for table in tables {
       let place = "table \(table.family) \(name)"
       guard tables.count(where: { $0.family == table.family }) == 1 else {
@@ -19,7 +23,8 @@ extension Ruleset {
       }
       for chain in table.chains {
         let place = "\(place) chain \(chain.name)"
-        try Self.checkName(chain.name, place, limit: 28)
+        // Together they are the name of a chain in xtables: at most 28 bytes for iptables(8).
+        try Self.checkName(chain.name, place, limit: 27 - name.utf8.count)
         guard table.chains.count(where: { $0.name == chain.name }) == 1 else {
           throw RulesetError(place: place, reason: "more than one chain of this name")
         }
@@ -62,10 +67,10 @@ extension Ruleset.Rule {
   /// What is wrong with the rule, or nil.
   fileprivate func defect(in chain: Ruleset.Chain, of family: Ruleset.Family) -> String? {
     var transport: Ruleset.Transport?
-    for match in matches {
+    for (index, match) in matches.enumerated() {
+      if matches[..<index].contains(where: { $0.field == match.field }) { return "the same field twice" }
       switch match {
       case .transport(let number):
-        if transport != nil { return "more than one protocol" }
         if number == .icmp, family == .ip6 { return "icmp is the protocol of the other family" }
         if number == .icmpv6, family == .ip { return "icmpv6 is the protocol of the other family" }
         transport = number
@@ -90,7 +95,9 @@ extension Ruleset.Rule {
       if chain.kind != .nat || (chain.hook != .prerouting && chain.hook != .output) {
         return "only in a nat chain of the prerouting or output hook"
       }
+      if case .redirect(0) = verdict { return "no port" }
       if case .dnat(let address, let port) = verdict {
+        if port == 0 { return "no port" }
         if IPPrefix(address, 0)?.family != family { return "\(address) is of the other family" }
         if port == nil { return nil }
       }
@@ -100,7 +107,9 @@ extension Ruleset.Rule {
     case .reject(let rejection):
       if chain.kind != .filter { return "only in a filter chain" }
       return rejection != .tcpReset || transport == .tcp ? nil : "a TCP reset needs tcp before it"
-    case .queue:
+    case .queue(let range, _):
+      // The kernel has 65536 queues and 16 bits for their number.
+      if range.count > Int(UInt16.max) { return "more than 65535 queues" }
       return chain.kind == .filter ? nil : "only in a filter chain"
     }
   }
@@ -109,5 +118,21 @@ extension Ruleset.Rule {
   private static func isInterfaceName(_ name: String) -> Bool {
     (1...15).contains(name.utf8.count) && name != "." && name != ".."
       && name.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f && !"/:\"*".utf8.contains($0) }
+  }
+}
+
+extension Ruleset.Match {
+  /// What of the packet it looks at; a rule of xtables can look at each once.
+  fileprivate var field: Int {
+    switch self {
+    case .transport: 0
+    case .source: 1
+    case .destination: 2
+    case .sourcePorts: 3
+    case .destinationPorts: 4
+    case .input: 5
+    case .output: 6
+    case .state: 7
+    }
   }
 }

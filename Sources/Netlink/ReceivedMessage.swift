@@ -25,7 +25,10 @@ public struct ReceivedMessage: Equatable, Sendable {
       while offset < buffer.count {
         let header = (base + offset).assumingMemoryBound(to: nlmsghdr.self)
         let left = Int32(clamping: buffer.count - offset)
-        guard mnl_nlmsg_ok(header, left), let start = mnl_nlmsg_get_payload(header) else { return }
+        // mnl_nlmsg_ok takes lengths from 2^31 on for negative ones, which are shorter than anything.
+        guard mnl_nlmsg_ok(header, left), header.pointee.nlmsg_len <= UInt32(left),
+          let start = mnl_nlmsg_get_payload(header)
+        else { return }
         let payload = UnsafeRawBufferPointer(start: start, count: mnl_nlmsg_get_payload_len(header))
         messages.append(
           ReceivedMessage(

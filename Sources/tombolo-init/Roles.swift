@@ -89,7 +89,7 @@ enum EnclaveRole {
     }
 
     var plan = BootPlan(configuration, local: document.local)
-    try BootRunner.run(plan.fileSystem)
+    try BootRunner.run(plan.fileSystem) { _ in }
     if document.configuration == nil, document.local.rootfs != nil {
       // The image's own configuration can only be read now that the image is the root.
       configuration = try readConfiguration(arguments, document)
@@ -100,7 +100,8 @@ enum EnclaveRole {
     {
       configuration.program.workingDirectory = directory
     }
-    try BootRunner.run(plan.network)
+    var notes: [String] = []
+    try BootRunner.run(plan.network) { notes.append($0) }
     try Capabilities.dropBounding(.harmful)
 
     let loop = try EventLoop()
@@ -116,6 +117,7 @@ enum EnclaveRole {
     }
     try Capabilities.keepOnly(.supervising)
     target.forwarder = forwarder
+    for note in notes { logger.info("\(note)") }
     let supervision = try EnclaveSupervision(
       loop: loop, configuration: configuration, forwarder: forwarder, signals: signals, proxyPlan: sockets.plan,
       proxySockets: sockets.handles,

@@ -50,11 +50,9 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     do {
       let request = try request()
-      let verbosity = verbose
       let run = try LocalRun(request) { sentence in
         _ = try? writeAll(2, Array("tombolo: \(sentence)\n".utf8))
       }
-      _ = verbosity
       throw ExitCode(try run.run())
     } catch let code as ExitCode {
       throw code

@@ -2,20 +2,50 @@ import CLinux
 import Foundation
 import Testing
 
-/// Runs `body` in a new network namespace; commands that it starts are in there too. The kernel removes the namespace
-/// when the thread has gone back to its own and the last socket is closed, so nothing is left behind. Needs root.
-///
-/// The thread stays the same throughout, because tests that are not `async` have no place to suspend.
-func inNetworkNamespace<T>(_ body: () throws -> T) throws -> T {
-  let home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)
-  guard home >= 0 else { throw TestFailure("/proc/thread-self/ns/net: errno \(errno)") }
-  defer { close(home) }
-  guard unshare(CLONE_NEWNET) == 0 else { throw TestFailure("unshare(CLONE_NEWNET): errno \(errno); root?") }
-  defer {
-    // On this thread other tests will run; better none than one in the wrong namespace.
-    if setns(home, CLONE_NEWNET) != 0 { fatalError("setns: errno \(errno)") }
+/// A network namespace with no name: the kernel removes it when nothing uses it any more, however the tests end. Needs
+/// root.
+final class NetworkNamespace {
+  private let fd: Int32
+
+  /// The one that the thread is in.
+  private init(ofThisThread: Void) throws {
+    fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)
+    guard fd >= 0 else { throw TestFailure("/proc/thread-self/ns/net: errno \(errno)") }
   }
-  return try body()
+
+  deinit { close(fd) }
+
+  /// A new one.
+  static func make() throws -> NetworkNamespace {
+    let home = try NetworkNamespace(ofThisThread: ())
+    guard unshare(CLONE_NEWNET) == 0 else { throw TestFailure("unshare(CLONE_NEWNET): errno \(errno); root?") }
+    defer { home.enter() }
+    return try NetworkNamespace(ofThisThread: ())
+  }
+
+  /// Runs `body` in the namespace; commands that it starts are in there too. The thread stays the same throughout: tests
+  /// that are not `async` have no place to suspend.
+  @discardableResult
+  func run<T>(_ body: () throws -> T) throws -> T {
+    let home = try NetworkNamespace(ofThisThread: ())
+    enter()
+    defer { home.enter() }
+    return try body()
+  }
+
+  /// What ip(8) takes after `netns`.
+  var path: String { "/proc/\(getpid())/fd/\(fd)" }
+
+  private func enter() {
+    // On this thread other tests will run; better none than one in the wrong namespace.
+    if setns(fd, CLONE_NEWNET) != 0 { fatalError("setns: errno \(errno)") }
+  }
+}
+
+/// Runs `body` in a new network namespace.
+@discardableResult
+func inNetworkNamespace<T>(_ body: () throws -> T) throws -> T {
+  try NetworkNamespace.make().run(body)
 }
 
 struct TestFailure: Error, CustomStringConvertible {

@@ -2,7 +2,7 @@ import CLinux
 import Foundation
 import Inet
 
-/// A blocking socket with a time-out of two seconds for everything.
+/// A blocking socket with a time-out of five seconds for everything.
 final class TestSocket {
   let fd: Int32
   static let datagram = Int32(SOCK_DGRAM.rawValue)
@@ -10,7 +10,7 @@ final class TestSocket {
 
   private init(owning fd: Int32) throws {
     self.fd = fd
-    var limit = timeval(tv_sec: 2, tv_usec: 0)
+    var limit = timeval(tv_sec: 5, tv_usec: 0)
     for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
       setsockopt(fd, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout<timeval>.size))
     }

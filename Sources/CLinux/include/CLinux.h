@@ -2,7 +2,9 @@
 // calls without a wrapper, and the only code that runs between fork and exec. Functions are named after the call;
 // those returning int give a negative errno on failure unless they say otherwise.
 #pragma once
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -141,3 +143,4 @@ enum { CLINUX_MNT_DETACH = MNT_DETACH };
 void clinux_raise_nofile(void);
 void clinux_wait(pid_t pid); // until that child has ended
 #include "CLinuxVhost.h"
+#include "CLinuxNetfilter.h"

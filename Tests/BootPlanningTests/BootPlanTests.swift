@@ -1,0 +1,112 @@
+import BootPlanning
+import EnclaveConfig
+import Testing
+
+struct BootPlanTests {
+  static func configuration(_ text: String) throws -> Configuration { try Configuration(toml: text, file: "t") }
+
+  /// What `tombolo-init --plan` prints is what an auditor reads to know what a measured image does.
+  @Test func goldenPlan() throws {
+    let plan = BootPlan(
+      try Self.configuration(
+        "[program]\ncommand = [\"/bin/server\", \"-v\"]\nuser = \"www-data\"\n[ingress]\nports = [443, 80]"), local: nil)
+    #expect(
+      plan.description == """
+        hostname enclave
+        ip link set lo up; ip route add default dev lo src 127.0.0.1; ip -6 route add local default dev lo src ::1
+        install with nftables or xtables:
+          table ip tombolo {
+          \tchain output_nat {
+          \t\ttype nat hook output priority -100; policy accept;
+          \t\tip daddr 127.0.0.0/8 accept
+          \t\tudp dport 53 redirect to :61053
+          \t\ttcp dport 53 redirect to :61053
+          \t\tmeta l4proto tcp redirect to :61001
+          \t}
+          \tchain output_filter {
+          \t\ttype filter hook output priority 0; policy accept;
+          \t\tip daddr != 127.0.0.0/8 reject with icmp type admin-prohibited
+          \t}
+          }
+          table ip6 tombolo {
+          \tchain output_nat {
+          \t\ttype nat hook output priority -100; policy accept;
+          \t\tip6 daddr ::1 accept
+          \t\tudp dport 53 redirect to :61053
+          \t\ttcp dport 53 redirect to :61053
+          \t\tmeta l4proto tcp redirect to :61001
+          \t}
+          \tchain output_filter {
+          \t\ttype filter hook output priority 0; policy accept;
+          \t\tip6 daddr != ::1 reject with icmpv6 type admin-prohibited
+          \t}
+          }
+        start the proxy: egress on port 61001, DNS on port 61053
+        let the host reach port 80, port 443
+        wait until the proxy is ready
+        cd /
+        start as www-data: /bin/server -v
+        """)
+  }
+
+  @Test func withoutANetworkNothingHasARoute() throws {
+    let plan = BootPlan(try Self.configuration("[network]\nmode = \"none\""), local: nil)
+    #expect(plan.network == [.setHostname("enclave"), .bringUpLoopback(routed: false)])
+  }
+
+  static let local = LocalEnclave(
+    rootfs: nil, stage: "/s", transport: "/t", pieces: [.overlay("/"), .overlay("/home,x")],
+    hasUserNamespace: false, nameServer: "169.254.53.53")
+
+  /// The old root must be gone before anything of the program's is read, and no mount may be seen outside.
+  @Test func localOrder() throws {
+    let steps = BootPlan(Configuration(), local: Self.local).fileSystem
+    #expect(steps.first == .makeMountsPrivate)
+    let pivot = try #require(steps.firstIndex(of: .pivotRoot("/s/root")))
+    for (index, step) in steps.enumerated() {
+      switch step {
+      case .mount, .bind: #expect(index < pivot, "\(step)")
+      case .provideFile: #expect(index > pivot, "\(step)")
+      default: break
+      }
+    }
+  }
+
+  @Test func overlayPathsAreEscaped() {
+    let steps = BootPlan(Configuration(), local: Self.local).fileSystem
+    #expect(steps.contains { $0.description.contains("lowerdir=/home\\,x,upperdir=/s/1/up") })
+  }
+
+  @Test func anImageIsUsedAsItIs() {
+    var local = Self.local
+    local.rootfs = "/image"
+    let steps = BootPlan(Configuration(), local: local).fileSystem
+    #expect(steps.contains(.bind(source: "/image", target: "/s", recursive: true)))
+    #expect(!steps.contains { $0.description.contains("overlay") })
+  }
+}
+
+struct LocalDocumentTests {
+  @Test func roundTrips() {
+    let pieces: [RootPiece] = [.overlay("/a b\n"), .directory("/d"), .link("/l", to: "x/y"), .file("/f")]
+    for rootfs in [nil, "/r\n17"] {
+      let content = LocalDocument.Content(
+        local: LocalEnclave(
+          rootfs: rootfs, stage: "/s", transport: "/t", pieces: pieces, hasUserNamespace: true, nameServer: "::1"),
+        configuration: rootfs.map { (name: $0, text: "a = 1\n") }, overrides: "[program]\n", passesInput: true,
+        defaultDirectory: "/ü")
+      #expect(LocalDocument.decode(LocalDocument.encode(content)) == content)
+    }
+  }
+
+  @Test func damagedBytesGiveNothing() {
+    let content = LocalDocument.Content(
+      local: BootPlanTests.local, configuration: nil, overrides: "", passesInput: false, defaultDirectory: nil)
+    let bytes = LocalDocument.encode(content)
+    for length in 1..<bytes.count {
+      let decoded = LocalDocument.decode(Array(bytes[..<length]))
+      #expect(decoded == nil || decoded != content)
+    }
+    for _ in 0..<50_000 { _ = LocalDocument.decode((0..<40).map { _ in UInt8.random(in: 0...255) }) }
+  }
+}

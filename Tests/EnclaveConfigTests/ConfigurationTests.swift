@@ -1,0 +1,157 @@
+import EnclaveConfig
+import Testing
+
+struct ConfigurationTests {
+  /// Every key of docs/configuration.md.
+  static let full = """
+    hostname = "payments-1"
+    [program]
+    command = ["/usr/bin/server", "--port", "8080"]
+    env = { KEY = "value", EMPTY = "" }
+    user = "www-data:adm"
+    working_directory = "/srv"
+    stop_signal = "SIGQUIT"
+    stop_timeout = "1500ms"
+    [network]
+    mode = "none"
+    firewall = "xtables"
+    [ingress]
+    ports = [8080, 443, 8080]
+    [logs]
+    buffer = "1MiB"
+    patience = "0s"
+    drain = "forever"
+    level = "error"
+    """
+
+  @Test func readsEveryKey() throws {
+    let configuration = try Configuration(toml: Self.full, file: "t")
+    #expect(configuration.hostname == "payments-1")
+    #expect(configuration.program.command == ["/usr/bin/server", "--port", "8080"])
+    #expect(configuration.program.environment == ["KEY": "value", "EMPTY": ""])
+    #expect(configuration.program.user == "www-data:adm")
+    #expect(configuration.program.workingDirectory == "/srv")
+    #expect(configuration.program.stopSignal == 3)
+    #expect(configuration.program.stopTimeout == .milliseconds(1500))
+    #expect(configuration.networkMode == .none)
+    #expect(configuration.firewall == .xtables)
+    #expect(configuration.ingressPorts == [443, 8080])
+    #expect(configuration.logs.buffer == 1 << 20)
+    #expect(configuration.logs.patience == .zero)
+    #expect(configuration.logs.drain == nil)
+    #expect(configuration.logs.level == .error)
+  }
+
+  @Test func defaults() throws {
+    let configuration = try Configuration(toml: "", file: "t")
+    #expect(configuration == Configuration())
+    #expect(configuration.program.stopTimeout == .seconds(10))
+    #expect(configuration.logs.buffer == 4 << 20)
+  }
+
+  /// What the command line says goes over the file; variables and ports add up.
+  @Test func overrides() throws {
+    var configuration = try Configuration(toml: Self.full, file: "t")
+    try configuration.apply(toml: "[program]\nenv = { KEY = \"other\" }\n[ingress]\nports = [80]\n", file: "u")
+    #expect(configuration.program.environment == ["KEY": "other", "EMPTY": ""])
+    #expect(configuration.ingressPorts == [80, 443, 8080])
+    #expect(configuration.program.user == "www-data:adm")
+  }
+
+  /// A mistake that is passed over is a policy that is not enforced: each is refused with its place.
+  @Test(arguments: [
+    ("[network]\nmode = \"tpc\"", "t.toml:2: network.mode: found \"tpc\", expected \"tcp\" or \"none\""),
+    ("\n[ingres]\nports = [1]", "t.toml:2: ingres: unknown key; known here: hostname, ingress, logs, network, program"),
+    (
+      "[program]\n# note\ncomand = [\"x\"]",
+      "t.toml:3: program.comand: unknown key; known here: command, env, stop_signal, stop_timeout, user, working_directory"
+    ),
+    ("[ingress]\nports = [0]", "t.toml:2: ingress.ports: found [0], expected an array of numbers from 1 to 65535"),
+    ("[ingress]\nports = 80", "t.toml:2: ingress.ports: found 80, expected an array of numbers from 1 to 65535"),
+    ("[program]\nstop_timeout = \"soon\"", "t.toml:2: program.stop_timeout: found \"soon\", expected a duration such as \"10s\", \"500ms\" or \"2m\""),
+    ("[program]\nstop_signal = \"SIGFOO\"", "t.toml:2: program.stop_signal: found \"SIGFOO\", expected a signal such as \"SIGTERM\""),
+    ("[program]\ncommand = []", "t.toml:2: program.command: found no program, expected at least its name"),
+    ("[program]\nenv = { A = 1 }", "t.toml:2: program.env.A: found 1, expected a string without NUL bytes"),
+    ("[program]\nworking_directory = \"srv\"", "t.toml:2: program.working_directory: found \"srv\", expected an absolute path"),
+    ("[program]\nuser = \":adm\"", "t.toml:2: program.user: found \":adm\", expected name or uid, and after a \":\" group or gid"),
+    ("[logs]\nbuffer = \"1KiB\"", "t.toml:2: logs.buffer: found \"1KiB\", expected a size from \"64KiB\" to \"1GiB\""),
+    ("hostname = 3", "t.toml:1: hostname: found 3, expected a string"),
+    ("hostname = \"a b\"", "t.toml:1: hostname: found \"a b\", expected a host name of 1 to 64 letters, digits, \"-\" and \".\""),
+    ("program = \"x\"", "t.toml:1: program: found \"x\", expected a table"),
+  ])
+  func refusals(_ text: String, _ sentence: String) {
+    do {
+      _ = try Configuration(toml: text, file: "t.toml")
+      Issue.record("accepted: \(text)")
+    } catch {
+      #expect("\(error)" == sentence)
+    }
+  }
+
+  @Test func syntaxErrorsHaveTheirLine() {
+    do {
+      _ = try Configuration(toml: "hostname = \"a\"\n[program\n", file: "t.toml")
+      Issue.record("accepted")
+    } catch {
+      #expect("\(error)".hasPrefix("t.toml:2: not TOML: "))
+    }
+  }
+
+  @Test func quotedStringsComeBack() throws {
+    for text in ["", "a\"b\\c", "line\nbreak\ttab", "\u{1}\u{7f}é🙂", "]", "'''"] {
+      let read = try Configuration(toml: "[program]\ncommand = [\"x\", \(tomlString(text))]", file: "t")
+      #expect(read.program.command.last == text)
+    }
+  }
+}
+
+struct UnitTests {
+  @Test func durations() {
+    #expect(parseDuration("500ms") == .milliseconds(500))
+    #expect(parseDuration("2h") == .seconds(7200))
+    for bad in ["", "10", "s", "-1s", "1.5s", "1d", "9999999999s", "١s", "10 s"] { #expect(parseDuration(bad) == nil, "\(bad)") }
+  }
+
+  @Test func sizes() {
+    #expect(parseSize("4MiB") == 4 << 20)
+    #expect(parseSize("17") == 17)
+    for bad in ["", "MiB", "4MB", "-1", "9999999999999GiB", "4 MiB"] { #expect(parseSize(bad) == nil, "\(bad)") }
+  }
+
+  @Test func signals() {
+    #expect(parseSignal("SIGTERM") == 15 && parseSignal("TERM") == 15 && parseSignal("15") == 15)
+    #expect(parseSignal("SIGRTMIN+3") == 37)
+    for bad in ["", "SIG", "0", "65", "32", "sigterm", "SIGRTMIN+31"] { #expect(parseSignal(bad) == nil, "\(bad)") }
+  }
+}
+
+/// A program that runs as another user than its image says reads what it should not, or cannot read what it must.
+struct AccountTests {
+  static let passwd = """
+    root:x:0:0:root:/root:/bin/sh
+    # comment:x:9:9::/:/
+    www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin
+    broken:x:1
+    """
+  static let group = "root:x:0:\nadm:x:4:www-data,root\nwww-data:x:33:\nssl:x:101:www-data\n"
+
+  func account(_ text: String) throws -> Account { try Account(text, passwd: Self.passwd, group: Self.group) }
+
+  @Test func byName() throws {
+    #expect(
+      try account("www-data") == Account(uid: 33, gid: 33, groups: [4, 101], home: "/var/www", name: "www-data"))
+  }
+
+  @Test func byNumber() throws {
+    #expect(try account("33").name == "www-data")
+    #expect(try account("4711") == Account(uid: 4711, gid: 0, groups: [], home: "/", name: nil))
+    #expect(try account("4711:12").gid == 12)
+  }
+
+  @Test func withGroup() throws {
+    #expect(try account("www-data:adm") == Account(uid: 33, gid: 4, groups: [], home: "/var/www", name: "www-data"))
+  }
+
+  @Test(arguments: ["nobody", "broken", "www-data:nogroup", "-1", "4294967295", ""])
+  func unknown(_ text: String) { #expect(throws: AccountError.self) { try account(text) } }
+}

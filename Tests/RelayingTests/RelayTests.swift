@@ -1,0 +1,150 @@
+import CLinux
+import EventLoop
+import LinuxSystem
+import Relaying
+import Testing
+import Wire
+
+/// Two relays back to back, as in an enclave and its host, over real sockets:
+///
+///     near ═ plain [relay] framed ═ framed [relay] plain ═ far
+final class RelayPair {
+  let loop: EventLoop
+  let buffer = RelayBuffer()
+  let near: FileHandle
+  let far: FileHandle
+  var ends: [Relay.End] = []
+
+  init() throws {
+    loop = try EventLoop()
+    let (near, a) = try makeSocketPair()
+    let (b, c) = try makeSocketPair()
+    let (d, far) = try makeSocketPair()
+    self.near = near
+    self.far = far
+    for socket in [near, a, b, c, d, far] { try socket.descriptor.setNonblocking() }
+    let ended: (Relay, Relay.End) -> Void = { [unowned self] in
+      ends.append($1)
+      if ends.count == 2 { loop.stop() }
+    }
+    _ = try Relay(loop: loop, buffer: buffer, plain: a, framed: b, onEnd: ended)
+    _ = try Relay(loop: loop, buffer: buffer, plain: d, framed: c, onEnd: ended)
+  }
+}
+
+/// Sends a pattern on one socket and checks it on another, at its own pace.
+final class Pump: EventSource {
+  let socket: FileHandle
+  let length: Int
+  let loop: EventLoop
+  var sent = 0
+  var received = 0
+  var expected: Int
+  var corrupt = false
+  var sawEnd = false
+  var done: () -> Void = {}
+
+  init(_ loop: EventLoop, _ socket: FileHandle, send length: Int, expect expected: Int) throws {
+    self.loop = loop
+    self.socket = socket
+    self.length = length
+    self.expected = expected
+    super.init()
+    _ = try loop.add(socket.rawValue, [.readable, .writable, .edgeTriggered], self)
+  }
+
+  override func ready(_ events: EventSet, tag: Int) {
+    while sent < length {
+      let chunk = (0..<min(100_003, length - sent)).map { UInt8(truncatingIfNeeded: (sent + $0) &* 31) }
+      guard case .bytes(let count) = chunk.withUnsafeBytes({ sendBytes(socket.rawValue, $0) }) else { break }
+      sent += count
+      if sent == length { shutdownSending(socket.rawValue) }
+    }
+    if length == 0, sent == 0 {
+      sent = -1
+      shutdownSending(socket.rawValue)
+    }
+    var chunk = [UInt8](repeating: 0, count: 77_777)
+    while true {
+      switch chunk.withUnsafeMutableBytes({ readBytes(socket.rawValue, $0) }) {
+      case .bytes(0):
+        sawEnd = true
+        return
+      case .bytes(let count):
+        for index in 0..<count where chunk[index] != UInt8(truncatingIfNeeded: (received + index) &* 31) { corrupt = true }
+        received += count
+      default: return
+      }
+    }
+  }
+}
+
+@Suite(.serialized) struct RelayTests {
+  @Test(arguments: [(0, 0), (1, 0), (0, 1), (5_000_000, 3_000_001), (300_000, 0)])
+  func bytesArriveUnchangedAndEndsAreCarried(_ out: Int, _ back: Int) throws {
+    let pair = try RelayPair()
+    let near = try Pump(pair.loop, pair.near, send: out, expect: back)
+    let far = try Pump(pair.loop, pair.far, send: back, expect: out)
+    let limit = TimerSource { pair.loop.stop() }
+    pair.loop.schedule(after: .seconds(20), limit)
+    try pair.loop.run()
+    #expect(pair.ends == [.completed, .completed])
+    #expect(far.received == out && near.received == back)
+    #expect(!near.corrupt && !far.corrupt)
+    // The relay's own end is the pump's: it must have seen the FIN.
+    near.ready([.readable], tag: 0)
+    far.ready([.readable], tag: 0)
+    #expect(near.sawEnd && far.sawEnd)
+  }
+
+  /// One framed socket whose other end the test plays.
+  func oneRelay(_ body: (EventLoop, FileHandle, FileHandle) throws -> Void) throws -> (Relay.End?, FileHandle) {
+    let loop = try EventLoop()
+    let (near, plain) = try makeSocketPair()
+    let (framed, peer) = try makeSocketPair()
+    for socket in [near, plain, framed, peer] { try socket.descriptor.setNonblocking() }
+    var result: Relay.End?
+    _ = try Relay(loop: loop, buffer: RelayBuffer(), plain: plain, framed: framed) {
+      result = $1
+      loop.stop()
+    }
+    try body(loop, near, peer)
+    let limit = TimerSource { loop.stop() }
+    loop.schedule(after: .seconds(5), limit)
+    try withExtendedLifetime(peer) { try loop.run() }
+    return (result, near)
+  }
+
+  func send(_ socket: FileHandle, _ bytes: [UInt8]) { _ = bytes.withUnsafeBytes { sendBytes(socket.rawValue, $0) } }
+
+  /// A host that is killed, or lies about the end, must not look like the end of the data.
+  @Test func aLostTransportIsNotAnEnd() throws {
+    let (end, _) = try oneRelay { _, _, peer in
+      send(peer, [0, 0, 0, 2, 1, 2])
+      shutdownBoth(peer.rawValue)
+    }
+    #expect(end == .transportLost)
+  }
+
+  @Test func aResetIsCarried() throws {
+    let (end, _) = try oneRelay { _, _, peer in send(peer, Frame.reset(.timedOut)) }
+    #expect(end == .reset(.timedOut))
+  }
+
+  @Test func garbageEndsTheRelayAlone() throws {
+    let (end, _) = try oneRelay { _, _, peer in send(peer, Array("HTTP/1.1 200 OK".utf8)) }
+    #expect(end == .protocolError(.unknownFrame(0x48)))
+  }
+
+  /// Everything that came before the end is delivered, then the end.
+  @Test func dataBeforeTheEndArrives() throws {
+    let (end, near) = try oneRelay { _, near, peer in
+      send(peer, [0, 0, 0, 3, 7, 8, 9] + Frame.end)
+      shutdownSending(near.rawValue)
+    }
+    #expect(end == .completed)
+    var bytes = [UInt8](repeating: 0, count: 10)
+    #expect(bytes.withUnsafeMutableBytes { readBytes(near.rawValue, $0) } == .bytes(3))
+    #expect(bytes[..<3] == [7, 8, 9])
+  }
+}

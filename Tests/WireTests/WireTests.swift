@@ -1,0 +1,234 @@
+import Inet
+import Testing
+import Wire
+
+func hex(_ text: String) -> [UInt8] { text.split(separator: " ").compactMap { UInt8($0, radix: 16) } }
+
+/// The test vectors of docs/protocol.md: an enclave and a host of different versions of this program must understand
+/// each other, so these bytes never change within protocol version 1.
+struct VectorTests {
+  static let connect4 = ConnectRequest(.endpoint(IPEndpoint(.v4(IPv4Address(93, 184, 216, 34)), 443)))
+  static let connect6 = ConnectRequest(
+    .endpoint(IPEndpoint(.v6(IPv6Address(high: 0x2001_0db8_0000_0000, low: 1)), 80)),
+    source: IPEndpoint(.v4(.loopback), 40000))
+
+  @Test func hellos() throws {
+    #expect(Self.connect4.hello.encoded() == hex("54 4d 42 4c 01 01 00 0a 04 01 bb 5d b8 d8 22 00 00 00"))
+    #expect(
+      Self.connect6.hello.encoded()
+        == hex("54 4d 42 4c 01 01 00 1a 06 00 50 20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01 04 9c 40 7f 00 00 01"))
+    #expect(ConnectRequest(.port(80)).hello.encoded() == hex("54 4d 42 4c 01 01 00 06 00 00 50 00 00 00"))
+    #expect(Hello(.resolve).encoded() == hex("54 4d 42 4c 01 02 00 00"))
+    #expect(
+      LogStreamParameters(bootID: 0x0102_0304_0506_0708).hello.encoded()
+        == hex("54 4d 42 4c 01 04 00 08 01 02 03 04 05 06 07 08"))
+  }
+
+  @Test func answers() {
+    #expect(Answer(.ok).encoded() == hex("54 4d 42 4c 01 00 00 00"))
+    #expect(Answer(.refused).encoded() == hex("54 4d 42 4c 01 01 00 00"))
+  }
+
+  @Test func frames() {
+    #expect(Frame.end == hex("01 00 00 00"))
+    #expect(Frame.reset(.timedOut) == hex("02 00 00 01 02"))
+    var header = [UInt8](repeating: 0, count: 4)
+    header.withUnsafeMutableBytes { Frame.writeDataHeader(0x012345, to: $0) }
+    #expect(header == hex("00 01 23 45"))
+  }
+
+  @Test func records() {
+    let record = LogRecord(sequence: 2, time: 3, source: .programError, body: .output([0x68, 0x69]))
+    #expect(
+      record.encoded()
+        == hex("00 00 00 16 01 02 00 00 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00 03 68 69"))
+    let gap = LogRecord(sequence: 9, time: 0, source: .initProcess, body: .gap(records: 1, bytes: 2))
+    #expect(
+      gap.encoded()
+        == hex(
+          "00 00 00 24 02 03 00 00 00 00 00 00 00 00 00 09 00 00 00 00 00 00 00 00 "
+            + "00 00 00 00 00 00 00 01 00 00 00 00 00 00 00 02"))
+    #expect(LogRecord(sequence: 1, time: 0, source: .initProcess, body: .exit(137)).encoded().last == 137)
+  }
+
+  @Test func connectRoundTrips() throws {
+    for request in [Self.connect4, Self.connect6, ConnectRequest(.port(65535), source: IPEndpoint(.v6(.loopback), 1))] {
+      let decoded = try #require(try Hello.decode(request.hello.encoded()))
+      #expect(try ConnectRequest(parameters: decoded.hello.parameters) == request)
+    }
+  }
+}
+
+/// What a host that is not trusted may send instead: each ends its stream with a reason.
+struct RefusalTests {
+  @Test func helloRefusals() {
+    #expect(throws: WireError.badMagic(hex("47 45 54 20"))) { try Hello.decode(hex("47 45 54 20 2f")) }
+    // Found with the first wrong byte, not only when a whole header has come.
+    #expect(throws: WireError.badMagic([0x54, 0x4c])) { try Hello.decode([0x54, 0x4c]) }
+    #expect(throws: WireError.unsupportedVersion(2)) { try Hello.decode(hex("54 4d 42 4c 02")) }
+    #expect(throws: WireError.unknownChannel(9)) { try Hello.decode(hex("54 4d 42 4c 01 09 00 00")) }
+    #expect(throws: WireError.badLength(what: "parameters", found: 1025, limit: 1024)) {
+      try Hello.decode(hex("54 4d 42 4c 01 01 04 01"))
+    }
+    #expect(throws: WireError.unknownStatus(200)) { try Answer.decode(hex("54 4d 42 4c 01 c8 00 00")) }
+  }
+
+  @Test func everyPrefixOfAHelloAsksForMore() throws {
+    let bytes = VectorTests.connect6.hello.encoded()
+    for length in 0..<bytes.count { #expect(try Hello.decode(Array(bytes[..<length])) == nil) }
+  }
+
+  @Test func connectRefusals() {
+    #expect(throws: WireError.truncated) { try ConnectRequest(parameters: [4, 0, 80, 1, 2]) }
+    #expect(throws: WireError.trailingBytes(1)) { try ConnectRequest(parameters: [0, 0, 80, 0, 0, 0, 9]) }
+    #expect(throws: WireError.badValue(what: "destination port")) { try ConnectRequest(parameters: [0, 0, 0, 0, 0, 0]) }
+    #expect(throws: WireError.badValue(what: "address family 5")) { try ConnectRequest(parameters: [5, 0, 80, 0, 0, 0]) }
+  }
+
+  @Test func frameRefusals() {
+    func events(_ bytes: [UInt8]) throws -> Int {
+      var decoder = FrameDecoder()
+      return try count(&decoder, bytes)
+    }
+    #expect(throws: WireError.unknownFrame(3)) { try events([3, 0, 0, 0]) }
+    #expect(throws: WireError.badLength(what: "data frame", found: 0, limit: Frame.dataLimit)) { try events([0, 0, 0, 0]) }
+    #expect(throws: WireError.badLength(what: "data frame", found: 0xffffff, limit: Frame.dataLimit)) {
+      try events([0, 0xff, 0xff, 0xff])
+    }
+    #expect(throws: WireError.badLength(what: "end frame", found: 1, limit: 0)) { try events([1, 0, 0, 1]) }
+    #expect(throws: WireError.badLength(what: "reset frame", found: 0, limit: 1)) { try events([2, 0, 0, 0]) }
+    #expect(throws: WireError.unknownStatus(0)) { try events([2, 0, 0, 1, 0]) }
+    #expect(throws: WireError.afterEnd) { try events(Frame.end + [0, 0, 0, 1, 7]) }
+    #expect(throws: WireError.afterEnd) { try events(Frame.end + Frame.end) }
+  }
+
+  @Test func recordRefusals() {
+    func decode(_ bytes: [UInt8]) throws -> LogRecord? {
+      var decoder = LogRecordDecoder()
+      decoder.append(bytes)
+      return try decoder.next()
+    }
+    #expect(throws: WireError.badLength(what: "log record", found: 0x7fff_ffff, limit: 65556)) {
+      try decode([0x7f, 0xff, 0xff, 0xff])
+    }
+    #expect(throws: WireError.truncated) { try decode([0, 0, 0, 1, 1]) }
+    #expect(throws: WireError.unknownSource(0)) { try decode([0, 0, 0, 20] + [UInt8](repeating: 0, count: 20)) }
+  }
+}
+
+/// Drains a decoder over `bytes`; the number of payload bytes.
+func count(_ decoder: inout FrameDecoder, _ bytes: [UInt8]) throws -> Int {
+  var offset = 0
+  var payload = 0
+  try bytes.withUnsafeBytes { buffer in
+    while let event = try decoder.next(in: buffer, offset: &offset) {
+      if case .data(let range) = event { payload += range.count }
+    }
+  }
+  return payload
+}
+
+struct FrameDecoderTests {
+  /// However the transport cuts the stream, the program gets the same bytes.
+  @Test func anyCutGivesTheSameBytes() throws {
+    var random = SystemRandomNumberGenerator()
+    for _ in 0..<2000 {
+      var stream: [UInt8] = []
+      var expected: [UInt8] = []
+      for _ in 0..<Int.random(in: 0...5, using: &random) {
+        let payload = (0..<Int.random(in: 1...300, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
+        var header = [UInt8](repeating: 0, count: 4)
+        header.withUnsafeMutableBytes { Frame.writeDataHeader(payload.count, to: $0) }
+        stream += header + payload
+        expected += payload
+      }
+      stream += Frame.end
+      var decoder = FrameDecoder()
+      var got: [UInt8] = []
+      var ended = false
+      var rest = stream[...]
+      while !rest.isEmpty {
+        let piece = Array(rest.prefix(Int.random(in: 1...64, using: &random)))
+        rest = rest.dropFirst(piece.count)
+        var offset = 0
+        try piece.withUnsafeBytes { buffer in
+          while let event = try decoder.next(in: buffer, offset: &offset) {
+            switch event {
+            case .data(let range): got += piece[range]
+            case .end: ended = true
+            case .reset: Issue.record("a reset that nobody sent")
+            }
+          }
+        }
+      }
+      #expect(got == expected && ended)
+    }
+  }
+
+  /// A trap here would be the end of every connection of an enclave: 10 million inputs, random and cut short.
+  @Test func tenMillionInputsWithoutATrap() {
+    var state: UInt64 = 0x9e37_79b9_7f4a_7c15
+    func next() -> UInt64 {
+      state ^= state << 13
+      state ^= state >> 7
+      state ^= state << 17
+      return state
+    }
+    var payload = 0
+    var refused = 0
+    var decoder = FrameDecoder()
+    withUnsafeTemporaryAllocation(byteCount: 64, alignment: 8) { buffer in
+      for round in 0..<10_000_000 {
+        let length = Int(next() % 33)
+        var index = 0
+        while index < length {
+          buffer.storeBytes(of: next(), toByteOffset: index, as: UInt64.self)
+          index += 8
+        }
+        // Half of the inputs begin like a frame, so that the decoder gets past the first byte.
+        if round & 1 == 0 {
+          buffer[0] = UInt8(truncatingIfNeeded: next() % 3)
+          buffer[1] = 0
+          buffer[2] = 0
+        }
+        // Every other decoder goes on where the last input left it.
+        if round & 2 == 0 { decoder = FrameDecoder() }
+        let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<length])
+        var offset = 0
+        do throws(WireError) {
+          while let event = try decoder.next(in: bytes, offset: &offset) {
+            if case .data(let range) = event {
+              precondition(range.lowerBound >= 0 && range.upperBound <= length && !range.isEmpty)
+              payload += range.count
+            }
+          }
+        } catch {
+          refused += 1
+          decoder = FrameDecoder()
+        }
+      }
+    }
+    #expect(payload > 1_000_000)
+    #expect(refused > 1_000_000)
+  }
+}
+
+struct RandomInputTests {
+  @Test func handshakesAndRecordsAreTotal() {
+    for _ in 0..<300_000 {
+      var bytes = (0..<Int.random(in: 0...64)).map { _ in UInt8.random(in: 0...255) }
+      if Bool.random() { bytes = Hello.magic + [1, UInt8.random(in: 0...6), 0] + bytes }
+      _ = try? Hello.decode(bytes)
+      _ = try? Answer.decode(bytes)
+      _ = try? ConnectRequest(parameters: bytes)
+      _ = try? LogStreamParameters(parameters: bytes)
+      var decoder = LogRecordDecoder()
+      decoder.append([0, 0, 0, UInt8(min(bytes.count, 255))] + bytes)
+      while let record = try? decoder.next() {
+        var again = LogRecordDecoder()
+        again.append(record.encoded())
+        #expect((try? again.next()) == record)
+      }
+    }
+  }
+}
