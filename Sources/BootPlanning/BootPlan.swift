@@ -19,24 +19,83 @@ public enum EnclaveLayout {
   public static func enclaveSocket(in directory: String) -> String { "\(directory)/enclave_\(port)" }
 }
 
+/// How init was started.
+public enum StartKind: Equatable, Sendable {
+  /// By a kernel, of our own image or as the drop-in of nitro-cli's init: everything is to be set up.
+  case kernel(hasRootfs: Bool)
+  /// By `tombolo run`.
+  case local(LocalEnclave)
+  /// Under another init (a Docker ENTRYPOINT, AWS's init): the file system is as the program shall see it.
+  case child
+}
+
 /// What a boot consists of, in order.
 public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
+  /// A kernel's init before it reads the configuration: the way to explain a failure comes first.
+  public static let early: [BootStep] = [
+    .mountIfMissing(source: "devtmpfs", target: "/dev", type: "devtmpfs", options: [.noSetUID], data: "mode=0755"),
+    .openConsole,
+    .mountIfMissing(
+      source: "proc", target: "/proc", type: "proc", options: [.noSetUID, .noDevices, .noExecution], data: ""),
+    .mountIfMissing(
+      source: "sysfs", target: "/sys", type: "sysfs", options: [.noSetUID, .noDevices, .noExecution], data: ""),
+    .loadModules(list: "/lib/modules/tombolo.load"),
+    .loadModule("/nsm.ko"),
+  ]
+
   /// The file system, before anything else can fail quietly.
   public var fileSystem: [BootStep]
   public var network: [BootStep]
   public var configuration: Configuration
 
-  /// - Parameter local: the local enclave's parts; nil where the file system is already as the program shall see it.
-  public init(_ configuration: Configuration, local: LocalEnclave?) {
+  public init(_ configuration: Configuration, _ kind: StartKind) {
     self.configuration = configuration
-    fileSystem = local.map { Self.fileSystem($0, configuration) } ?? []
+    fileSystem =
+      switch kind {
+      case .kernel(let hasRootfs): Self.kernelFileSystem(hasRootfs: hasRootfs, configuration)
+      case .local(let local): Self.fileSystem(local, configuration)
+      case .child: []
+      }
     let isRouted = configuration.networkMode == .tcp
-    network = [.setHostname(configuration.hostname), .bringUpLoopback(routed: isRouted)]
+    network = [.bringUpLoopback(routed: isRouted)]
+    if kind != .child { network.insert(.setHostname(configuration.hostname), at: 0) }
     if isRouted {
       network.append(
         .installRules(
           .transparentProxy(tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort), configuration.firewall))
     }
+  }
+
+  private static func kernelFileSystem(hasRootfs: Bool, _ configuration: Configuration) -> [BootStep] {
+    let mounts = ["/dev", "/proc", "/sys"]
+    var steps: [BootStep] = hasRootfs ? [.switchRoot("/rootfs", moving: mounts)] : []
+    steps += [
+      .makeDirectory("/dev/pts", mode: 0o755),
+      .mountIfMissing(
+        source: "devpts", target: "/dev/pts", type: "devpts", options: [.noSetUID, .noExecution],
+        data: "newinstance,ptmxmode=0666,mode=0620"),
+      .makeDirectory("/dev/shm", mode: 0o1777),
+      .mountIfMissing(
+        source: "tmpfs", target: "/dev/shm", type: "tmpfs", options: [.noSetUID, .noDevices], data: "mode=1777"),
+      .makeLink("/dev/fd", to: "/proc/self/fd"), .makeLink("/dev/stdin", to: "/proc/self/fd/0"),
+      .makeLink("/dev/stdout", to: "/proc/self/fd/1"), .makeLink("/dev/stderr", to: "/proc/self/fd/2"),
+      .makeDirectory("/run", mode: 0o755), .makeDirectory("/tmp", mode: 0o1777),
+      .mountIfMissing(
+        source: "tmpfs", target: "/run", type: "tmpfs", options: [.noSetUID, .noDevices], data: "mode=755"),
+      .makeDirectory("/run/lock", mode: 0o1777),
+      .mountIfMissing(
+        source: "tmpfs", target: "/tmp", type: "tmpfs", options: [.noSetUID, .noDevices], data: "mode=1777"),
+      .mountControlGroups, .raiseLimits, .seedEntropy, .setClock,
+      .makeDirectory("/etc", mode: 0o755),
+      .provideFile("/etc/resolv.conf", text: "nameserver \(EnclaveLayout.nameServer)\n"),
+      .provideFile("/etc/hosts", text: hosts(configuration)),
+      .provideFile("/etc/hostname", text: "\(configuration.hostname)\n"),
+    ]
+    return steps
+  }
+
+  private static func hosts(_ configuration: Configuration) -> String {
+    "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 \(configuration.hostname)\n"
   }
 
   private static func fileSystem(_ local: LocalEnclave, _ configuration: Configuration) -> [BootStep] {
@@ -88,8 +147,7 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       .bind(source: local.transport, target: root + EnclaveLayout.transportDirectory, recursive: false),
       .pivotRoot(root),
       .provideFile("/etc/resolv.conf", text: "nameserver \(local.nameServer)\n"),
-      .provideFile(
-        "/etc/hosts", text: "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 \(configuration.hostname)\n"),
+      .provideFile("/etc/hosts", text: hosts(configuration)),
       .provideFile("/etc/hostname", text: "\(configuration.hostname)\n"),
     ]
     return steps
@@ -124,7 +182,12 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
   }
 
   public var description: String {
-    var lines = fileSystem.map(\.description) + network.map(\.description)
+    (fileSystem.map(\.description) + [networkAndProgram]).joined(separator: "\n")
+  }
+
+  /// The plan without what depends on how init was started.
+  public var networkAndProgram: String {
+    var lines = network.map(\.description)
     if configuration.networkMode == .tcp {
       lines.append("start the proxy: egress on port \(EnclaveLayout.egressPort), DNS on port \(EnclaveLayout.dnsPort)")
       let ports = configuration.ingressPorts.map(String.init).joined(separator: ", ")

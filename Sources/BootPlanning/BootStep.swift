@@ -15,6 +15,23 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case makeLink(String, to: String)
   /// Makes `path` the root and forgets the old one.
   case pivotRoot(String)
+  /// What a kernel leaves to its init: mounts, except where the kernel has mounted already.
+  case mountIfMissing(source: String, target: String, type: String, options: [MountOption], data: String)
+  /// Descriptors 0 to 2 become the console.
+  case openConsole
+  /// The modules of an ordered list, one path a line; a list that is not there is no error.
+  case loadModules(list: String)
+  /// One module, removed from the image afterwards; one that is not there is no error.
+  case loadModule(String)
+  /// Moves `path` over the root, with the mounts named (initramfs cannot be pivoted away).
+  case switchRoot(String, moving: [String])
+  /// Writable cgroups where the kernel has them: version 2, and version 1 for controllers that it lacks.
+  case mountControlGroups
+  case raiseLimits
+  /// Random bytes from /dev/nsm, credited to the kernel's pool.
+  case seedEntropy
+  /// The clock, from /dev/ptp0 or left as it is.
+  case setClock
   /// Makes `path` read as `text`, whatever stands there: through a dangling link, over a file of a read-only image.
   case provideFile(String, text: String)
   case setHostname(String)
@@ -32,8 +49,7 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .mount(let source, let target, let type, let options, let data):
-      let all = options.map(\.rawValue) + (data.isEmpty ? [] : [data])
-      return "mount -t \(type)\(all.isEmpty ? "" : " -o " + all.joined(separator: ",")) \(source) \(target)"
+      return Self.mount(source: source, target: target, type: type, options: options, data: data)
     case .bind(let source, let target, let recursive): return "mount --\(recursive ? "r" : "")bind \(source) \(target)"
     case .makeMountsPrivate: return "mount --make-rprivate /"
     case .makeDirectory(let path, let mode): return "mkdir -m \(String(mode, radix: 8)) \(path)"
@@ -42,6 +58,16 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
     case .pivotRoot(let path): return "pivot_root \(path)"
     case .provideFile(let path, let text):
       return "provide \(path): \(text.split(whereSeparator: \.isNewline).joined(separator: "; "))"
+    case .mountIfMissing(let source, let target, let type, let options, let data):
+      return "\(Self.mount(source: source, target: target, type: type, options: options, data: data)), unless mounted"
+    case .openConsole: return "console on descriptors 0 to 2"
+    case .loadModules(let list): return "load the modules of \(list)"
+    case .loadModule(let path): return "load \(path)"
+    case .switchRoot(let path, let moving): return "switch root to \(path), with \(moving.joined(separator: ", "))"
+    case .mountControlGroups: return "mount the control groups"
+    case .raiseLimits: return "raise the limit of open files"
+    case .seedEntropy: return "seed the kernel's random numbers from /dev/nsm"
+    case .setClock: return "set the clock from /dev/ptp0"
     case .setHostname(let name): return "hostname \(name)"
     case .bringUpLoopback(let routed):
       let routes =
@@ -51,5 +77,12 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
       return (["install with \(firewall == .auto ? "nftables or xtables" : firewall.rawValue):"] + ruleset.description.split(whereSeparator: \.isNewline).map { "  " + $0 })
         .joined(separator: "\n")
     }
+  }
+
+  private static func mount(
+    source: String, target: String, type: String, options: [MountOption], data: String
+  ) -> String {
+    let all = options.map(\.rawValue) + (data.isEmpty ? [] : [data])
+    return "mount -t \(type)\(all.isEmpty ? "" : " -o " + all.joined(separator: ",")) \(source) \(target)"
   }
 }

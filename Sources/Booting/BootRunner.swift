@@ -31,6 +31,30 @@ public enum BootRunner {
       try makeSymbolicLink(path, to: target)
     case .pivotRoot(let path):
       try pivotRoot(to: path)
+    case .mountIfMissing(let source, let target, let type, let options, let data):
+      try KernelSteps.mountIfMissing(source, target, type, flags(options), data)
+    case .openConsole:
+      KernelSteps.openConsole(log)
+    case .loadModules(let list):
+      try KernelSteps.loadModules(list: list)
+    case .loadModule(let path):
+      guard fileKind(path) != nil else { return }
+      try KernelSteps.loadModule(path)
+      removeFile(path)
+    case .switchRoot(let path, let moving):
+      try KernelSteps.switchRoot(path, moving: moving)
+    case .mountControlGroups:
+      KernelSteps.mountControlGroups(log)
+    case .raiseLimits:
+      raiseOpenFilesLimit()
+    case .seedEntropy:
+      KernelSteps.seedEntropy(log)
+    case .setClock:
+      guard let clock = EnclaveClock() else {
+        log("there is no /dev/ptp0: the clock stays as the machine set it")
+        return
+      }
+      if let sentence = try clock.discipline() { log(sentence) }
     case .provideFile(let path, let text):
       try FileProvision.provide(path, text)
     case .setHostname(let name):

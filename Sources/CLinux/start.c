@@ -3,9 +3,11 @@
 static int saved_argc = 0;
 static char *const *saved_argv = NULL;
 static int early_proc_error = 0;
+static bool started_bare = false;
 
 const char *clinux_argument(int index) { return index >= 0 && index < saved_argc ? saved_argv[index] : NULL; }
 int clinux_early_proc_error(void) { return early_proc_error; }
+bool clinux_started_bare(void) { return started_bare; }
 
 // Runs before the Swift runtime's own initialisers (they have no priority, so later than 101): without /proc its
 // backtracer aborts before main, and CommandLine.arguments stays empty for good. glibc passes argc, argv and envp to
@@ -24,6 +26,7 @@ __attribute__((constructor(101))) static void clinux_start(int argc, char **argv
     }
   struct stat self;
   if (stat("/proc/self/exe", &self) == 0) return;
+  started_bare = true;
   mkdir("/proc", 0555);
   if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0) {
     early_proc_error = -errno;

@@ -31,6 +31,29 @@ public struct Configuration: Equatable, Sendable {
     }
   }
 
+  public enum Transport: Equatable, Sendable {
+    case vsock
+    /// A directory of Unix sockets; a local enclave's is set by `tombolo run`.
+    case unix(String)
+  }
+
+  public enum HeartbeatMode: String, CaseIterable, Sendable {
+    /// Where the kernel started us, as on AWS.
+    case auto
+    case always, never
+  }
+
+  public enum End: String, CaseIterable, Sendable { case reboot, poweroff }
+
+  /// What counts only where the kernel started us.
+  public struct Boot: Equatable, Sendable {
+    public var heartbeat = HeartbeatMode.auto
+    public var heartbeatTimeout: Duration = .seconds(10)
+    /// How long to wait for the host's side before giving up.
+    public var hostTimeout: Duration = .seconds(30)
+    public var end = End.reboot
+  }
+
   public struct Logs: Equatable, Sendable {
     /// Bytes kept while the host is away or slow; 64 KiB to 1 GiB.
     public var buffer = 4 << 20
@@ -45,6 +68,10 @@ public struct Configuration: Equatable, Sendable {
   public var program = Program()
   public var networkMode = NetworkMode.tcp
   public var firewall = Firewall.auto
+  public var transport = Transport.vsock
+  /// The CID that stands for the host; nil: 3, then 2.
+  public var parentCID: UInt32?
+  public var boot = Boot()
   /// Ports of the program that the host may reach.
   public var ingressPorts: [UInt16] = []
   public var logs = Logs()
@@ -70,6 +97,8 @@ public struct Configuration: Equatable, Sendable {
     try reader.table("network") { (table) throws(ConfigurationError) in
       networkMode =
         try table.value("mode", Self.choices(NetworkMode.self)) { NetworkMode(rawValue: $0) } ?? networkMode
+      transport = try table.value("transport", "\"vsock\" or \"unix:\" and an absolute path", Self.transport) ?? transport
+      if let cid = try table.integer("parent_cid", in: 2...0xffff_fffe) { parentCID = UInt32(cid) }
       firewall = try table.value("firewall", Self.choices(Firewall.self)) { Firewall(rawValue: $0) } ?? firewall
     }
     try reader.table("ingress") { (table) throws(ConfigurationError) in
@@ -77,6 +106,7 @@ public struct Configuration: Equatable, Sendable {
         ingressPorts = Array(Set(ingressPorts + ports.map { UInt16($0) })).sorted()
       }
     }
+    try reader.table("boot") { (table) throws(ConfigurationError) in try readBoot(&table) }
     try reader.table("logs") { (table) throws(ConfigurationError) in try readLogs(&table) }
     try reader.finish()
   }
@@ -101,6 +131,20 @@ public struct Configuration: Equatable, Sendable {
       try table.value("stop_signal", "a signal such as \"SIGTERM\"", parseSignal) ?? program.stopSignal
     program.stopTimeout =
       try table.value("stop_timeout", Self.durationForm, parseDuration) ?? program.stopTimeout
+  }
+
+  private mutating func readBoot(_ table: inout TableReader) throws(ConfigurationError) {
+    boot.heartbeat =
+      try table.value("heartbeat", Self.choices(HeartbeatMode.self)) { HeartbeatMode(rawValue: $0) } ?? boot.heartbeat
+    boot.heartbeatTimeout =
+      try table.value("heartbeat_timeout", Self.durationForm, parseDuration) ?? boot.heartbeatTimeout
+    boot.hostTimeout = try table.value("host_timeout", Self.durationForm, parseDuration) ?? boot.hostTimeout
+    boot.end = try table.value("at_end", Self.choices(End.self)) { End(rawValue: $0) } ?? boot.end
+  }
+
+  private static func transport(_ text: String) -> Transport? {
+    if text == "vsock" { return .vsock }
+    return text.hasPrefix("unix:/") ? .unix(String(text.dropFirst(5))) : nil
   }
 
   private mutating func readLogs(_ table: inout TableReader) throws(ConfigurationError) {

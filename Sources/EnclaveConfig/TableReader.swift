@@ -81,6 +81,14 @@ struct TableReader {
     return result
   }
 
+  mutating func integer(_ key: String, in range: ClosedRange<Int>) throws(ConfigurationError) -> Int? {
+    guard let value = take(key) else { return nil }
+    guard case .integer(let number) = value, range.contains(number) else {
+      throw expected("a number from \(range.lowerBound) to \(range.upperBound)", key, value)
+    }
+    return number
+  }
+
   mutating func environment(_ key: String) throws(ConfigurationError) -> [String: String]? {
     guard let value = take(key) else { return nil }
     guard case .table(let values) = value else { throw expected("a table of strings", key, value) }

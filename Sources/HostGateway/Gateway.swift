@@ -106,6 +106,7 @@ public final class Gateway {
         switch outcome {
         case .hello(let stream, let hello, let early): serve(stream, hello, early)
         case .failed(let sentence): log("a stream from the enclave: \(sentence)")
+        case .probed: break
         }
       }
     } catch {

@@ -18,3 +18,6 @@ public func errnoValue() -> Int32 { errno }
 
 /// Bytes from the kernel's generator. The C function is `getrandom`.
 public func randomUInt64() -> UInt64 { UInt64.random(in: .min ... .max) }
+
+/// The corresponding C function is `usleep`.
+public func sleepMilliseconds(_ count: Int) { usleep(UInt32(clamping: count * 1000)) }

@@ -50,3 +50,14 @@ public func changeMode(_ path: String, _ mode: UInt32) throws(SystemError) {
 public func setHostname(_ name: String) throws(SystemError) {
   try checkErrno("sethostname", name) { sethostname(name, name.utf8.count) }
 }
+
+/// Moves the mount `path` over the root and makes it the root. The C functions are `chdir`, `mount(MS_MOVE)`, `chroot`.
+public func changeRoot(to path: String) throws(SystemError) {
+  try checkErrno("chdir", path) { chdir(path) }
+  try mountFileSystem(".", "/", type: nil, flags: [.move])
+  try checkErrno("chroot", path) { chroot(".") }
+  try checkErrno("chdir", "/") { chdir("/") }
+}
+
+/// The corresponding C function is `sync`.
+public func syncFileSystems() { sync() }

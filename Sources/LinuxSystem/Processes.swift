@@ -236,3 +236,9 @@ public func groupID() -> UInt32 { getgid() }
 public func effectiveUserID() -> UInt32 { geteuid() }
 @discardableResult public func removeFile(_ path: String) -> Bool { unlink(path) == 0 }
 @discardableResult public func removeDirectory(_ path: String) -> Bool { rmdir(path) == 0 }
+
+/// Our children, orphans that have come to us included (proc(5), /proc/pid/task/tid/children).
+public func childProcesses() -> [Int32] {
+  let text = (try? readText("/proc/self/task/\(getpid())/children")) ?? ""
+  return text.split(separator: " ").compactMap { Int32($0) }.filter { $0 > 1 }
+}

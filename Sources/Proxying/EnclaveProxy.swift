@@ -116,6 +116,7 @@ public final class EnclaveProxy {
         switch outcome {
         case .hello(let stream, let hello, let early): serve(stream, hello, early)
         case .failed(let sentence): log("ingress: \(sentence)")
+        case .probed: break
         }
       }
     } catch {

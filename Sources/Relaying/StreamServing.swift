@@ -9,6 +9,8 @@ public final class StreamServing: EventSource {
     case hello(FileHandle, Hello, early: [UInt8])
     /// The sentence says what came instead.
     case failed(String)
+    /// Closed before a single byte: somebody looked whether we are there.
+    case probed
   }
 
   /// From accept to the whole hello.
@@ -37,7 +39,7 @@ public final class StreamServing: EventSource {
     var chunk = [UInt8](repeating: 0, count: 4096)
     switch chunk.withUnsafeMutableBytes({ readBytes(stream.rawValue, $0) }) {
     case .bytes(0):
-      finish(.failed(received.isEmpty ? "closed before its hello" : "closed in the middle of its hello"))
+      finish(received.isEmpty ? .probed : .failed("closed in the middle of its hello"))
     case .bytes(let count):
       received += chunk[..<count]
       do throws(WireError) {

@@ -146,11 +146,11 @@ public final class EnclaveSupervision: EventSource {
     case .killProxy: if let proxy { sendSignal(SIGKILL, to: proxy) }
     case .stopRest:
       // SIGCONT too: a stopped process would not see its SIGTERM.
-      let anybody = signalEveryone(SIGTERM)
-      _ = signalEveryone(SIGCONT)
+      let anybody = signalRest(SIGTERM)
+      _ = signalRest(SIGCONT)
       if !anybody { perform(supervisor.lastProcessEnded()) }
     case .killRest:
-      _ = signalEveryone(SIGKILL)
+      _ = signalRest(SIGKILL)
       reap()
     case .setTimer(let timer, let delay): setTimer(key(timer), delay)
     case .cancelTimer(let timer): cancelTimer(key(timer))
@@ -159,6 +159,15 @@ public final class EnclaveSupervision: EventSource {
       forwarder.append(.initProcess, .exit(status))
       forwarder.drain { [finished] in finished(status) }
     }
+  }
+
+  /// Everything else that runs: as PID 1 all there is, under another init what has become our child.
+  /// - Returns: false where nobody is left.
+  private func signalRest(_ signal: Int32) -> Bool {
+    if processID() == 1 { return signalEveryone(signal) }
+    let children = childProcesses()
+    for child in children { sendSignal(signal, to: child) }
+    return !children.isEmpty
   }
 
   private func key(_ timer: Supervisor.Timer) -> Key {

@@ -20,6 +20,8 @@ struct InitArguments: Equatable {
     var description: String
   }
 
+  init() {}
+
   /// - Parameter words: argv without its first element.
   init(_ words: [String]) throws(Misuse) {
     if words.first == "proxy" {

@@ -10,8 +10,11 @@ import Wire
 /// One thread runs everything in this process, so the handlers that swift-log copies share this without a lock.
 final class EnclaveLogTarget: @unchecked Sendable {
   var forwarder: LogForwarder?
+  /// Our own lines go to standard error too, which is the console: it is all there is if the host never comes.
+  var console = false
 
   func write(_ line: String) {
+    if console, forwarder != nil { writeToStandardError("tombolo-init: \(line)\n") }
     if let forwarder {
       forwarder.append(.initProcess, Array((line + "\n").utf8))
     } else {

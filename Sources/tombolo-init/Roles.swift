@@ -13,15 +13,18 @@ import Relaying
 import ServiceControl
 
 /// Reads the configuration as a start would, for printing and for starting.
-func readConfiguration(_ arguments: InitArguments, _ document: LocalDocument.Content?) throws -> Configuration {
+/// - Parameter root: where the enclave's files are at this moment: "/rootfs" before a kernel's init has switched to it.
+func readConfiguration(
+  _ arguments: InitArguments, _ document: LocalDocument.Content? = nil, root: String = ""
+) throws -> Configuration {
   var configuration = Configuration()
   if let given = document?.configuration {
     try configuration.apply(toml: given.text, file: given.name)
   } else {
     let path = arguments.configurationPath ?? Configuration.defaultPath
     // Only the default may be absent.
-    if arguments.configurationPath != nil || fileKind(path) != nil {
-      try configuration.apply(toml: try readText(path), file: path)
+    if arguments.configurationPath != nil || fileKind(root + path) != nil {
+      try configuration.apply(toml: try readText(root + path), file: path)
     }
   }
   if let overrides = document?.overrides { try configuration.apply(toml: overrides, file: "command line") }
@@ -32,7 +35,7 @@ func readConfiguration(_ arguments: InitArguments, _ document: LocalDocument.Con
 /// `--plan`: what a start would do.
 enum PlanRole {
   static func run(_ arguments: InitArguments) throws {
-    let plan = BootPlan(try readConfiguration(arguments, nil), local: nil)
+    let plan = BootPlan(try readConfiguration(arguments), .child)
     try writeAll(1, (plan.description + "\n").utf8)
   }
 }
@@ -67,74 +70,6 @@ final class SignalSource: EventSource {
 
   override func ready(_ events: EventSet, tag: Int) {
     while let signal = nextSignal(signals) { received(signal) }
-  }
-}
-
-/// PID 1.
-enum EnclaveRole {
-  static func run(_ arguments: InitArguments) throws {
-    // First of all, so that none is lost: they wait in the signalfd until the loop runs.
-    let signals = try openSignals(EnclaveSupervision.signals)
-    ignoreBrokenPipes()
-    raiseOpenFilesLimit()
-    let document = try arguments.localDescriptor.map(readLocalDocument)
-    guard let document, processID() == 1 else {
-      throw MissingFeature(
-        sentence: "must be started by `tombolo run`, as PID 1 of a local enclave (see tombolo-init --help)")
-    }
-    var configuration = try readConfiguration(arguments, document)
-    let target = EnclaveLogTarget()
-    let logger = Logger(label: "tombolo-init") { [level = configuration.logs.level] _ in
-      EnclaveLogHandler(target: target, logLevel: Logger.Level(level))
-    }
-
-    var plan = BootPlan(configuration, local: document.local)
-    try BootRunner.run(plan.fileSystem) { _ in }
-    if document.configuration == nil, document.local.rootfs != nil {
-      // The image's own configuration can only be read now that the image is the root.
-      configuration = try readConfiguration(arguments, document)
-      plan = BootPlan(configuration, local: document.local)
-    }
-    if configuration.program.workingDirectory == nil, let directory = document.defaultDirectory,
-      fileKind(directory) == .directory
-    {
-      configuration.program.workingDirectory = directory
-    }
-    var notes: [String] = []
-    try BootRunner.run(plan.network) { notes.append($0) }
-    try Capabilities.dropBounding(.harmful)
-
-    let loop = try EventLoop()
-    let directory = EnclaveLayout.transportDirectory
-    let host = StreamTarget(.unix(EnclaveLayout.hostSocket(in: directory)))
-    let forwarder = LogForwarder(
-      loop: loop, target: host,
-      settings: .init(
-        capacity: configuration.logs.buffer, patience: configuration.logs.patience, drain: configuration.logs.drain))
-    var sockets = ProxySockets()
-    if configuration.networkMode == .tcp {
-      try sockets.open(host: host, listen: .unix(EnclaveLayout.enclaveSocket(in: directory)), configuration)
-    }
-    try Capabilities.keepOnly(.supervising)
-    target.forwarder = forwarder
-    for note in notes { logger.info("\(note)") }
-    let supervision = try EnclaveSupervision(
-      loop: loop, configuration: configuration, forwarder: forwarder, signals: signals, proxyPlan: sockets.plan,
-      proxySockets: sockets.handles,
-      programInput: document.passesInput ? FileHandle(OwnedFileDescriptor(0).duplicate()) : nil,
-      separateProxyUser: !document.local.hasUserNamespace,
-      log: { level, sentence in logger.log(level: Logger.Level(level), "\(sentence)") },
-      finished: { status in exit(Int32(status)) })
-    supervision.start()
-    try withExtendedLifetime(supervision) { try loop.run() }
-  }
-
-  private static func readLocalDocument(_ fd: Int32) throws -> LocalDocument.Content {
-    let file = OwnedFileDescriptor(fd)
-    guard let content = LocalDocument.decode(try readFile("/proc/self/fd/\(file.rawValue)")) else {
-      throw InitArguments.Misuse(description: "--local: not what `tombolo run` writes")
-    }
-    return content
   }
 }
 

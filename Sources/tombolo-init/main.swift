@@ -5,7 +5,9 @@ import LinuxSystem
 // The story of a start; every role ends the process itself.
 
 do {
-  let arguments = try InitArguments(processArguments())
+  // A kernel's words are not ours to refuse.
+  let isKernelInit = processID() == 1 && clinux_started_bare()
+  let arguments = isKernelInit ? InitArguments() : try InitArguments(processArguments())
   switch arguments.role {
   case .help: try writeAll(1, InitArguments.help.utf8)
   case .version: try writeAll(1, "tombolo-init \(tomboloVersion)\n".utf8)

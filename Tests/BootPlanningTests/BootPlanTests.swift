@@ -9,9 +9,9 @@ struct BootPlanTests {
   @Test func goldenPlan() throws {
     let plan = BootPlan(
       try Self.configuration(
-        "[program]\ncommand = [\"/bin/server\", \"-v\"]\nuser = \"www-data\"\n[ingress]\nports = [443, 80]"), local: nil)
+        "[program]\ncommand = [\"/bin/server\", \"-v\"]\nuser = \"www-data\"\n[ingress]\nports = [443, 80]"), .local(Self.local)).networkAndProgram
     #expect(
-      plan.description == """
+      plan == """
         hostname enclave
         ip link set lo up; ip route add default dev lo src 127.0.0.1; ip -6 route add local default dev lo src ::1
         install with nftables or xtables:
@@ -49,8 +49,28 @@ struct BootPlanTests {
         """)
   }
 
+  /// A kernel's init: the way to explain a failure first, the root before anything in it, the rules last.
+  @Test func kernelOrder() throws {
+    #expect(BootPlan.early[1] == .openConsole)
+    let plan = BootPlan(Configuration(), .kernel(hasRootfs: true))
+    #expect(plan.fileSystem.first == .switchRoot("/rootfs", moving: ["/dev", "/proc", "/sys"]))
+    #expect(BootPlan(Configuration(), .kernel(hasRootfs: false)).fileSystem.first != plan.fileSystem.first)
+    let targets = plan.fileSystem.compactMap { step -> String? in
+      if case .mountIfMissing(_, let target, _, _, _) = step { target } else { nil }
+    }
+    #expect(targets == ["/dev/pts", "/dev/shm", "/run", "/tmp"])
+    if case .installRules = plan.network.last {} else { Issue.record("\(plan.network)") }
+  }
+
+  /// Under another init nothing of the machine is changed but the network.
+  @Test func aChildMountsNothing() {
+    let plan = BootPlan(Configuration(), .child)
+    #expect(plan.fileSystem.isEmpty)
+    #expect(plan.network.first == .bringUpLoopback(routed: true))
+  }
+
   @Test func withoutANetworkNothingHasARoute() throws {
-    let plan = BootPlan(try Self.configuration("[network]\nmode = \"none\""), local: nil)
+    let plan = BootPlan(try Self.configuration("[network]\nmode = \"none\""), .local(Self.local))
     #expect(plan.network == [.setHostname("enclave"), .bringUpLoopback(routed: false)])
   }
 
@@ -60,7 +80,7 @@ struct BootPlanTests {
 
   /// The old root must be gone before anything of the program's is read, and no mount may be seen outside.
   @Test func localOrder() throws {
-    let steps = BootPlan(Configuration(), local: Self.local).fileSystem
+    let steps = BootPlan(Configuration(), .local(Self.local)).fileSystem
     #expect(steps.first == .makeMountsPrivate)
     let pivot = try #require(steps.firstIndex(of: .pivotRoot("/s/root")))
     for (index, step) in steps.enumerated() {
@@ -73,14 +93,14 @@ struct BootPlanTests {
   }
 
   @Test func overlayPathsAreEscaped() {
-    let steps = BootPlan(Configuration(), local: Self.local).fileSystem
+    let steps = BootPlan(Configuration(), .local(Self.local)).fileSystem
     #expect(steps.contains { $0.description.contains("lowerdir=/home\\,x,upperdir=/s/1/up") })
   }
 
   @Test func anImageIsUsedAsItIs() {
     var local = Self.local
     local.rootfs = "/image"
-    let steps = BootPlan(Configuration(), local: local).fileSystem
+    let steps = BootPlan(Configuration(), .local(local)).fileSystem
     #expect(steps.contains(.bind(source: "/image", target: "/s", recursive: true)))
     #expect(!steps.contains { $0.description.contains("overlay") })
   }

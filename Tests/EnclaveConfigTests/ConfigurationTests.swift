@@ -15,6 +15,13 @@ struct ConfigurationTests {
     [network]
     mode = "none"
     firewall = "xtables"
+    transport = "unix:/run/x"
+    parent_cid = 2
+    [boot]
+    heartbeat = "never"
+    heartbeat_timeout = "3s"
+    host_timeout = "4s"
+    at_end = "poweroff"
     [ingress]
     ports = [8080, 443, 8080]
     [logs]
@@ -35,6 +42,12 @@ struct ConfigurationTests {
     #expect(configuration.program.stopTimeout == .milliseconds(1500))
     #expect(configuration.networkMode == .none)
     #expect(configuration.firewall == .xtables)
+    #expect(configuration.transport == .unix("/run/x"))
+    #expect(configuration.parentCID == 2)
+    #expect(configuration.boot.heartbeat == .never)
+    #expect(configuration.boot.heartbeatTimeout == .seconds(3))
+    #expect(configuration.boot.hostTimeout == .seconds(4))
+    #expect(configuration.boot.end == .poweroff)
     #expect(configuration.ingressPorts == [443, 8080])
     #expect(configuration.logs.buffer == 1 << 20)
     #expect(configuration.logs.patience == .zero)
@@ -61,7 +74,7 @@ struct ConfigurationTests {
   /// A mistake that is passed over is a policy that is not enforced: each is refused with its place.
   @Test(arguments: [
     ("[network]\nmode = \"tpc\"", "t.toml:2: network.mode: found \"tpc\", expected \"tcp\" or \"none\""),
-    ("\n[ingres]\nports = [1]", "t.toml:2: ingres: unknown key; known here: hostname, ingress, logs, network, program"),
+    ("\n[ingres]\nports = [1]", "t.toml:2: ingres: unknown key; known here: boot, hostname, ingress, logs, network, program"),
     (
       "[program]\n# note\ncomand = [\"x\"]",
       "t.toml:3: program.comand: unknown key; known here: command, env, stop_signal, stop_timeout, user, working_directory"
@@ -75,6 +88,9 @@ struct ConfigurationTests {
     ("[program]\nworking_directory = \"srv\"", "t.toml:2: program.working_directory: found \"srv\", expected an absolute path"),
     ("[program]\nuser = \":adm\"", "t.toml:2: program.user: found \":adm\", expected name or uid, and after a \":\" group or gid"),
     ("[logs]\nbuffer = \"1KiB\"", "t.toml:2: logs.buffer: found \"1KiB\", expected a size from \"64KiB\" to \"1GiB\""),
+    ("[network]\nparent_cid = 1", "t.toml:2: network.parent_cid: found 1, expected a number from 2 to 4294967294"),
+    ("[network]\ntransport = \"unix:x\"", "t.toml:2: network.transport: found \"unix:x\", expected \"vsock\" or \"unix:\" and an absolute path"),
+    ("[boot]\nat_end = \"halt\"", "t.toml:2: boot.at_end: found \"halt\", expected \"reboot\" or \"poweroff\""),
     ("hostname = 3", "t.toml:1: hostname: found 3, expected a string"),
     ("hostname = \"a b\"", "t.toml:1: hostname: found \"a b\", expected a host name of 1 to 64 letters, digits, \"-\" and \".\""),
     ("program = \"x\"", "t.toml:1: program: found \"x\", expected a table"),

@@ -144,3 +144,4 @@ void clinux_raise_nofile(void);
 void clinux_wait(pid_t pid); // until that child has ended
 #include "CLinuxVhost.h"
 #include "CLinuxNetfilter.h"
+#include "CLinuxBoot.h"

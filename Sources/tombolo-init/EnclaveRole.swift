@@ -1,0 +1,170 @@
+import BootPlanning
+import Booting
+import Capabilities
+import CLinux
+import EnclaveConfig
+import EventLoop
+import Inet
+import LinuxSystem
+import LogForwarding
+import Logging
+import Relaying
+import ServiceControl
+
+/// The enclave's init, in its ways to be started: by a kernel, by `tombolo run`, under another init.
+struct EnclaveRole {
+  private let arguments: InitArguments
+  private let kind: StartKind
+  private let document: LocalDocument.Content?
+  private let signals: FileHandle
+  private let target = EnclaveLogTarget()
+  /// What was found before there was a log.
+  private var notes: [(Logger.Level, String)] = []
+
+  static func run(_ arguments: InitArguments) throws {
+    // First of all, so that none is lost: they wait in the signalfd until the loop runs.
+    let signals = try openSignals(EnclaveSupervision.signals)
+    ignoreBrokenPipes()
+    raiseOpenFilesLimit()
+    if processID() == 1, clinux_started_bare() {
+      try KernelStart.run(arguments, signals)
+      return
+    }
+    let document = try arguments.localDescriptor.map(readLocalDocument)
+    if let document {
+      guard processID() == 1 else { throw InitArguments.Misuse(description: "--local is for `tombolo run`") }
+      var role = EnclaveRole(arguments, .local(document.local), document, signals)
+      try role.run { status in exit(Int32(status)) }
+    } else {
+      // Docker's or AWS's init is above us: orphans are ours to reap, the machine is not ours to end.
+      try check("prctl", "PR_SET_CHILD_SUBREAPER", clinux_become_subreaper())
+      var role = EnclaveRole(arguments, .child, nil, signals)
+      try role.run { status in exit(Int32(status)) }
+    }
+  }
+
+  init(_ arguments: InitArguments, _ kind: StartKind, _ document: LocalDocument.Content?, _ signals: FileHandle) {
+    self.arguments = arguments
+    self.kind = kind
+    self.document = document
+    self.signals = signals
+  }
+
+  private static func readLocalDocument(_ fd: Int32) throws -> LocalDocument.Content {
+    let file = OwnedFileDescriptor(fd)
+    guard let content = LocalDocument.decode(try readFile("/proc/self/fd/\(file.rawValue)")) else {
+      throw InitArguments.Misuse(description: "--local: not what `tombolo run` writes")
+    }
+    return content
+  }
+
+  /// - Parameters:
+  ///   - known: the configuration where it has been read already.
+  ///   - finished: ends the process, or the machine.
+  mutating func run(
+    known: Configuration? = nil, notes earlier: [(Logger.Level, String)] = [], finished: @escaping (UInt8) -> Void
+  ) throws {
+    notes = earlier
+    var configuration = try known ?? readConfiguration(arguments, document)
+    var plan = BootPlan(configuration, kind)
+    try boot(plan.fileSystem)
+    if case .local(let local) = kind, document?.configuration == nil, local.rootfs != nil {
+      // The image's own configuration can only be read now that the image is the root.
+      configuration = try readConfiguration(arguments, document)
+      plan = BootPlan(configuration, kind)
+    }
+    if configuration.program.workingDirectory == nil, let directory = document?.defaultDirectory,
+      fileKind(directory) == .directory
+    {
+      configuration.program.workingDirectory = directory
+    }
+    try boot(plan.network)
+    let addresses = try transport(configuration)
+    try Capabilities.dropBounding(.harmful)
+
+    let loop = try EventLoop()
+    let forwarder = LogForwarder(
+      loop: loop, target: addresses.host,
+      settings: .init(
+        capacity: configuration.logs.buffer, patience: configuration.logs.patience, drain: configuration.logs.drain))
+    var sockets = ProxySockets()
+    if configuration.networkMode == .tcp {
+      try sockets.open(host: addresses.host, listen: addresses.listen, configuration)
+    }
+    try Capabilities.keepOnly(.supervising)
+    let logger = Logger(label: "tombolo-init") { [target, level = configuration.logs.level] _ in
+      EnclaveLogHandler(target: target, logLevel: Logger.Level(level))
+    }
+    target.forwarder = forwarder
+    if case .kernel = kind { target.console = true }
+    for (level, sentence) in notes { logger.log(level: level, "\(sentence)") }
+    let supervision = try EnclaveSupervision(
+      loop: loop, configuration: configuration, forwarder: forwarder, signals: signals, proxyPlan: sockets.plan,
+      proxySockets: sockets.handles,
+      programInput: try programInput(), separateProxyUser: document?.local.hasUserNamespace != true,
+      log: { level, sentence in logger.log(level: Logger.Level(level), "\(sentence)") }, finished: finished)
+    let clock = ClockSource(loop) { logger.log(level: $0, "\($1)") }
+    if case .kernel = kind { clock.start() }
+    supervision.start()
+    try withExtendedLifetime((supervision, clock)) { try loop.run() }
+  }
+
+  private mutating func boot(_ steps: [BootStep]) throws {
+    var found: [String] = []
+    defer { notes += found.map { (.info, $0) } }
+    try BootRunner.run(steps) { found.append($0) }
+  }
+
+  /// A child's program keeps the standard input of whoever started us; a local one gets it where asked for.
+  private func programInput() throws -> FileHandle? {
+    switch kind {
+    case .kernel: nil
+    case .local: document?.passesInput == true ? FileHandle(try OwnedFileDescriptor(0).duplicate()) : nil
+    case .child: FileHandle(try OwnedFileDescriptor(0).duplicate())
+    }
+  }
+
+  /// Where the host is, and where it finds us.
+  private func transport(_ configuration: Configuration) throws -> (host: StreamTarget, listen: SocketAddress) {
+    func unix(_ directory: String) -> (host: StreamTarget, listen: SocketAddress) {
+      (
+        StreamTarget(.unix(EnclaveLayout.hostSocket(in: directory))), .unix(EnclaveLayout.enclaveSocket(in: directory))
+      )
+    }
+    if case .local = kind { return unix(EnclaveLayout.transportDirectory) }
+    switch configuration.transport {
+    case .unix(let directory): return unix(directory)
+    case .vsock:
+      let port = EnclaveLayout.port
+      let cid = try ParentSearch.find(
+        cid: configuration.parentCID, port: port, timeout: configuration.boot.hostTimeout)
+      return (StreamTarget(.vsock(cid: cid, port: port)), .vsock(cid: .max, port: port))
+    }
+  }
+}
+
+/// Keeps the clock right while the enclave runs.
+final class ClockSource: EventSource {
+  private let loop: EventLoop
+  private let log: (Logger.Level, String) -> Void
+  private let clock = EnclaveClock()
+
+  init(_ loop: EventLoop, _ log: @escaping (Logger.Level, String) -> Void) {
+    self.loop = loop
+    self.log = log
+  }
+
+  func start() {
+    if clock != nil { loop.schedule(after: EnclaveClock.interval, self) }
+  }
+
+  override func timerFired(_ key: Int) {
+    guard let clock else { return }
+    do throws(SystemError) {
+      if let sentence = try clock.discipline() { log(.warning, sentence) }
+      loop.schedule(after: EnclaveClock.interval, self)
+    } catch {
+      log(.warning, "the clock is not kept any more: \(error)")
+    }
+  }
+}
