@@ -103,6 +103,19 @@ int clinux_vhost_unix_connect(int fd, const char *path) {
   if (length == 0) return -ENAMETOOLONG;
   return (int)RESULT(connect(fd, (struct sockaddr *)&address, length));
 }
+int clinux_vhost_peer_name(int fd, char *name, size_t size) {
+  struct sockaddr_un address;
+  socklen_t length = sizeof address;
+  int result = (int)RESULT(getpeername(fd, (struct sockaddr *)&address, &length));
+  if (result < 0) return result;
+  size_t start = offsetof(struct sockaddr_un, sun_path) + 1;
+  if (address.sun_family != AF_UNIX || length <= start || address.sun_path[0] != 0) return -ENOENT;
+  size_t count = length - start;
+  if (count >= size) return -ERANGE;
+  memcpy(name, address.sun_path + 1, count);
+  name[count] = 0;
+  return (int)count;
+}
 int clinux_vhost_shutdown(int fd, int how) { return (int)RESULT(shutdown(fd, how)); }
 int clinux_vhost_close(int fd) { return close(fd) < 0 ? -errno : 0; }
 int clinux_vhost_file_identity(const char *path, uint64_t *device, uint64_t *inode) {

@@ -25,13 +25,10 @@ import Testing
     let listener = try device.listen(80)
     let guest = try GuestTwin(device)
     let host = try guest.connect(80, from: 77, to: 2, listener)
-    var address = sockaddr_un()
-    var length = socklen_t(MemoryLayout<sockaddr_un>.size)
-    let result = withUnsafeMutablePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(host.fd, $0, &length) }
-    }
-    try #require(result == 0 && length > 3)
-    let name = withUnsafeBytes(of: &address) { String(decoding: $0[3..<Int(length)], as: UTF8.self) }
+    var bytes = [CChar](repeating: 0, count: 128)
+    let length = clinux_vhost_peer_name(host.fd, &bytes, bytes.count)
+    try #require(length > 0)
+    let name = String(decoding: bytes.prefix(Int(length)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
     #expect(HybridPeerName(abstractName: name) == HybridPeerName(guestCID: 4, guestPort: 77, hostCID: 2, hostPort: 80))
     #expect(HybridPeerName(abstractName: "tombolo-vsock 4 x 2 80 1") == nil)
     #expect(HybridPeerName(abstractName: "") == nil)

@@ -24,6 +24,8 @@ int64_t clinux_vhost_regular_file_length(int fd);
 int clinux_vhost_unix_stream(const char *name);
 int clinux_vhost_unix_listen(const char *path, int backlog); // bound and listening; -ENAMETOOLONG where it does not fit
 int clinux_vhost_unix_connect(int fd, const char *path);
+// The abstract name of a Unix socket's other end, zero-terminated: its length, or -ENOENT where it has none.
+int clinux_vhost_peer_name(int fd, char *name, size_t size);
 int clinux_vhost_shutdown(int fd, int how);
 int clinux_vhost_close(int fd);
 // Device and inode of a path itself (no link followed): 0 or a negative errno.
