@@ -196,3 +196,10 @@ int clinux_memfd(const char *name) { return (int)RESULT(syscall(SYS_memfd_create
 void clinux_wait(pid_t pid) {
   while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {}
 }
+
+uint32_t clinux_peer_cid(int fd) {
+  struct sockaddr_storage peer;
+  socklen_t length = sizeof peer;
+  if (getpeername(fd, (struct sockaddr *)&peer, &length) < 0 || peer.ss_family != AF_VSOCK) return 0;
+  return ((const struct sockaddr_vm *)&peer)->svm_cid;
+}

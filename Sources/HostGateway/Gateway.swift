@@ -40,7 +40,17 @@ public struct PublishedPort: Equatable, Sendable, CustomStringConvertible {
   public var description: String { "\(listen) → \(enclavePort)" }
 }
 
-/// The host's side of one enclave.
+/// Which vsock peers a gateway serves.
+public enum PeerRule: Equatable, Sendable {
+  /// The transport has one enclave at its other end.
+  case only
+  /// Connections of other machines are refused.
+  case cid(UInt32)
+  /// Every enclave of this host; the log tells them apart.
+  case any
+}
+
+/// The host's side of one enclave, or of all of them.
 public final class Gateway {
   /// tcp(7): with tcp_syn_retries at its default the kernel gives up after about 127 s.
   private static let connectTimeout: Duration = .seconds(130)
@@ -51,6 +61,7 @@ public final class Gateway {
   private let enclave: StreamTarget
   private let log: (String) -> Void
   private let verbose: Bool
+  private let peers: PeerRule
   private let resolver: Resolver
   private var sink: LogSink!
   private var listeners: [Listener] = []
@@ -70,9 +81,10 @@ public final class Gateway {
   /// - Parameter log: takes sentences for the operator.
   public init(
     loop: EventLoop, transport: FileHandle, enclave: StreamTarget, published: [(FileHandle, PublishedPort)],
-    logFormat: LogFormat, verbose: Bool, resolverConfiguration: @escaping () -> ResolverConfiguration,
-    log: @escaping (String) -> Void
+    peers: PeerRule = .only, logFormat: LogFormat, verbose: Bool,
+    resolverConfiguration: @escaping () -> ResolverConfiguration, log: @escaping (String) -> Void
   ) throws(SystemError) {
+    self.peers = peers
     self.loop = loop
     self.enclave = enclave
     self.log = log
@@ -101,6 +113,10 @@ public final class Gateway {
   // MARK: from the enclave
 
   private func fromEnclave(_ stream: FileHandle) {
+    if case .cid(let expected) = peers, let found = peerCID(stream.rawValue), found != expected {
+      log("a stream from CID \(found) refused: expected CID \(expected)")
+      return
+    }
     do throws(SystemError) {
       _ = try StreamServing(loop: loop, stream: stream) { [unowned self] _, outcome in
         switch outcome {
@@ -195,8 +211,11 @@ public final class Gateway {
     known.append(integer: position.last)
     answer(stream, Answer(.ok, parameters: known))
     hasSeenLogStream = true
+    let label = peers == .any ? peerCID(stream.rawValue).map { "\($0)/" } ?? "" : ""
     receivers.append(
-      try LogReceiver(loop: loop, stream: stream, early: early, position: position, sink: sink) { [unowned self] in
+      try LogReceiver(
+        loop: loop, stream: stream, early: early, position: position, sink: sink, label: label
+      ) { [unowned self] in
         exitStatus = $0
         onExit?($0)
       } closed: { [unowned self] receiver, problem in

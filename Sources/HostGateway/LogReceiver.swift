@@ -14,6 +14,7 @@ final class LogReceiver: EventSource {
   private let stream: FileHandle
   private let position: LogPosition
   private let sink: LogSink
+  private let label: String
   private let exited: (UInt8) -> Void
   private let closed: (LogReceiver, String?) -> Void
   private var registration: Registration?
@@ -23,12 +24,13 @@ final class LogReceiver: EventSource {
 
   init(
     loop: EventLoop, stream: FileHandle, early: [UInt8], position: LogPosition, sink: LogSink,
-    exited: @escaping (UInt8) -> Void, closed: @escaping (LogReceiver, String?) -> Void
+    label: String, exited: @escaping (UInt8) -> Void, closed: @escaping (LogReceiver, String?) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.stream = stream
     self.position = position
     self.sink = sink
+    self.label = label
     self.exited = exited
     self.closed = closed
     acknowledged = position.last
@@ -61,7 +63,7 @@ final class LogReceiver: EventSource {
         // Sent again after a lost stream; the sequence tells.
         guard record.sequence > position.last else { continue }
         position.last = record.sequence
-        sink.write(record)
+        sink.write(record, label: label)
         if case .exit(let status) = record.body { exited(status) }
       }
     } catch {

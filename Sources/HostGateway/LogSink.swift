@@ -100,7 +100,13 @@ final class OutputQueue: EventSource {
 /// Writes log records to the two standard streams in the chosen format.
 public final class LogSink {
   private let format: LogFormat
-  private var lines: [LogSource: LineAssembler] = [:]
+  private var lines: [Origin: LineAssembler] = [:]
+
+  /// A source of one enclave; the label tells enclaves apart, empty where there is one.
+  private struct Origin: Hashable {
+    var label: String
+    var source: LogSource
+  }
   private var output: OutputQueue!
   private var errors: OutputQueue!
 
@@ -119,46 +125,51 @@ public final class LogSink {
   public var isFull: Bool { output.waiting > OutputQueue.highWater || errors.waiting > OutputQueue.highWater }
   public var isEmpty: Bool { output.waiting == 0 && errors.waiting == 0 }
 
-  public func write(_ record: LogRecord) {
+  /// - Parameter label: put before the source, such as "16/"; empty where there is one enclave.
+  public func write(_ record: LogRecord, label: String = "") {
+    let origin = Origin(label: label, source: record.source)
     switch record.body {
     case .output(let bytes):
-      if format == .raw { raw(record, bytes) } else { assemble(record, bytes) }
+      if format == .raw { raw(record, origin, bytes) } else { assemble(record, origin, bytes) }
     case .gap(let records, let dropped):
-      note(record, "\(records) log records (\(dropped) bytes) were dropped: the host was away or too slow")
+      note(record, origin, "\(records) log records (\(dropped) bytes) were dropped: the host was away or too slow")
     case .exit(let status):
-      flushLines(record.time)
-      if format != .raw { note(record, "the program ended with status \(status)") }
+      flushLines(record.time, label)
+      if format != .raw { note(record, origin, "the program ended with status \(status)") }
     case .started:
       break
     }
   }
 
-  private func raw(_ record: LogRecord, _ bytes: [UInt8]) {
+  private func raw(_ record: LogRecord, _ origin: Origin, _ bytes: [UInt8]) {
     switch record.source {
     case .programOutput: output.append(bytes)
     case .programError: errors.append(bytes)
-    default: assemble(record, bytes)
+    default: assemble(record, origin, bytes)
     }
   }
 
-  private func assemble(_ record: LogRecord, _ bytes: [UInt8]) {
-    for line in lines[record.source, default: LineAssembler()].add(bytes, time: record.time) {
-      emit(line.time, record.source, line.text)
+  private func assemble(_ record: LogRecord, _ origin: Origin, _ bytes: [UInt8]) {
+    for line in lines[origin, default: LineAssembler()].add(bytes, time: record.time) {
+      emit(line.time, origin, line.text)
     }
   }
 
   /// Ends what has no newline yet.
-  private func flushLines(_ time: UInt64) {
+  private func flushLines(_ time: UInt64, _ label: String) {
     for source in LogSource.allCases {
-      if let line = lines[source]?.flush() { emit(line.time, source, line.text) }
+      let origin = Origin(label: label, source: source)
+      if let line = lines[origin]?.flush() { emit(line.time, origin, line.text) }
+      lines[origin] = nil
     }
   }
 
-  private func note(_ record: LogRecord, _ sentence: String) {
-    emit(record.time, record.source, Array(sentence.utf8))
+  private func note(_ record: LogRecord, _ origin: Origin, _ sentence: String) {
+    emit(record.time, origin, Array(sentence.utf8))
   }
 
-  private func emit(_ time: UInt64, _ source: LogSource, _ text: [UInt8]) {
+  private func emit(_ time: UInt64, _ origin: Origin, _ text: [UInt8]) {
+    let source = "\(origin.label)\(origin.source)"
     switch format {
     case .raw:
       errors.append(Array("tombolo \(source): ".utf8) + text + [0x0a])

@@ -191,3 +191,9 @@ public func connectDatagram(_ endpoint: IPEndpoint) throws(SystemError) -> Owned
   try check("connect", address.description, try address.withStorage { clinux_connect(raw, $0, $1) })
   return made
 }
+
+/// Which machine is at the other end of a vsock connection; nil for every other socket. The C function is `getpeername`.
+public func peerCID(_ fd: Int32) -> UInt32? {
+  let cid = clinux_peer_cid(fd)
+  return cid == 0 ? nil : cid
+}

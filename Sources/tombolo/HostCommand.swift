@@ -11,10 +11,17 @@ import Relaying
 struct HostCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "host",
-    abstract: "Be the host side of an enclave: its way out, its published ports and the home of its log.")
+    abstract: "Be the host side of an enclave: its way out, its published ports and the home of its log.",
+    discussion: """
+      Exactly one of --cid, --hybrid and --transport says how the enclave is reached. Runs until SIGTERM or SIGINT.
+      """)
 
-  @Option(help: ArgumentHelp("How the enclave is reached: unix:DIR, a directory of Unix sockets.", valueName: "transport"))
-  var transport: String
+  @Option(help: ArgumentHelp("The enclave's vsock CID, as `nitro-cli describe-enclaves` tells; \"any\" serves all of them, without -p.", valueName: "cid"))
+  var cid: String?
+  @Option(help: ArgumentHelp("The hybrid vsock socket of Firecracker, Cloud Hypervisor or `tombolo vsock-device`.", valueName: "path"))
+  var hybrid: String?
+  @Option(help: ArgumentHelp("unix:DIR, a directory of Unix sockets that stands for vsock.", valueName: "transport"))
+  var transport: String?
   @Option(
     name: .customShort("p"),
     help: ArgumentHelp("Publish a port of the program on this machine.", valueName: "[addr:]hostport:enclaveport"))
@@ -34,62 +41,109 @@ struct HostCommand: ParsableCommand {
     }
   }
 
-  private func serve() throws {
-    guard transport.hasPrefix("unix:"), transport.utf8.count > 5 else {
-      throw Misuse("--transport: found \"\(transport)\", expected unix:DIR")
+  /// Where we listen, where the enclave is, and whom we serve.
+  private struct Place {
+    var listen: SocketAddress
+    var enclave: StreamTarget
+    var peers = PeerRule.only
+  }
+
+  private func place() throws -> Place {
+    guard [cid, hybrid, transport].compactMap({ $0 }).count == 1 else {
+      throw Misuse("expected exactly one of --cid, --hybrid and --transport")
     }
-    let directory = String(transport.dropFirst(5))
-    guard fileKind(directory) == .directory else { throw Misuse("--transport: \(directory) is not a directory") }
-    let published = try publish.map { text in
-      guard let port = PublishedPort(text) else {
-        throw Misuse("-p: found \"\(text)\", expected [ADDR:]HOSTPORT:ENCLAVEPORT such as 127.0.0.1:8080:80")
+    let port = EnclaveLayout.port
+    if let cid {
+      let listen = SocketAddress.vsock(cid: .max, port: port)
+      if cid == "any" {
+        guard publish.isEmpty else { throw Misuse("-p: with --cid any it is not known which enclave a port belongs to") }
+        return Place(listen: listen, enclave: StreamTarget(.vsock(cid: .max, port: port)), peers: .any)
       }
-      return port
+      guard let number = UInt32(cid), number > 2, number != .max else {
+        throw Misuse("--cid: found \"\(cid)\", expected \"any\" or a number from 3 to 4294967294")
+      }
+      return Place(listen: listen, enclave: StreamTarget(.vsock(cid: number, port: port)), peers: .cid(number))
     }
-    let server = try dns.map { text in
-      guard let address = IPAddress(text) else { throw Misuse("--dns: found \"\(text)\", expected an IP address") }
-      return address
+    if let hybrid {
+      return Place(listen: .unix("\(hybrid)_\(port)"), enclave: StreamTarget(.unix(hybrid), hybridPort: port))
     }
+    let text = transport ?? ""
+    guard text.hasPrefix("unix:"), text.utf8.count > 5 else {
+      throw Misuse("--transport: found \"\(text)\", expected unix:DIR")
+    }
+    let directory = String(text.dropFirst(5))
+    guard fileKind(directory) == .directory else { throw Misuse("--transport: \(directory) is not a directory") }
+    return Place(
+      listen: .unix(EnclaveLayout.hostSocket(in: directory)),
+      enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: directory))))
+  }
+
+  private func serve() throws {
+    let place = try place()
+    let published = try publishedPorts(publish)
+    let server = try nameServer(dns)
     let signals = try openSignals([SIGTERM, SIGINT])
     ignoreBrokenPipes()
     raiseOpenFilesLimit()
     let loop = try EventLoop()
     let stop = StopSource(signals, loop)
     _ = try loop.add(signals.rawValue, [.readable], stop)
-    let sockets = try published.map { port in
-      do throws(SystemError) {
-        return (FileHandle(try listenStream(.ip(port.listen))), port)
-      } catch {
-        throw Misuse("-p \(port): \(error)")
-      }
-    }
-    let path = EnclaveLayout.hostSocket(in: directory)
-    let listener = try Self.listen(path)
-    defer { removeFile(path) }
-    let report: (String) -> Void = { _ = try? writeAll(2, Array("tombolo: \($0)\n".utf8)) }
+    let sockets = try published.map { port in (try listen(publishedPort: port), port) }
+    let listener = try listen(transport: place.listen)
+    defer { if case .unix(let path) = place.listen { removeFile(path) } }
     let gateway = try Gateway(
-      loop: loop, transport: listener, enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: directory))),
-      published: sockets, logFormat: logFormat, verbose: verbose,
-      resolverConfiguration: resolverConfiguration(server), log: report)
-    gateway.onExit = { report("the enclave's program ended with status \($0)") }
+      loop: loop, transport: listener, enclave: place.enclave, published: sockets, peers: place.peers,
+      logFormat: logFormat, verbose: verbose, resolverConfiguration: resolverConfiguration(server), log: say)
+    gateway.onExit = { say("the enclave's program ended with status \($0)") }
     try withExtendedLifetime((gateway, stop)) { try loop.run() }
   }
+}
 
-  /// A socket that a host before us left behind is taken over, one that somebody listens on is not.
-  private static func listen(_ path: String) throws -> FileHandle {
-    if fileKind(path) == .socket {
-      let probe = FileHandle(try makeSocket(AF_UNIX, .stream))
-      let answer = Result { () throws(SystemError) in try connectStream(probe.rawValue, .unix(path)) }
-      guard case .failure(let error) = answer, error.errno == ECONNREFUSED else {
-        throw SystemError("bind", path, errno: EADDRINUSE)
-      }
-      removeFile(path)
+/// A socket of the transport. One that a host before us left behind is taken over, one that somebody listens on is not.
+func listen(transport address: SocketAddress) throws -> FileHandle {
+  guard case .unix(let path) = address else { return FileHandle(try listenStream(address)) }
+  if fileKind(path) == .socket {
+    let probe = FileHandle(try makeSocket(AF_UNIX, .stream))
+    let answer = Result { () throws(SystemError) in try connectStream(probe.rawValue, address) }
+    guard case .failure(let error) = answer, error.errno == ECONNREFUSED else {
+      throw SystemError("bind", path, errno: EADDRINUSE)
     }
-    let listener = FileHandle(try listenStream(.unix(path)))
-    try changeMode(path, 0o666)
-    return listener
+    removeFile(path)
+  }
+  let listener = FileHandle(try listenStream(address))
+  try changeMode(path, 0o666)
+  return listener
+}
+
+/// The listening socket of a published port.
+func listen(publishedPort port: PublishedPort) throws -> FileHandle {
+  do throws(SystemError) {
+    return FileHandle(try listenStream(.ip(port.listen)))
+  } catch {
+    if error.errno == EADDRINUSE {
+      throw Misuse("-p \(port): port \(port.listen.port) is already taken on this machine (\(error))")
+    }
+    throw Misuse("-p \(port): \(error)")
   }
 }
+
+func publishedPorts(_ texts: [String]) throws -> [PublishedPort] {
+  try texts.map { text in
+    guard let port = PublishedPort(text) else {
+      throw Misuse("-p: found \"\(text)\", expected [ADDR:]HOSTPORT:ENCLAVEPORT such as 127.0.0.1:8080:80")
+    }
+    return port
+  }
+}
+
+func nameServer(_ text: String?) throws -> IPAddress? {
+  try text.map { text in
+    guard let address = IPAddress(text) else { throw Misuse("--dns: found \"\(text)\", expected an IP address") }
+    return address
+  }
+}
+
+func say(_ sentence: String) { _ = try? writeAll(2, Array("tombolo: \(sentence)\n".utf8)) }
 
 /// Ends the loop at the first signal.
 final class StopSource: EventSource {

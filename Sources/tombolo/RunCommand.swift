@@ -50,9 +50,7 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     do {
       let request = try request()
-      let run = try LocalRun(request) { sentence in
-        _ = try? writeAll(2, Array("tombolo: \(sentence)\n".utf8))
-      }
+      let run = try LocalRun(request, report: say)
       throw ExitCode(try run.run())
     } catch let code as ExitCode {
       throw code
@@ -68,16 +66,8 @@ struct RunCommand: ParsableCommand {
       // Said now, where the file and its name are at hand, and not by init.
       _ = try Configuration(toml: file?.text ?? "", file: config)
     }
-    let published = try publish.map { text in
-      guard let port = PublishedPort(text) else {
-        throw Misuse("-p: found \"\(text)\", expected [ADDR:]HOSTPORT:ENCLAVEPORT such as 127.0.0.1:8080:80")
-      }
-      return port
-    }
-    let server = try dns.map { text in
-      guard let address = IPAddress(text) else { throw Misuse("--dns: found \"\(text)\", expected an IP address") }
-      return address
-    }
+    let published = try publishedPorts(publish)
+    let server = try nameServer(dns)
     let root = try rootfs.map { path in
       guard fileKind(path) == .directory, let real = realPath(path) else {
         throw Misuse("--rootfs: \(path) is not a directory")
