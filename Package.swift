@@ -99,6 +99,12 @@ let package = Package(
         .product(name: "Crypto", package: "swift-crypto"), .product(name: "SwiftASN1", package: "swift-asn1"),
       ]),
 
+    module(
+      "MachineRunning",
+      [
+        "CLinux", "Inet", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "VhostVsock", "Imaging",
+      ]),
+
     // Programs
     .executableTarget(
       name: "tombolo-init",
@@ -111,7 +117,7 @@ let package = Package(
       name: "tombolo",
       dependencies: [
         "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
-        "LocalRunning", "Imaging", "VhostVsock", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "LocalRunning", "MachineRunning", "Imaging", "VhostVsock", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 

@@ -106,6 +106,13 @@ public final class Gateway {
 
   public var isLogDelivered: Bool { sink.isEmpty && receivers.isEmpty }
 
+  /// Asks the enclave to stop its program.
+  /// - Returns: false where there is no log stream to ask on.
+  public func requestStop() -> Bool {
+    for receiver in receivers { receiver.requestStop() }
+    return !receivers.isEmpty
+  }
+
   private func debug(_ sentence: @autoclosure () -> String) {
     if verbose { log(sentence()) }
   }

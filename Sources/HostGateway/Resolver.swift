@@ -169,3 +169,12 @@ final class UpstreamQuery: EventSource {
     completion(answer)
   }
 }
+
+/// The host's resolver: the server that was named, or the machine's own resolv.conf as it is at that moment.
+public func resolverConfiguration(_ nameServer: IPAddress?) -> () -> ResolverConfiguration {
+  if let nameServer {
+    let fixed = ResolverConfiguration(servers: [IPEndpoint(nameServer, 53)])
+    return { fixed }
+  }
+  return { ResolverConfiguration(resolvConf: (try? readText("/etc/resolv.conf", limit: 65536)) ?? "") }
+}

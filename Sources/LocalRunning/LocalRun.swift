@@ -1,6 +1,5 @@
 import BootPlanning
 import CLinux
-import DNS
 import EventLoop
 import HostGateway
 import Inet
@@ -223,13 +222,4 @@ public final class LocalRun: EventSource {
     root.restore()
     if !directory.isEmpty { removeTree(directory) }
   }
-}
-
-/// The host's resolver: the server that was named, or the machine's own resolv.conf as it is at that moment.
-public func resolverConfiguration(_ nameServer: IPAddress?) -> () -> ResolverConfiguration {
-  if let nameServer {
-    let fixed = ResolverConfiguration(servers: [IPEndpoint(nameServer, 53)])
-    return { fixed }
-  }
-  return { ResolverConfiguration(resolvConf: (try? readText("/etc/resolv.conf", limit: 65536)) ?? "") }
 }

@@ -34,7 +34,6 @@ public final class LogForwarder: EventSource {
   private static let longestDelay: Duration = .seconds(2)
   /// How long the end waits for a host that is not there at all.
   private static let absentDrain: Duration = .seconds(2)
-  private static let ackLength = 8
 
   private let loop: EventLoop
   private let target: StreamTarget
@@ -61,6 +60,9 @@ public final class LogForwarder: EventSource {
     buffer = LogBuffer(capacity: settings.capacity)
     super.init()
   }
+
+  /// The host asks for the program to be stopped.
+  public var onStopRequest: (() -> Void)?
 
   public var isConnected: Bool { stream != nil }
 
@@ -184,12 +186,15 @@ public final class LogForwarder: EventSource {
       case .wouldBlock: return
       case .bytes(let count):
         acks += chunk[..<count]
-        // Only the last whole one matters: acknowledgements are cumulative.
-        let whole = acks.count / Self.ackLength * Self.ackLength
+        let whole = acks.count / LogAcknowledgement.length * LogAcknowledgement.length
         guard whole > 0 else { continue }
-        let sequence = acks[(whole - Self.ackLength)..<whole].reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        var stopRequested = false
+        for start in stride(from: 0, to: whole, by: LogAcknowledgement.length) {
+          let sequence = acks[start..<start + LogAcknowledgement.length].reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+          if sequence == LogAcknowledgement.stop { stopRequested = true } else { buffer.acknowledge(sequence) }
+        }
         acks.removeFirst(whole)
-        buffer.acknowledge(sequence)
+        if stopRequested { onStopRequest?() }
         if !buffer.isNearlyFull {
           outOfPatience = false
           letGo()

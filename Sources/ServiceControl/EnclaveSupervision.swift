@@ -73,6 +73,10 @@ public final class EnclaveSupervision: EventSource {
   }
 
   public func start() {
+    forwarder.onStopRequest = { [unowned self] in
+      log(.info, "the host asks for the program to be stopped")
+      perform(supervisor.signal(SIGTERM))
+    }
     forwarder.start()
     perform(supervisor.start())
   }

@@ -144,3 +144,11 @@ public struct LogStreamParameters: Equatable, Sendable {
     try reader.finish()
   }
 }
+
+/// What the host sends back on a log stream: u64 after u64, each the sequence of the last record that it has.
+public enum LogAcknowledgement {
+  public static let length = 8
+  /// Not an acknowledgement: the enclave's init is asked to stop the program, as by SIGTERM. A host can end its enclave
+  /// at any time; this way the program may finish its work.
+  public static let stop = UInt64.max
+}

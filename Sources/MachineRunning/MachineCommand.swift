@@ -1,0 +1,57 @@
+import Imaging
+import LinuxSystem
+
+/// QEMU's command line for a request: decided apart from starting it.
+struct MachineCommand {
+  var arguments: [String]
+
+  /// - Parameters:
+  ///   - machines: what `qemu -M help` printed.
+  ///   - directory: for what has to be taken out of an EIF.
+  init(_ request: MachineRequest, machines: String, socket: String, directory: String) throws {
+    let hasNitro = machines.contains("nitro-enclave")
+    var kind = request.kind
+    if kind == .auto {
+      if case .eif = request.image, hasNitro { kind = .nitroEnclave } else { kind = .q35 }
+    }
+    if kind == .nitroEnclave, !hasNitro {
+      throw MachineError("--machine nitro-enclave: \(request.qemu) does not have it (it needs QEMU 9.2 built with libcbor)")
+    }
+    arguments = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"]
+    arguments += ["-accel", request.accelerator, "-cpu", "max", "-m", "\(request.memory)M", "-smp", "\(request.processors)"]
+    arguments += ["-chardev", "socket,id=vsock,path=\(socket)"]
+    if let data = request.qemuData { arguments += ["-L", data] }
+    // reboot=t: there is no keyboard controller that could reset the machine, and a warm jump would boot it again.
+    let appended = request.appended.isEmpty ? "quiet reboot=t" : "quiet reboot=t " + request.appended
+    if kind == .nitroEnclave {
+      guard case .eif(let path) = request.image else {
+        throw MachineError("--machine nitro-enclave boots an EIF, not a kernel and a ramdisk")
+      }
+      arguments += ["-M", "nitro-enclave,vsock=vsock,id=tombolo", "-kernel", path, "-append", appended]
+      return
+    }
+    let parts = try Self.parts(request.image, directory)
+    let device = kind == .microvm ? "vhost-user-vsock-device" : "vhost-user-vsock-pci"
+    arguments += ["-object", "memory-backend-memfd,id=memory,size=\(request.memory)M,share=on"]
+    arguments += ["-M", "\(kind.rawValue),memory-backend=memory", "-device", "\(device),chardev=vsock"]
+    arguments += ["-kernel", parts.kernel, "-initrd", parts.ramdisk]
+    arguments += ["-append", "\(parts.commandLine) panic=-1 \(appended)"]
+  }
+
+  private static func parts(
+    _ image: MachineRequest.Image, _ directory: String
+  ) throws -> (kernel: String, ramdisk: String, commandLine: String) {
+    switch image {
+    case .kernel(let kernel, let ramdisk): return (kernel, ramdisk, "console=ttyS0")
+    case .eif(let path):
+      let kernel = directory + "/kernel"
+      let ramdisk = directory + "/ramdisk"
+      let description = try EIFDescription(path: path)
+      try description.extract(.kernel, from: path, to: kernel)
+      try description.extract(.ramdisk, from: path, to: ramdisk)
+      // The device is on PCI here.
+      let words = description.commandLine.split(separator: " ").filter { $0 != "pci=off" }
+      return (kernel, ramdisk, words.joined(separator: " "))
+    }
+  }
+}

@@ -1,0 +1,201 @@
+import BootPlanning
+import CLinux
+import EventLoop
+import HostGateway
+import Inet
+import LinuxSystem
+import Relaying
+import VhostVsock
+
+// Theory of operation.
+//
+//   guest ═ virtio-vsock ═ QEMU ═ vhost-user ═ VhostVsockDevice (a thread) ═ hybrid Unix sockets ═ Gateway (our loop)
+//
+// QEMU is a child, and dies with us. Its serial line, the guest's console, is read through a pipe: shown as it comes, or
+// kept (its end) for the case that the machine ends without a word on the log channel. The guest's last record is the
+// program's status; after it QEMU has a few seconds to end by itself.
+
+/// One machine from start to end.
+public final class MachineRun: EventSource {
+  private enum Tag { static let signals = 0, console = 1 }
+  private enum Key { static let overdue = 0, settle = 1 }
+  private static let signals: [Int32] = [SIGTERM, SIGINT, SIGCHLD]
+  /// From the program's status to QEMU's own end.
+  private static let endTimeout: Duration = .seconds(15)
+  private static let consoleTail = 16 * 1024
+
+  private let request: MachineRequest
+  private let report: (String) -> Void
+  private let loop: EventLoop
+  private let signals: FileHandle
+  private var gateway: Gateway?
+  private var heartbeat: HeartbeatResponder?
+  private var device: DeviceThread?
+  private var machine: Int32 = 0
+  private var machineEnd: String?
+  private var console: FileHandle?
+  private var consoleRegistration: Registration?
+  private var tail: [UInt8] = []
+  private var status: Int32?
+  private var stopping = false
+  private var directory = ""
+
+  public init(_ request: MachineRequest, report: @escaping (String) -> Void) throws(SystemError) {
+    self.request = request
+    self.report = report
+    signals = try openSignals(Self.signals)
+    ignoreBrokenPipes()
+    raiseOpenFilesLimit()
+    loop = try EventLoop()
+    super.init()
+    _ = try loop.add(signals.rawValue, [.readable], self, tag: Tag.signals)
+  }
+
+  /// - Parameter published: the listening sockets, opened before.
+  /// - Returns: the program's status; 125 where the machine ended without one.
+  public func run(published: [(FileHandle, PublishedPort)]) throws -> Int32 {
+    defer { cleanUp() }
+    try start(published)
+    try loop.run()
+    if let status { return status }
+    let end = machineEnd ?? "was stopped"
+    let text = request.showsConsole ? "" : "; the end of its console:\n" + String(decoding: tail, as: UTF8.self)
+    throw MachineError("the machine \(end) before the program's status was reported\(text)")
+  }
+
+  private func start(_ published: [(FileHandle, PublishedPort)]) throws {
+    let machines = try self.machines()
+    directory = try makeTemporaryDirectory("\(environmentVariable("TMPDIR") ?? "/tmp")/tombolo-")
+    let hybrid = directory + "/vsock"
+    let port = EnclaveLayout.port
+    let made = try Gateway(
+      loop: loop, transport: FileHandle(try listenStream(.unix("\(hybrid)_\(port)"))),
+      enclave: StreamTarget(.unix(hybrid), hybridPort: port), published: published, logFormat: request.logFormat,
+      verbose: request.verbose, resolverConfiguration: resolverConfiguration(request.nameServer), log: report)
+    made.onExit = { [unowned self] code in
+      status = Int32(code)
+      loop.schedule(after: Self.endTimeout, self, key: Key.overdue)
+    }
+    made.onOutputLost = { [unowned self] in stop() }
+    gateway = made
+    heartbeat = try HeartbeatResponder(
+      loop: loop, socket: FileHandle(try listenStream(.unix("\(hybrid)_\(HeartbeatResponder.port)"))), report: report)
+    let socket = directory + "/device"
+    let thread = try DeviceThread(socket: socket, cid: request.guestCID, hybrid: hybrid)
+    device = thread
+    let command = try MachineCommand(request, machines: machines, socket: socket, directory: directory)
+    if request.verbose { report(([request.qemu] + command.arguments).joined(separator: " ")) }
+    let (reading, writing) = try makePipe()
+    try reading.descriptor.setNonblocking()
+    let null = FileHandle(try openFile("/dev/null", O_RDONLY))
+    machine = try spawnMachine(command.arguments, [null.rawValue, writing.rawValue, writing.rawValue])
+    console = reading
+    consoleRegistration = try loop.add(reading.rawValue, [.readable], self, tag: Tag.console)
+  }
+
+  private func spawnMachine(_ arguments: [String], _ descriptors: [Int32]) throws -> Int32 {
+    var spawnRequest = SpawnRequest(
+      .path(request.qemu), arguments: [request.qemu] + arguments,
+      environment: ["PATH=/usr/local/bin:/usr/bin:/bin", "TMPDIR=\(directory)"], descriptors: descriptors)
+    spawnRequest.parentDeathSignal = SIGKILL
+    do throws(SpawnError) {
+      return try spawn(spawnRequest)
+    } catch {
+      throw MachineError("QEMU could not be started: \(error)")
+    }
+  }
+
+  /// What `qemu -M help` prints.
+  private func machines() throws -> String {
+    let (reading, writing) = try makePipe()
+    let null = FileHandle(try openFile("/dev/null", O_RDWR))
+    let pid: Int32
+    do {
+      // Scoped, so that our copy of the writing end is closed and the reading ends.
+      let mine = writing
+      pid = try spawnMachine(["-M", "help"], [null.rawValue, mine.rawValue, null.rawValue])
+    }
+    return try collect(reading, writing, pid)
+  }
+
+  private func collect(_ reading: FileHandle, _ writing: FileHandle, _ pid: Int32) throws -> String {
+    clinux_wait(pid)
+    try reading.descriptor.setNonblocking()
+    var text: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 65536)
+    while case .bytes(let count) = chunk.withUnsafeMutableBytes({ readBytes(reading.rawValue, $0) }), count > 0 {
+      text += chunk[..<count]
+    }
+    _ = writing
+    return String(decoding: text, as: UTF8.self)
+  }
+
+  // MARK: events
+
+  override public func ready(_ events: EventSet, tag: Int) {
+    if tag == Tag.console {
+      readConsole()
+      return
+    }
+    while let signal = nextSignal(signals) {
+      if signal == SIGCHLD { reap() } else { stop() }
+    }
+  }
+
+  /// The first request goes to the program, through the enclave's init; the second ends the machine.
+  private func stop() {
+    if stopping || gateway?.requestStop() != true {
+      if machine > 1 { sendSignal(SIGKILL, to: machine) }
+    }
+    stopping = true
+  }
+
+  private func readConsole() {
+    guard let console else { return }
+    var chunk = [UInt8](repeating: 0, count: 65536)
+    switch chunk.withUnsafeMutableBytes({ readBytes(console.rawValue, $0) }) {
+    case .bytes(0), .failed:
+      if let consoleRegistration { loop.remove(consoleRegistration) }
+      consoleRegistration = nil
+    case .wouldBlock: break
+    case .bytes(let count):
+      if request.showsConsole {
+        _ = try? writeAll(2, chunk[..<count])
+      } else {
+        tail += chunk[..<count]
+        if tail.count > Self.consoleTail { tail.removeFirst(tail.count - Self.consoleTail) }
+      }
+    }
+  }
+
+  private func reap() {
+    while case .child(let pid, let exited, let signal) = reapChild() {
+      guard pid == machine else { continue }
+      machine = 0
+      machineEnd = signal.map { "was ended by signal \($0)" } ?? "ended (QEMU's status \(exited ?? 0))"
+      readConsole()
+      // What the device has taken from the guest is still on its way to us.
+      loop.schedule(after: .milliseconds(200), self, key: Key.settle)
+    }
+  }
+
+  override public func timerFired(_ key: Int) {
+    if key == Key.overdue {
+      if machine > 1 { sendSignal(SIGKILL, to: machine) }
+    } else if status == nil || gateway?.isLogDelivered == true {
+      loop.stop()
+    } else {
+      loop.schedule(after: .milliseconds(20), self, key: Key.settle)
+    }
+  }
+
+  private func cleanUp() {
+    if machine > 1 {
+      sendSignal(SIGKILL, to: machine)
+      clinux_wait(machine)
+    }
+    device?.stop()
+    if let problem = device?.problem { report("vsock device: \(problem)") }
+    if !directory.isEmpty { removeTree(directory) }
+  }
+}

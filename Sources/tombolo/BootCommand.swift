@@ -1,0 +1,123 @@
+import ArgumentParser
+import HostGateway
+import Imaging
+import Inet
+import LinuxSystem
+import MachineRunning
+
+extension MachineRequest.Kind: ExpressibleByArgument {}
+
+struct BootCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "boot",
+    abstract: "Boot an image in QEMU and be its host side.",
+    discussion: """
+      The machine is QEMU's nitro-enclave for an EIF where that QEMU has it, else q35; its vsock device is our own. The \
+      program's output and exit status are ours, as with `tombolo run`; 125 means that the machine ended without one.
+      """)
+
+  @Argument(help: "An EIF, as `tombolo image build` or nitro-cli makes it.")
+  var image: String?
+  @Option(help: ArgumentHelp("Boot this kernel instead of an EIF.", valueName: "file"))
+  var kernel: String?
+  @Option(help: ArgumentHelp("The initial ramdisk for --kernel.", valueName: "file"))
+  var initrd: String?
+  @Option(
+    name: .customShort("p"),
+    help: ArgumentHelp("Publish a port of the program on this machine.", valueName: "[addr:]hostport:enclaveport"))
+  var publish: [String] = []
+  @Option(help: "The name server to ask (default: this machine's /etc/resolv.conf).")
+  var dns: String?
+  @Option(help: "raw (the program's bytes as they are), text or json (a line each, with time and source).")
+  var logFormat: LogFormat = .raw
+  @Flag(help: "Show the machine's console on standard error.")
+  var console = false
+  @Flag(name: .shortAndLong, help: "Log QEMU's command line and every connection.")
+  var verbose = false
+  @Option(help: "auto, nitro-enclave, q35 or microvm.")
+  var machine: MachineRequest.Kind = .auto
+  @Option(help: ArgumentHelp("The QEMU to use (default: qemu-system-x86_64 in PATH).", valueName: "file"))
+  var qemu: String?
+  @Option(help: ArgumentHelp("QEMU's ROMs (default: \"share\" beside --qemu, else QEMU's own).", valueName: "dir"))
+  var qemuData: String?
+  @Option(help: "QEMU's accelerator: tcg or kvm.")
+  var accel = "tcg"
+  @Option(help: "The machine's memory in MiB, 64 to 1048576.")
+  var memory = 512
+  @Option(help: "The machine's processors, 1 to 64.")
+  var cpus = 1
+  @Option(help: ArgumentHelp("Words for the kernel's command line; no PCR measures them.", valueName: "text"))
+  var append = ""
+  @Option(help: "The guest's CID on machines other than nitro-enclave, 3 to 4294967294.")
+  var cid: UInt32 = 16
+
+  func run() throws {
+    do {
+      let request = try request()
+      let sockets = try request.published.map { port in (try listen(publishedPort: port), port) }
+      let run = try MachineRun(request, report: say)
+      throw ExitCode(try run.run(published: sockets))
+    } catch let code as ExitCode {
+      throw code
+    } catch {
+      throw fail("\(error)")
+    }
+  }
+
+  private func request() throws -> MachineRequest {
+    var request = MachineRequest(image: try source(), qemu: try findQEMU())
+    request.kind = machine
+    request.qemuData = try data(request.qemu)
+    guard ["tcg", "kvm"].contains(accel) else { throw Misuse("--accel: found \"\(accel)\", expected tcg or kvm") }
+    request.accelerator = accel
+    guard (64...1_048_576).contains(memory) else {
+      throw Misuse("--memory: found \(memory), expected 64 to 1048576 (MiB)")
+    }
+    request.memory = memory
+    guard (1...64).contains(cpus) else { throw Misuse("--cpus: found \(cpus), expected 1 to 64") }
+    request.processors = cpus
+    guard cid > 2, cid != .max else { throw Misuse("--cid: found \(cid), expected 3 to 4294967294") }
+    request.guestCID = cid
+    request.appended = append
+    request.published = try publishedPorts(publish)
+    request.nameServer = try nameServer(dns)
+    request.logFormat = logFormat
+    request.showsConsole = console
+    request.verbose = verbose
+    return request
+  }
+
+  private func source() throws -> MachineRequest.Image {
+    switch (image, kernel, initrd) {
+    case (let image?, nil, nil):
+      // A damaged image is told here, and not by a machine that says nothing.
+      if let damage = try EIFDescription(path: image).damage { throw Misuse("\(image): \(damage)") }
+      return .eif(image)
+    case (nil, let kernel?, let initrd?):
+      for path in [kernel, initrd] where fileKind(path) != .file { throw Misuse("\(path) is not a file") }
+      return .kernel(kernel, ramdisk: initrd)
+    default: throw Misuse("expected an EIF, or --kernel and --initrd")
+    }
+  }
+
+  private func findQEMU() throws -> String {
+    if let qemu {
+      guard fileKind(qemu) == .file, isExecutable(qemu) else { throw Misuse("--qemu: \(qemu) is not a program") }
+      return qemu
+    }
+    for part in (environmentVariable("PATH") ?? "/usr/bin").split(separator: ":") {
+      let path = "\(part)/qemu-system-x86_64"
+      if fileKind(path) == .file, isExecutable(path) { return path }
+    }
+    throw Misuse("qemu-system-x86_64 is not in PATH; install it, or name one with --qemu (rootfs/boot-assets builds one)")
+  }
+
+  private func data(_ qemu: String) throws -> String? {
+    if let qemuData {
+      guard fileKind(qemuData) == .directory else { throw Misuse("--qemu-data: \(qemuData) is not a directory") }
+      return qemuData
+    }
+    let beside = (qemu.lastIndex(of: "/").map { String(qemu[...$0]) } ?? "./") + "share"
+    return fileKind(beside) == .directory ? beside : nil
+  }
+}
