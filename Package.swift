@@ -103,7 +103,7 @@ let package = Package(
     .executableTarget(
       name: "tombolo-init",
       dependencies: [
-        "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Capabilities", "Relaying",
+        "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Capabilities", "Relaying",
         "Proxying", "LogForwarding", "Booting", "ServiceControl", .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
