@@ -1,7 +1,7 @@
 import BootPlanning
 import Booting
-import Capabilities
 import CLinux
+import Capabilities
 import EnclaveConfig
 import EventLoop
 import Inet
