@@ -56,7 +56,8 @@ let package = Package(
     .target(name: "CLinux"),
     .systemLibrary(name: "CMnl"),
     .systemLibrary(name: "CCap"),
-    .target(name: "CDecompress", linkerSettings: [.linkedLibrary("z"), .linkedLibrary("lzma"), .linkedLibrary("zstd")]),
+    .target(
+      name: "CDecompress", linkerSettings: [.linkedLibrary("z"), .linkedLibrary("lzma"), .linkedLibrary("zstd")]),
 
     // Pure
     module("Inet"),
@@ -109,7 +110,8 @@ let package = Package(
     .executableTarget(
       name: "tombolo-init",
       dependencies: [
-        "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Capabilities", "Relaying",
+        "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Capabilities",
+        "Relaying",
         "Proxying", "LogForwarding", "Booting", "ServiceControl", .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),

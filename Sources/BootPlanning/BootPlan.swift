@@ -117,7 +117,8 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       steps += ["proc", "sys", "dev", "run", "tmp"].map { .makeDirectory("\(root)/\($0)", mode: 0o755) }
     }
     steps += [
-      .mount(source: "proc", target: root + "/proc", type: "proc", options: [.noSetUID, .noDevices, .noExecution], data: ""),
+      .mount(
+        source: "proc", target: root + "/proc", type: "proc", options: [.noSetUID, .noDevices, .noExecution], data: ""),
       .mount(
         source: "sysfs", target: root + "/sys", type: "sysfs",
         options: [.readOnly, .noSetUID, .noDevices, .noExecution], data: ""),
@@ -125,7 +126,8 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
     ]
     for name in ["null", "zero", "full", "random", "urandom", "tty"] {
       steps += [
-        .makeFile("\(root)/dev/\(name)"), .bind(source: "/dev/\(name)", target: "\(root)/dev/\(name)", recursive: false),
+        .makeFile("\(root)/dev/\(name)"),
+        .bind(source: "/dev/\(name)", target: "\(root)/dev/\(name)", recursive: false),
       ]
     }
     steps += [

@@ -74,7 +74,9 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
         "ip route add default dev lo src 127.0.0.1; ip -6 route add local default dev lo src ::1"
       return "ip link set lo up" + (routed ? "; " + routes : "")
     case .installRules(let ruleset, let firewall):
-      return (["install with \(firewall == .auto ? "nftables or xtables" : firewall.rawValue):"] + ruleset.description.split(whereSeparator: \.isNewline).map { "  " + $0 })
+      return
+        (["install with \(firewall == .auto ? "nftables or xtables" : firewall.rawValue):"]
+        + ruleset.description.split(whereSeparator: \.isNewline).map { "  " + $0 })
         .joined(separator: "\n")
     }
   }

@@ -66,7 +66,8 @@ public enum LocalDocument {
       return nil
     }
     let local = LocalEnclave(
-      rootfs: one("rootfs"), stage: stage, transport: transport, pieces: (values["piece"] ?? []).compactMap { RootPiece(encoded: $0) },
+      rootfs: one("rootfs"), stage: stage, transport: transport,
+      pieces: (values["piece"] ?? []).compactMap { RootPiece(encoded: $0) },
       hasUserNamespace: one("user-namespace") == "1", nameServer: server)
     let configuration = one("configuration").map { (name: one("configuration-name") ?? "", text: $0) }
     return Content(

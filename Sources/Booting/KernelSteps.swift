@@ -10,7 +10,7 @@ enum KernelSteps {
     if fileKind(target) == nil { try makeDirectories(target) }
     do throws(SystemError) {
       try mountFileSystem(source, target, type: type, flags: flags, data: data)
-    } catch where error.errno == EBUSY {
+    } catch  where error.errno == EBUSY {
       // The kernel did it (DEVTMPFS_MOUNT), or the start before Swift did (/proc).
     }
   }
@@ -62,7 +62,8 @@ enum KernelSteps {
       log("no control groups: \(error)")
       return
     }
-    let controllers = ((try? readText(controlGroups + "/cgroup.controllers")) ?? "").split(whereSeparator: \.isWhitespace)
+    let controllers = ((try? readText(controlGroups + "/cgroup.controllers")) ?? "").split(
+      whereSeparator: \.isWhitespace)
     if !controllers.contains("cpu") {
       log("control groups version 2 has only these controllers: \(controllers.joined(separator: " "))")
     }

@@ -90,14 +90,16 @@ public struct Configuration: Equatable, Sendable {
   /// added to those there, everything else replaces.
   public mutating func apply(toml text: String, file: String) throws(ConfigurationError) {
     var reader = TableReader(try Document(text, file: file))
-    if let name = try reader.value("hostname", "a host name of 1 to 64 letters, digits, \"-\" and \".\"", Self.hostname) {
+    if let name = try reader.value("hostname", "a host name of 1 to 64 letters, digits, \"-\" and \".\"", Self.hostname)
+    {
       hostname = name
     }
     try reader.table("program") { (table) throws(ConfigurationError) in try readProgram(&table) }
     try reader.table("network") { (table) throws(ConfigurationError) in
       networkMode =
         try table.value("mode", Self.choices(NetworkMode.self)) { NetworkMode(rawValue: $0) } ?? networkMode
-      transport = try table.value("transport", "\"vsock\" or \"unix:\" and an absolute path", Self.transport) ?? transport
+      transport =
+        try table.value("transport", "\"vsock\" or \"unix:\" and an absolute path", Self.transport) ?? transport
       if let cid = try table.integer("parent_cid", in: 2...0xffff_fffe) { parentCID = UInt32(cid) }
       firewall = try table.value("firewall", Self.choices(Firewall.self)) { Firewall(rawValue: $0) } ?? firewall
     }

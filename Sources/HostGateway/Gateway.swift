@@ -184,9 +184,11 @@ public final class Gateway {
     return nil
   }
 
-  private func relay(plain: FileHandle, framed: FileHandle, early: [UInt8], _ what: @autoclosure @escaping () -> String) {
+  private func relay(plain: FileHandle, framed: FileHandle, early: [UInt8], _ what: @autoclosure @escaping () -> String)
+  {
     do throws(SystemError) {
-      _ = try Relay(loop: loop, buffer: buffer, plain: plain, framed: framed, early: early) { [unowned self] relay, end in
+      _ = try Relay(loop: loop, buffer: buffer, plain: plain, framed: framed, early: early) {
+        [unowned self] relay, end in
         switch end {
         case .completed, .reset, .transportLost:
           debug("\(what()): \(end), \(relay.totals.fromTransport) bytes out, \(relay.totals.toTransport) in")

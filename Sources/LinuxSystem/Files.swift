@@ -31,7 +31,10 @@ public func writeAll(_ fd: Int32, _ bytes: some Collection<UInt8>, _ object: Str
   let array = Array(bytes)
   var offset = 0
   while offset < array.count {
-    let count = array.withUnsafeBytes { clinux_write(fd, $0.baseAddress! + offset, $0.count - offset) }
+    let count = array.withUnsafeBytes { bytes in
+      let rest = UnsafeRawBufferPointer(rebasing: bytes[offset...])
+      return clinux_write(fd, rest.baseAddress, rest.count)
+    }
     try check("write", object, count)
     offset += count
   }
@@ -67,11 +70,9 @@ public func fileKind(_ path: String, followLinks: Bool = true) -> FileKind? {
 
 /// The corresponding C function is `readlink`.
 public func readLink(_ path: String) throws(SystemError) -> String {
-  var buffer = [UInt8](repeating: 0, count: 4096)
-  let count = try checkErrno("readlink", path) {
-    buffer.withUnsafeMutableBytes { readlink(path, $0.baseAddress!.assumingMemoryBound(to: CChar.self), $0.count) }
-  }
-  return String(decoding: buffer[..<count], as: UTF8.self)
+  var buffer = [CChar](repeating: 0, count: 4096)
+  let count = try checkErrno("readlink", path) { readlink(path, &buffer, buffer.count) }
+  return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
 }
 
 /// A directory and its missing parents; those that exist are left alone.

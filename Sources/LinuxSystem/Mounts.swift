@@ -38,7 +38,7 @@ public func pivotRoot(to path: String) throws(SystemError) {
 public func makeSymbolicLink(_ path: String, to target: String) throws(SystemError) {
   do throws(SystemError) {
     try checkErrno("symlink", path) { symlink(target, path) }
-  } catch where error.errno == EEXIST {}
+  } catch  where error.errno == EEXIST {}
 }
 
 /// The corresponding C function is `chmod`.

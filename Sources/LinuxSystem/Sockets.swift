@@ -125,7 +125,9 @@ public func acceptStream(
 public func originalDestination(_ fd: Int32, v6: Bool) throws(SystemError) -> IPEndpoint {
   var storage = sockaddr_storage()
   try check("getsockopt", "SO_ORIGINAL_DST", clinux_original_destination(fd, v6, &storage))
-  guard let endpoint = IPEndpoint(&storage) else { throw SystemError("getsockopt", "SO_ORIGINAL_DST", errno: EAFNOSUPPORT) }
+  guard let endpoint = IPEndpoint(&storage) else {
+    throw SystemError("getsockopt", "SO_ORIGINAL_DST", errno: EAFNOSUPPORT)
+  }
   return endpoint
 }
 

@@ -87,8 +87,9 @@ public final class LocalRun: EventSource {
     let published = try request.published.map { port in
       do throws(SystemError) {
         return (FileHandle(try listenStream(.ip(port.listen))), port)
-      } catch where error.errno == EADDRINUSE {
-        throw LocalRunError(sentence: "-p \(port): port \(port.listen.port) is already taken on this machine (\(error))")
+      } catch  where error.errno == EADDRINUSE {
+        throw LocalRunError(
+          sentence: "-p \(port): port \(port.listen.port) is already taken on this machine (\(error))")
       } catch {
         throw LocalRunError(sentence: "-p \(port): \(error)")
       }

@@ -5,7 +5,9 @@ import LinuxSystem
 public enum MountTable {
   /// Types that hold files of their own on something lasting; everything else under a machine's root is either made
   /// anew inside (proc, sysfs, tmpfs) or not the enclave's business.
-  private static let types: Set<Substring> = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "overlay"]
+  private static let types: Set<Substring> = [
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "overlay",
+  ]
   private static let hidden = ["/proc", "/sys", "/dev", "/run", "/tmp"]
 
   private static func isHidden(_ path: String) -> Bool {

@@ -1,5 +1,5 @@
-import Capabilities
 import CLinux
+import Capabilities
 import EnclaveConfig
 import EventLoop
 import LinuxSystem

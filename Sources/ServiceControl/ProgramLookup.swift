@@ -80,7 +80,8 @@ public struct ProgramLaunch {
     case (.exec, ENOEXEC):
       Failure(sentence: "\(error.program): not a program that this kernel can execute (ENOEXEC)", status: 126)
     case (.exec, _): Failure(sentence: error.description, status: 126)
-    case (.setuid, EINVAL), (.setgid, EINVAL), (.setgroups, EPERM), (.setgroups, EINVAL), (.setgid, EPERM), (.setuid, EPERM):
+    case (.setuid, EINVAL), (.setgid, EINVAL), (.setgroups, EPERM), (.setgroups, EINVAL), (.setgid, EPERM),
+      (.setuid, EPERM):
       Failure(
         sentence: "program.user: this user namespace has no such id; run as root to start programs as other users "
           + "(\(error))", status: 125)

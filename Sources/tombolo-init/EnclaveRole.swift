@@ -1,7 +1,7 @@
 import BootPlanning
 import Booting
-import Capabilities
 import CLinux
+import Capabilities
 import EnclaveConfig
 import EventLoop
 import Inet
@@ -119,9 +119,15 @@ struct EnclaveRole {
   private func programInput() throws -> FileHandle? {
     switch kind {
     case .kernel: nil
-    case .local: document?.passesInput == true ? FileHandle(try OwnedFileDescriptor(0).duplicate()) : nil
-    case .child: FileHandle(try OwnedFileDescriptor(0).duplicate())
+    case .local: document?.passesInput == true ? try duplicateOfStandardInput() : nil
+    case .child: try duplicateOfStandardInput()
     }
+  }
+
+  /// Descriptor 0 itself stays open: whatever is opened next would get its number, and lose it when a child's
+  /// descriptors are put in place.
+  private func duplicateOfStandardInput() throws(SystemError) -> FileHandle {
+    FileHandle(OwnedFileDescriptor(try checkErrno("fcntl", "F_DUPFD_CLOEXEC") { clinux_dup_cloexec(0) }))
   }
 
   /// Where the host is, and where it finds us.

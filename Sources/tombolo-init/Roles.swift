@@ -1,7 +1,7 @@
 import BootPlanning
 import Booting
-import Capabilities
 import CLinux
+import Capabilities
 import EnclaveConfig
 import EventLoop
 import Inet
@@ -90,7 +90,7 @@ struct ProxySockets {
         plan.egressListeners.append(add(egress))
         plan.dnsListeners.append(add(dnsListener))
         plan.dnsSockets.append(add(dnsSocket))
-      } catch where address != .v4(.loopback) && (error.errno == EAFNOSUPPORT || error.errno == EADDRNOTAVAIL) {
+      } catch  where address != .v4(.loopback) && (error.errno == EAFNOSUPPORT || error.errno == EADDRNOTAVAIL) {
         // A kernel without IPv6.
       }
     }

@@ -16,9 +16,14 @@ struct HostCommand: ParsableCommand {
       Exactly one of --cid, --hybrid and --transport says how the enclave is reached. Runs until SIGTERM or SIGINT.
       """)
 
-  @Option(help: ArgumentHelp("The enclave's vsock CID, as `nitro-cli describe-enclaves` tells; \"any\" serves all of them, without -p.", valueName: "cid"))
+  @Option(
+    help: ArgumentHelp(
+      "The enclave's vsock CID, as `nitro-cli describe-enclaves` tells; \"any\" serves all of them, without -p.",
+      valueName: "cid"))
   var cid: String?
-  @Option(help: ArgumentHelp("The hybrid vsock socket of Firecracker, Cloud Hypervisor or `tombolo vsock-device`.", valueName: "path"))
+  @Option(
+    help: ArgumentHelp(
+      "The hybrid vsock socket of Firecracker, Cloud Hypervisor or `tombolo vsock-device`.", valueName: "path"))
   var hybrid: String?
   @Option(help: ArgumentHelp("unix:DIR, a directory of Unix sockets that stands for vsock.", valueName: "transport"))
   var transport: String?
@@ -56,7 +61,9 @@ struct HostCommand: ParsableCommand {
     if let cid {
       let listen = SocketAddress.vsock(cid: .max, port: port)
       if cid == "any" {
-        guard publish.isEmpty else { throw Misuse("-p: with --cid any it is not known which enclave a port belongs to") }
+        guard publish.isEmpty else {
+          throw Misuse("-p: with --cid any it is not known which enclave a port belongs to")
+        }
         return Place(listen: listen, enclave: StreamTarget(.vsock(cid: .max, port: port)), peers: .any)
       }
       guard let number = UInt32(cid), number > 2, number != .max else {

@@ -26,7 +26,9 @@ struct RunCommand: ParsableCommand {
   var environment: [String] = []
   @Option(name: .customShort("w"), help: ArgumentHelp("The program's working directory.", valueName: "dir"))
   var workingDirectory: String?
-  @Option(name: .customShort("u"), help: ArgumentHelp("Run the program as this user: name or uid[:group].", valueName: "user"))
+  @Option(
+    name: .customShort("u"), help: ArgumentHelp("Run the program as this user: name or uid[:group].", valueName: "user")
+  )
   var user: String?
   @Option(
     name: .customShort("p"),

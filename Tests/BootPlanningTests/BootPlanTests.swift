@@ -9,7 +9,9 @@ struct BootPlanTests {
   @Test func goldenPlan() throws {
     let plan = BootPlan(
       try Self.configuration(
-        "[program]\ncommand = [\"/bin/server\", \"-v\"]\nuser = \"www-data\"\n[ingress]\nports = [443, 80]"), .local(Self.local)).networkAndProgram
+        "[program]\ncommand = [\"/bin/server\", \"-v\"]\nuser = \"www-data\"\n[ingress]\nports = [443, 80]"),
+      .local(Self.local)
+    ).networkAndProgram
     #expect(
       plan == """
         hostname enclave

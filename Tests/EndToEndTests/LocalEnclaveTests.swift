@@ -127,7 +127,9 @@ final class LocalEnclaveTests: XCTestCase {
   // MARK: ingress
 
   /// Starts an enclave in the background, waits for `ready` to succeed in H, runs `body` there, stops the enclave.
-  func published(_ options: String, _ program: String, ready: String, _ body: String, timeout: TimeInterval = 60) -> Outcome {
+  func published(_ options: String, _ program: String, ready: String, _ body: String, timeout: TimeInterval = 60)
+    -> Outcome
+  {
     bash(
       """
       \(World.tombolo.isEmpty ? "" : "")
@@ -262,7 +264,8 @@ final class LocalEnclaveTests: XCTestCase {
   func testLogFormats() {
     let text = bash("\(run) --log-format text -- sh -c 'echo one; printf two'").output
     XCTAssertNotNil(
-      text.range(of: #"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z stdout \| one\n.* stdout \| two\n"#, options: .regularExpression),
+      text.range(
+        of: #"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z stdout \| one\n.* stdout \| two\n"#, options: .regularExpression),
       text)
     let json = bash("\(run) --log-format json -- sh -c 'echo \"a\\\"b\" >&2'").output
     let line = json.split(separator: "\n").first.map { Data($0.utf8) } ?? Data()
@@ -305,7 +308,8 @@ final class LocalEnclaveTests: XCTestCase {
 
   func testUserEnvironmentAndDirectory() {
     let outcome = bash(
-      "\(run) -u www-data -e A=1 -e 'B=x y' -w /usr/share --hostname box -- sh -c 'id -un; id -Gn; echo $A $B $HOME $HOSTNAME; pwd; hostname'")
+      "\(run) -u www-data -e A=1 -e 'B=x y' -w /usr/share --hostname box -- sh -c 'id -un; id -Gn; echo $A $B $HOME $HOSTNAME; pwd; hostname'"
+    )
     XCTAssertEqual(outcome.output, "www-data\nwww-data\n1 x y /var/www box\n/usr/share\nbox\n", outcome.errors)
   }
 
@@ -338,7 +342,8 @@ final class LocalEnclaveTests: XCTestCase {
       X
       """)
     let outcome = bash("\(run) -- sh \(directory)/kill.sh")
-    XCTAssertEqual(Set(outcome.output.split(separator: "\n")), ["content-of-file", "old connection: 56"], outcome.errors)
+    XCTAssertEqual(
+      Set(outcome.output.split(separator: "\n")), ["content-of-file", "old connection: 56"], outcome.errors)
   }
 
   /// Without root, where the kernel allows it.

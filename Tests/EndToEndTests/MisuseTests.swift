@@ -7,14 +7,19 @@ final class MisuseTests: XCTestCase {
 
   /// Everything that an enclave makes on the host.
   func leftovers() -> String {
-    bash("ls -d /tmp/tombolo-?????? 2>/dev/null; ps -eo args= | grep '[t]ombolo-init'; grep tombolo /proc/self/mountinfo").output
+    bash(
+      "ls -d /tmp/tombolo-?????? 2>/dev/null; ps -eo args= | grep '[t]ombolo-init'; grep tombolo /proc/self/mountinfo"
+    ).output
   }
 
   func testMistakesAreSaidAndLeaveNothing() {
     let before = leftovers()
     let config = "/tmp/tmb-misuse-\(World.id).toml"
     let cases: [(setup: String, arguments: String, status: Int32, sentence: String)] = [
-      ("printf '[network]\\nmode = \"udp\"' > \(config)", "--config \(config) -- true", 125, "\(config):2: network.mode: found \"udp\", expected"),
+      (
+        "printf '[network]\\nmode = \"udp\"' > \(config)", "--config \(config) -- true", 125,
+        "\(config):2: network.mode: found \"udp\", expected"
+      ),
       ("printf '[program]\\nusr = \"x\"' > \(config)", "--config \(config) -- true", 125, "program.usr: unknown key"),
       ("printf 'a = ' > \(config)", "--config \(config) -- true", 125, "not TOML"),
       ("true", "--config /no/such -- true", 125, "open /no/such: No such file or directory (ENOENT)"),
@@ -103,8 +108,13 @@ final class MisuseTests: XCTestCase {
   }
 
   func testHelpAndVersionNeedNoRights() {
-    for command in ["tombolo --help", "tombolo run --help", "tombolo host --help", "tombolo --version", "tombolo-init --help", "tombolo-init --version"] {
-      let outcome = bash("setpriv --reuid 65534 --regid 65534 --clear-groups bash -c 'exec 0</dev/null; cd /; exec \"$0\" $1' <(:) 2>/dev/null; \(World.binaries)/\(command)")
+    for command in [
+      "tombolo --help", "tombolo run --help", "tombolo host --help", "tombolo --version", "tombolo-init --help",
+      "tombolo-init --version",
+    ] {
+      let outcome = bash(
+        "setpriv --reuid 65534 --regid 65534 --clear-groups bash -c 'exec 0</dev/null; cd /; exec \"$0\" $1' <(:) 2>/dev/null; \(World.binaries)/\(command)"
+      )
       XCTAssertEqual(outcome.status, 0, command)
       XCTAssertFalse(outcome.output.isEmpty, command)
     }

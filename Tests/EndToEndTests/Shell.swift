@@ -47,7 +47,8 @@ func bash(_ script: String, timeout: TimeInterval = 60, file: StaticString = #fi
 /// The world outside the enclaves of these tests: a namespace H where `tombolo` runs, joined by veth to a namespace S
 /// with unmodified servers (nginx, dnsmasq). Everything has this process's id in its name and is removed at the end.
 final class World: @unchecked Sendable {
-  static let id = ProcessInfo.processInfo.environment["TOMBOLO_TEST_ID"] ?? "\(ProcessInfo.processInfo.processIdentifier)"
+  static let id =
+    ProcessInfo.processInfo.environment["TOMBOLO_TEST_ID"] ?? "\(ProcessInfo.processInfo.processIdentifier)"
   static let host = "tmb-h-\(id)"
   static let server = "tmb-s-\(id)"
   /// Seen by local enclaves too, which have a /tmp of their own.

@@ -6,7 +6,9 @@ struct AddressTests {
   @Test(arguments: ["0.0.0.0", "127.0.0.1", "255.255.255.255", "10.9.0.2"])
   func fourRoundTrips(_ text: String) { #expect(IPv4Address(text)?.description == text) }
 
-  @Test(arguments: ["", "1.2.3", "1.2.3.4.5", "01.2.3.4", "256.1.1.1", "1.2.3.", " 1.2.3.4", "1.2.3.4 ", "0x7f.1", "１.2.3.4"])
+  @Test(arguments: [
+    "", "1.2.3", "1.2.3.4.5", "01.2.3.4", "256.1.1.1", "1.2.3.", " 1.2.3.4", "1.2.3.4 ", "0x7f.1", "１.2.3.4",
+  ])
   func fourRefuses(_ text: String) { #expect(IPv4Address(text) == nil) }
 
   @Test(arguments: [

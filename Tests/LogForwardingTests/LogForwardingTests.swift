@@ -136,7 +136,9 @@ final class FakeHost: EventSource {
   override func ready(_ events: EventSet, tag: Int) {
     guard let stream else { return }
     var chunk = [UInt8](repeating: 0, count: 8192)
-    guard case .bytes(let count) = chunk.withUnsafeMutableBytes({ readBytes(stream.rawValue, $0) }), count > 0 else { return }
+    guard case .bytes(let count) = chunk.withUnsafeMutableBytes({ readBytes(stream.rawValue, $0) }), count > 0 else {
+      return
+    }
     decoder.append(chunk[..<count])
     while let record = try? decoder.next() {
       guard record.sequence > last else { continue }

@@ -71,7 +71,9 @@ final class Pump: EventSource {
         sawEnd = true
         return
       case .bytes(let count):
-        for index in 0..<count where chunk[index] != UInt8(truncatingIfNeeded: (received + index) &* 31) { corrupt = true }
+        for index in 0..<count where chunk[index] != UInt8(truncatingIfNeeded: (received + index) &* 31) {
+          corrupt = true
+        }
         received += count
       default: return
       }

@@ -81,8 +81,12 @@ struct RefusalTests {
   @Test func connectRefusals() {
     #expect(throws: WireError.truncated) { try ConnectRequest(parameters: [4, 0, 80, 1, 2]) }
     #expect(throws: WireError.trailingBytes(1)) { try ConnectRequest(parameters: [0, 0, 80, 0, 0, 0, 9]) }
-    #expect(throws: WireError.badValue(what: "destination port")) { try ConnectRequest(parameters: [0, 0, 0, 0, 0, 0]) }
-    #expect(throws: WireError.badValue(what: "address family 5")) { try ConnectRequest(parameters: [5, 0, 80, 0, 0, 0]) }
+    #expect(throws: WireError.badValue(what: "destination port")) {
+      try ConnectRequest(parameters: [0, 0, 0, 0, 0, 0])
+    }
+    #expect(throws: WireError.badValue(what: "address family 5")) {
+      try ConnectRequest(parameters: [5, 0, 80, 0, 0, 0])
+    }
   }
 
   @Test func frameRefusals() {
@@ -91,7 +95,9 @@ struct RefusalTests {
       return try count(&decoder, bytes)
     }
     #expect(throws: WireError.unknownFrame(3)) { try events([3, 0, 0, 0]) }
-    #expect(throws: WireError.badLength(what: "data frame", found: 0, limit: Frame.dataLimit)) { try events([0, 0, 0, 0]) }
+    #expect(throws: WireError.badLength(what: "data frame", found: 0, limit: Frame.dataLimit)) {
+      try events([0, 0, 0, 0])
+    }
     #expect(throws: WireError.badLength(what: "data frame", found: 0xffffff, limit: Frame.dataLimit)) {
       try events([0, 0xff, 0xff, 0xff])
     }
@@ -136,7 +142,8 @@ struct FrameDecoderTests {
       var stream: [UInt8] = []
       var expected: [UInt8] = []
       for _ in 0..<Int.random(in: 0...5, using: &random) {
-        let payload = (0..<Int.random(in: 1...300, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
+        let payload = (0..<Int.random(in: 1...300, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random)
+        }
         var header = [UInt8](repeating: 0, count: 4)
         header.withUnsafeMutableBytes { Frame.writeDataHeader(payload.count, to: $0) }
         stream += header + payload
