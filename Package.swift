@@ -67,7 +67,7 @@ let package = Package(
     module("Supervision"),
     module("EnclaveConfig", ["TOMLKit"]),
     module("Netfilter", ["Inet"]),
-    module("BootPlanning", ["EnclaveConfig", "Netfilter"]),
+    module("BootPlanning", ["EnclaveConfig", "Inet", "Netfilter"]),
 
     // Kernel
     module("LinuxSystem", ["CLinux", "Inet"]),

@@ -1,4 +1,5 @@
 import EnclaveConfig
+import Inet
 import Netfilter
 
 /// The ports and paths that inside and outside agree on.
@@ -7,6 +8,8 @@ public enum EnclaveLayout {
   public static let port: UInt32 = 7766
   /// Where redirected TCP arrives, on both loopbacks.
   public static let egressPort: UInt16 = 61_001
+  /// The enclave's own IPv6 address besides ::1 (Netlink's `EnclaveRoutes`); connections to it stay inside.
+  public static let ownAddress6 = "fd54:6f6d:626f::1"
   /// Where redirected DNS arrives.
   public static let dnsPort: UInt16 = 61_053
   /// The unix transport's directory as seen inside.
@@ -62,7 +65,9 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
     if isRouted {
       network.append(
         .installRules(
-          .transparentProxy(tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort), configuration.firewall))
+          .transparentProxy(
+            tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort,
+            local: [IPPrefix(EnclaveLayout.ownAddress6)].compactMap { $0 }), configuration.firewall))
     }
   }
 

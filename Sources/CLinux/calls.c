@@ -203,3 +203,17 @@ uint32_t clinux_peer_cid(int fd) {
   if (getpeername(fd, (struct sockaddr *)&peer, &length) < 0 || peer.ss_family != AF_VSOCK) return 0;
   return ((const struct sockaddr_vm *)&peer)->svm_cid;
 }
+
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+void clinux_close_on_exec_from(int first) {
+  if (syscall(SYS_close_range, first, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */) == 0) return;
+  // Before 5.11: one by one, as far as this process may have any.
+  struct rlimit limit;
+  int last = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 65536 ? (int)limit.rlim_cur : 65536;
+  for (int fd = first; fd < last; fd++) {
+    int flags = fcntl(fd, F_GETFD);
+    if (flags >= 0) fcntl(fd, F_SETFD, flags | FD_CLOEXEC);
+  }
+}

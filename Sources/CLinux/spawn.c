@@ -58,6 +58,11 @@ static int run(struct child *c) {
     sigaction(sig, &action, NULL);
   }
   if (s->parent_death_signal && prctl(PR_SET_PDEATHSIG, s->parent_death_signal) < 0) return fail(c, CLINUX_STAGE_CLONE);
+  int exec_fd = s->exec_fd;
+  if (exec_fd >= 0 && (unsigned)exec_fd < s->fd_count) {
+    exec_fd = fcntl(exec_fd, F_DUPFD_CLOEXEC, (int)s->fd_count);
+    if (exec_fd < 0) return fail(c, CLINUX_STAGE_DUP);
+  }
   if (place_descriptors(s) < 0) return fail(c, CLINUX_STAGE_DUP);
   if (s->new_session && setsid() < 0) return fail(c, CLINUX_STAGE_SETSID);
   if (s->nofile) {
@@ -84,8 +89,8 @@ static int run(struct child *c) {
   sigset_t empty;
   sigemptyset(&empty);
   sigprocmask(SIG_SETMASK, &empty, NULL);
-  if (s->exec_fd >= 0)
-    syscall(SYS_execveat, s->exec_fd, "", s->argv, s->envp, AT_EMPTY_PATH);
+  if (exec_fd >= 0)
+    syscall(SYS_execveat, exec_fd, "", s->argv, s->envp, AT_EMPTY_PATH);
   else
     execve(s->path, s->argv, s->envp);
   return fail(c, CLINUX_STAGE_EXEC);

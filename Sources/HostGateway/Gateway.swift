@@ -247,7 +247,8 @@ public final class Gateway {
       case .refused(let status):
         debug("client \(peer?.description ?? "?") of \(port): \(status)")
       case .failed(let sentence):
-        log("client \(peer?.description ?? "?") of \(port): \(sentence)")
+        // Before the enclave is up its socket is not there, and clients that wait for it try again and again.
+        if hasSeenLogStream || verbose { log("client \(peer?.description ?? "?") of \(port): \(sentence)") }
       }
     }.start()
   }

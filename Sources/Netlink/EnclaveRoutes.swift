@@ -15,6 +15,10 @@ import Netfilter
 public enum EnclaveRoutes {
   public static let addresses4: [IPPrefix] = [IPPrefix("127.0.0.1/8")].compactMap { $0 }
   public static let addresses6: [IPPrefix] = [.loopback6]
+  /// Only with the routes: getaddrinfo(3) with AI_ADDRCONFIG asks for the addresses of a family only where the machine
+  /// has one other than 127.0.0.1 and ::1. The second is a unique local address (RFC 4193) that nobody else can reach.
+  public static let routed4: [IPPrefix] = [IPPrefix("127.0.1.1/8")].compactMap { $0 }
+  public static let routed6: [IPPrefix] = [IPPrefix("fd54:6f6d:626f::1/128")].compactMap { $0 }
 
   public static func route4(loopback link: UInt32) -> Route {
     Route(.ip, link: link, preferredSource: .v4(.loopback))
@@ -29,7 +33,8 @@ public enum EnclaveRoutes {
     var socket = try RouteSocket()
     try socket.setLink(named: "lo", up: true)
     let loopback = try socket.linkIndex(named: "lo")
-    for address in addresses4 + (ipv6 ? addresses6 : []) { try socket.addAddress(address, link: loopback) }
+    let routed = routes ? routed4 + (ipv6 ? routed6 : []) : []
+    for address in addresses4 + (ipv6 ? addresses6 : []) + routed { try socket.addAddress(address, link: loopback) }
     guard routes else { return }
     try socket.addRoute(route4(loopback: loopback), replace: true)
     if ipv6 { try socket.addRoute(route6(loopback: loopback), replace: true) }

@@ -38,21 +38,24 @@ public final class EnclaveSupervision: EventSource {
   private var proxy: Int32?
   private var program: Int32?
   private var proxyStarted: UInt64 = 0
+  private let born: UInt64
   private var timers: [Key: TimerToken] = [:]
   private var readiness: Readiness?
   private var executable: FileHandle
 
   /// - Parameters:
+  ///   - born: when init started, in nanoseconds of the monotonic clock.
   ///   - proxyPlan: the descriptors in it are indices into `proxySockets`; nil in mode "none".
   ///   - programInput: the program's standard input; nil for /dev/null.
   ///   - separateProxyUser: false in a user namespace with a single id.
   ///   - finished: called with the program's status when everything has ended and the log is drained.
   public init(
-    loop: EventLoop, configuration: Configuration, forwarder: LogForwarder, signals: FileHandle,
+    loop: EventLoop, born: UInt64, configuration: Configuration, forwarder: LogForwarder, signals: FileHandle,
     proxyPlan: ProxyPlan?, proxySockets: [FileHandle], programInput: FileHandle?, separateProxyUser: Bool,
     log: @escaping (Configuration.LogLevel, String) -> Void, finished: @escaping (UInt8) -> Void
   ) throws(SystemError) {
     self.loop = loop
+    self.born = born
     self.configuration = configuration
     self.forwarder = forwarder
     self.signals = signals
@@ -240,7 +243,8 @@ public final class EnclaveSupervision: EventSource {
         .path(launch.path), arguments: launch.arguments, environment: launch.environment,
         descriptors: [input.rawValue, outWriting.rawValue, errorWriting.rawValue])
       request.workingDirectory = launch.workingDirectory
-      if configuration.program.user != nil {
+      // Root too: whoever started us may have had supplementary groups.
+      if configuration.program.user != nil || separateProxyUser {
         request.identity = (launch.account.uid, launch.account.gid, launch.account.groups)
         request.setsGroups = separateProxyUser
       }
@@ -251,7 +255,8 @@ public final class EnclaveSupervision: EventSource {
       }
       try forwarder.attach(outReading, .programOutput)
       try forwarder.attach(errorReading, .programError)
-      log(.info, "started \(launch.path) as process \(program ?? 0)")
+      let elapsed = (monotonicNanoseconds() &- born) / 1_000_000
+      log(.info, "started \(launch.path) as process \(program ?? 0), \(elapsed) ms after init")
       forwarder.append(.initProcess, .started)
       perform(supervisor.programStarted())
     } catch {

@@ -20,8 +20,11 @@ struct EnclaveRole {
   private let target = EnclaveLogTarget()
   /// What was found before there was a log.
   private var notes: [(Logger.Level, String)] = []
+  private let born = monotonicNanoseconds()
 
   static func run(_ arguments: InitArguments) throws {
+    // What whoever started us had open is not for the program.
+    clinux_close_on_exec_from(3)
     // First of all, so that none is lost: they wait in the signalfd until the loop runs.
     let signals = try openSignals(EnclaveSupervision.signals)
     ignoreBrokenPipes()
@@ -65,7 +68,7 @@ struct EnclaveRole {
     known: Configuration? = nil, notes earlier: [(Logger.Level, String)] = [], finished: @escaping (UInt8) -> Void
   ) throws {
     notes = earlier
-    var configuration = try known ?? readConfiguration(arguments, document)
+    var configuration = try known ?? readConfiguration(arguments, document, root: document?.local.rootfs ?? "")
     var plan = BootPlan(configuration, kind)
     try boot(plan.fileSystem)
     if case .local(let local) = kind, document?.configuration == nil, local.rootfs != nil {
@@ -99,7 +102,7 @@ struct EnclaveRole {
     if case .kernel = kind { target.console = true }
     for (level, sentence) in notes { logger.log(level: level, "\(sentence)") }
     let supervision = try EnclaveSupervision(
-      loop: loop, configuration: configuration, forwarder: forwarder, signals: signals, proxyPlan: sockets.plan,
+      loop: loop, born: born, configuration: configuration, forwarder: forwarder, signals: signals, proxyPlan: sockets.plan,
       proxySockets: sockets.handles,
       programInput: try programInput(), separateProxyUser: document?.local.hasUserNamespace != true,
       log: { level, sentence in logger.log(level: Logger.Level(level), "\(sentence)") }, finished: finished)
@@ -142,6 +145,9 @@ struct EnclaveRole {
     case .unix(let directory): return unix(directory)
     case .vsock:
       let port = EnclaveLayout.port
+      if kind == .child, configuration.boot.heartbeat == .always {
+        try ParentSearch.beat(cid: configuration.parentCID, timeout: configuration.boot.heartbeatTimeout)
+      }
       let cid = try ParentSearch.find(
         cid: configuration.parentCID, port: port, timeout: configuration.boot.hostTimeout)
       return (StreamTarget(.vsock(cid: cid, port: port)), .vsock(cid: .max, port: port))

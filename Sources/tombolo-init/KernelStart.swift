@@ -2,6 +2,7 @@ import BootPlanning
 import Booting
 import CLinux
 import EnclaveConfig
+import Inet
 import LinuxSystem
 import Logging
 
@@ -23,7 +24,7 @@ enum KernelStart {
     do {
       var notes: [(Logger.Level, String)] = []
       try BootRunner.run(BootPlan.early) { notes.append((.info, $0)) }
-      say("tombolo-init \(versionLine)")
+      say("version \(tomboloVersion), started by the kernel")
       let hasRootfs = fileKind("/rootfs") == .directory
       var configuration = try readConfiguration(KernelArguments.own(arguments), root: hasRootfs ? "/rootfs" : "")
       end = configuration.boot.end
@@ -41,8 +42,6 @@ enum KernelStart {
     }
     finish(end)
   }
-
-  private static var versionLine: String { "started by the kernel" }
 
   private static func say(_ sentence: String) { writeToStandardError("tombolo-init: \(sentence)\n") }
 

@@ -18,33 +18,35 @@ struct BootPlanTests {
         ip link set lo up; ip route add default dev lo src 127.0.0.1; ip -6 route add local default dev lo src ::1
         install with nftables or xtables:
           table ip tombolo {
-          \tchain output_nat {
-          \t\ttype nat hook output priority -100; policy accept;
-          \t\tip daddr 127.0.0.0/8 accept
-          \t\tudp dport 53 redirect to :61053
-          \t\ttcp dport 53 redirect to :61053
-          \t\tmeta l4proto tcp redirect to :61001
-          \t}
-          \tchain output_filter {
-          \t\ttype filter hook output priority 0; policy accept;
-          \t\tip daddr != 127.0.0.0/8 reject with icmp type admin-prohibited
-          \t}
+            chain output_nat {
+              type nat hook output priority -100; policy accept;
+              ip daddr 127.0.0.0/8 accept
+              udp dport 53 redirect to :61053
+              tcp dport 53 redirect to :61053
+              meta l4proto tcp redirect to :61001
+            }
+            chain output_filter {
+              type filter hook output priority 0; policy accept;
+              ip daddr != 127.0.0.0/8 reject with icmp admin-prohibited
+            }
           }
           table ip6 tombolo {
-          \tchain output_nat {
-          \t\ttype nat hook output priority -100; policy accept;
-          \t\tip6 daddr ::1 accept
-          \t\tudp dport 53 redirect to :61053
-          \t\ttcp dport 53 redirect to :61053
-          \t\tmeta l4proto tcp redirect to :61001
-          \t}
-          \tchain output_filter {
-          \t\ttype filter hook output priority 0; policy accept;
-          \t\tip6 daddr != ::1 reject with icmpv6 type admin-prohibited
-          \t}
+            chain output_nat {
+              type nat hook output priority -100; policy accept;
+              ip6 daddr ::1 accept
+              ip6 daddr fd54:6f6d:626f::1 accept
+              udp dport 53 redirect to :61053
+              tcp dport 53 redirect to :61053
+              meta l4proto tcp redirect to :61001
+            }
+            chain output_filter {
+              type filter hook output priority 0; policy accept;
+              ip6 daddr fd54:6f6d:626f::1 accept
+              ip6 daddr != ::1 reject with icmpv6 admin-prohibited
+            }
           }
         start the proxy: egress on port 61001, DNS on port 61053
-        let the host reach port 80, port 443
+        let the host reach port 80, 443
         wait until the proxy is ready
         cd /
         start as www-data: /bin/server -v

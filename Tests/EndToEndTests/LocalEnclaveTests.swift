@@ -39,10 +39,11 @@ final class LocalEnclaveTests: XCTestCase {
         curl -sS http://web.test:8080/file
         dig +short web.test AAAA; dig +short @192.0.2.1 web.test; dig +tcp +short web.test
         dig +short +bufsize=512 TXT big.test | wc -c; dig +noedns +ignore big.test TXT | grep -c "flags:.* tc "
-        getent ahosts web.test | head -1 | cut -d" " -f1'
+        getent ahosts web.test | head -1 | cut -d" " -f1
+        python3 -c "import socket; print(sorted({a[4][0] for a in socket.getaddrinfo(\\"web.test\\", 80, flags=socket.AI_ADDRCONFIG)}))"'
       """)
     XCTAssertEqual(
-      outcome.output, "content-of-file\nfd09::2\n10.9.0.2\n10.9.0.2\n1518\n1\nfd09::2\n", outcome.errors)
+      outcome.output, "content-of-file\nfd09::2\n10.9.0.2\n10.9.0.2\n1518\n1\nfd09::2\n['10.9.0.2', 'fd09::2']\n", outcome.errors)
   }
 
   func testTheHostsOwnResolvConfIsUsed() {

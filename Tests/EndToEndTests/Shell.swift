@@ -61,13 +61,14 @@ final class World: @unchecked Sendable {
   /// A `tombolo run` in H.
   static let run = "ip netns exec \(host) \(tombolo) run"
 
-  static func setUp() {
+  /// - Parameter bigFile: a gibibyte of random bytes to move.
+  static func setUp(bigFile: Bool = true) {
     let made = bash(
       """
       set -e
       mkdir -p \(directory)/www && cd \(directory)
       echo content-of-file > www/file
-      head -c 1073741824 /dev/urandom > www/big; chmod -R a+rX .
+      head -c \(bigFile ? 1 << 30 : 1) /dev/urandom > www/big; chmod -R a+rX .
       sha256sum www/big | cut -d' ' -f1 > big.sum
       mkdir -p www/up && chmod 777 www/up
       ip netns add \(host); ip netns add \(server)

@@ -142,6 +142,7 @@ enum {
 int clinux_poll_writable(int fd); // 1 when a write of PIPE_BUF bytes would not block (or would fail), else 0
 enum { CLINUX_MNT_DETACH = MNT_DETACH };
 void clinux_raise_nofile(void);
+void clinux_close_on_exec_from(int first); // every open descriptor from `first` on
 void clinux_wait(pid_t pid); // until that child has ended
 #include "CLinuxVhost.h"
 #include "CLinuxNetfilter.h"

@@ -1,0 +1,236 @@
+import Foundation
+import XCTest
+
+/// Kernels that start `tombolo-init` as their own init, in QEMU, with nothing but vsock to the outside: through the
+/// product's own commands, with real programs inside.
+final class MachineTests: XCTestCase {
+  static let repository =
+    URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    .path
+  static var assets = ""
+  static var debian = ""
+  let directory = World.directory
+  var tombolo: String { World.tombolo }
+  var qemu: String { "--qemu \(Self.assets)/qemu/qemu-system-x86_64" }
+
+  override class func setUp() {
+    assets = bash("\(repository)/rootfs/boot-assets --check").output.trimmingCharacters(in: .newlines)
+    XCTAssertFalse(assets.isEmpty, "no boot assets: run rootfs/boot-assets first")
+    debian = bash("\(repository)/Tests/boot-guests/debian-root | tail -1", timeout: 600).output
+      .trimmingCharacters(in: .newlines)
+    XCTAssertFalse(debian.isEmpty, "debootstrap failed")
+    World.setUp(bigFile: false)
+    bash(
+      """
+      cd \(World.directory); mkdir -p busybox/bin && cp /bin/busybox busybox/bin/ && ln -s busybox busybox/bin/sh
+      printf '[ingress]\\nports = [80]\\n' > enclave.toml
+      cat > inside.sh <<'X'
+      nginx
+      curl -sS http://10.9.0.2:8080/file
+      i=0; while [ $i -lt 2000 ]; do echo "line $i"; i=$((i+1)); done
+      i=0; while [ ! -e /tmp/asked ] && [ $i -lt 300 ]; do sleep 0.1; i=$((i+1)); grep -q asked /var/log/nginx/access.log && touch /tmp/asked; done
+      exit 7
+      X
+      """)
+  }
+
+  override class func tearDown() { World.tearDown() }
+
+  /// Builds a Debian image for `kernel` and boots it with `options`: egress, published port, every line, the status.
+  func wholeLine(kernel: String, image options: String, boot bootOptions: String) {
+    let outcome = bash(
+      """
+      cd \(directory); rm -rf root; cp -a \(Self.debian) root; cp inside.sh root/inside.sh
+      \(tombolo) image build --rootfs root --kernel \(Self.assets)/\(kernel) --config enclave.toml \(options) -o debian.eif -- sh /inside.sh >/dev/null || exit 90
+      rm -rf root
+      ip netns exec \(World.host) bash -c '
+        \(tombolo) boot \(qemu) --memory 2048 \(bootOptions) -p 127.0.0.1:9092:80 debian.eif > boot.out 2> boot.err & boot=$!
+        for i in $(seq 400); do curl -sS -m 2 http://127.0.0.1:9092/asked >/dev/null 2>&1 && break; kill -0 $boot 2>/dev/null || break; sleep 0.2; done
+        curl -sS -m 5 http://127.0.0.1:9092/ | grep -o "Welcome to nginx!" | head -1
+        wait $boot; echo "status $?"'
+      head -1 boot.out; grep -c '^line ' boot.out; cat boot.err >&2
+      """, timeout: 240)
+    XCTAssertEqual(
+      outcome.output, "Welcome to nginx!\nstatus 7\ncontent-of-file\n2000\n", outcome.errors)
+  }
+
+  func testNitroEnclaveMachine() { wholeLine(kernel: "kernel-enclave/bzImage", image: "", boot: "") }
+
+  /// Debian's own kernels have everything as modules, which init loads.
+  func testDebian61OnQ35() {
+    wholeLine(kernel: "kernel-6.1/vmlinuz", image: "--modules \(Self.assets)/kernel-6.1", boot: "--machine q35")
+  }
+
+  func testDebian612OnQ35() {
+    wholeLine(kernel: "kernel-6.12/vmlinuz", image: "--modules \(Self.assets)/kernel-6.12", boot: "--machine q35")
+  }
+
+  // MARK: the drop-in and the measurements
+
+  /// nitro-cli's layout, put together by cpio and a few lines of Python of this test's own: only `init` is ours.
+  func testDropInForNitroCli() {
+    let outcome = bash(
+      """
+      cd \(directory); rm -rf aws; mkdir -p aws/r0/dev aws/r1/rootfs; cp \(World.binaries)/tombolo-init aws/r0/init
+      cp -a busybox/. aws/r1/rootfs/; mkdir -p aws/r1/rootfs/etc; ln -s /run/resolvconf/resolv.conf aws/r1/rootfs/etc/resolv.conf
+      printf '/bin/sh\\n-c\\necho "$GREETING"; /bin/busybox wget -qO- http://10.9.0.2:8080/file; /bin/busybox cat /etc/resolv.conf; exit 7\\n' > aws/r1/cmd
+      printf 'PATH=/bin\\nGREETING=hello from env\\n' > aws/r1/env
+      for r in r0 r1; do (cd aws/$r && find . | cpio -o -H newc --quiet) > aws/$r.cpio; done
+      python3 - \(Self.assets)/kernel-enclave/bzImage aws/r0.cpio aws/r1.cpio aws.eif <<'X'
+      import struct, sys, zlib
+      kernel, r0, r1 = (open(p, "rb").read() for p in sys.argv[1:4])
+      line = b"reboot=k panic=30 pci=off nomodules console=ttyS0 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd random.trust_cpu=on"
+      parts = [(1, kernel), (2, line), (5, b"{}"), (3, r0), (3, r1)]
+      offset, offsets, body = 548, [], b""
+      for kind, data in parts:
+          offsets.append(offset); body += struct.pack(">HHQ", kind, 0, len(data)) + data; offset += 12 + len(data)
+      pad = [0] * (32 - len(parts))
+      head = struct.pack(">4sHHQQHH", b".eif", 4, 0, 1 << 30, 2, 0, len(parts)) + struct.pack(">32Q", *offsets, *pad) \\
+          + struct.pack(">32Q", *[len(d) for _, d in parts], *pad) + bytes(4)
+      open(sys.argv[4], "wb").write(head + struct.pack(">I", zlib.crc32(body, zlib.crc32(head))) + body)
+      X
+      ip netns exec \(World.host) \(tombolo) boot \(qemu) aws.eif; echo "status $?"
+      """, timeout: 90)
+    XCTAssertEqual(
+      outcome.output, "hello from env\ncontent-of-file\nnameserver 169.254.53.53\nstatus 7\n", outcome.errors)
+  }
+
+  /// What `image build` prints, what a few independent lines compute and what the machine's security module measured.
+  func testMeasurementsAgree() {
+    let outcome = bash(
+      """
+      cd \(directory); rm -rf root; cp -a \(Self.debian) root
+      cat > root/pcr.pl <<'X'
+      for my $i (0, 1, 2) {
+        open(my $f, "+<", "/dev/nsm") or die "nsm: $!";
+        my $q = "\\xa1\\x6bDescribePCR\\xa1\\x65index" . chr($i); my $a = "\\0" x 0x3000;
+        my $m = pack("P", $q) . pack("Q", length $q) . pack("P", $a) . pack("Q", length $a);
+        ioctl($f, 0xC0200A00, $m) or die "ioctl: $!";
+        $a =~ /data\\x58\\x30(.{48})/s or die "answer"; print unpack("H*", $1), "\\n";
+      }
+      X
+      build="\(tombolo) image build --rootfs root --kernel \(Self.assets)/kernel-enclave/bzImage"
+      $build -o pcr.eif -- perl /pcr.pl > built.json; $build -o again.eif -- perl /pcr.pl >/dev/null
+      cmp pcr.eif again.eif && echo identical
+      python3 -c 'import json; m = json.load(open("built.json"))["Measurements"]; [print(m["PCR%d" % i]) for i in range(3)]' > a
+      python3 - > b <<'X'
+      import hashlib, struct
+      f = open("pcr.eif", "rb").read(); n = struct.unpack(">H", f[26:28])[0]
+      offsets, sizes = struct.unpack(">32Q", f[28:284]), struct.unpack(">32Q", f[284:540])
+      parts = [(struct.unpack(">H", f[o:o + 2])[0], f[o + 12:o + 12 + s]) for o, s in zip(offsets[:n], sizes[:n])]
+      def pcr(data): return hashlib.sha384(bytes(48) + hashlib.sha384(data).digest()).hexdigest()
+      base = b"".join(d for k, d in parts if k in (1, 2)); rams = [d for k, d in parts if k == 3]
+      print(pcr(base + b"".join(rams))); print(pcr(base + rams[0])); print(pcr(b"".join(rams[1:])))
+      X
+      \(tombolo) boot \(qemu) --memory 2048 pcr.eif > c; rm -rf root
+      cmp a b && cmp b c && wc -l < c
+      printf X | dd of=pcr.eif bs=1 seek=900000 conv=notrunc 2>/dev/null; \(tombolo) image describe pcr.eif >/dev/null; echo "describe $?"
+      """, timeout: 240)
+    XCTAssertTrue(outcome.output.hasPrefix("identical\n3\ndescribe "), outcome.output + outcome.errors)
+    XCTAssertFalse(outcome.output.hasSuffix("describe 0\n"), outcome.output)
+    XCTAssertTrue(outcome.errors.lowercased().contains("crc") || outcome.errors.contains("checksum"), outcome.errors)
+  }
+
+  // MARK: what goes wrong
+
+  /// Boots busybox with the enclave's kernel; the console is part of the output.
+  func boot(_ build: String, command: String = "/bin/true", options: String = "", script: String = "") -> Outcome {
+    bash(
+      """
+      cd \(directory); rm -rf bad; cp -a busybox bad; \(script)
+      \(tombolo) image build --rootfs bad --kernel \(Self.assets)/kernel-enclave/bzImage \(build) -o bad.eif -- \(command) >/dev/null || exit 90
+      \(tombolo) boot \(qemu) --console \(options) bad.eif; echo "status $?"
+      """, timeout: 60)
+  }
+
+  func testAProgramThatIsNotThere() {
+    let outcome = boot("", command: "/no/such")
+    XCTAssertTrue(outcome.output.hasSuffix("status 127\n"), outcome.output + outcome.errors)
+    XCTAssertTrue(outcome.errors.contains("/no/such: not found in the enclave"), outcome.errors)
+  }
+
+  func testStopReachesTheProgram() {
+    let outcome = bash(
+      """
+      cd \(directory); rm -rf bad; cp -a busybox bad
+      \(tombolo) image build --rootfs bad --kernel \(Self.assets)/kernel-enclave/bzImage -o stop.eif -- /bin/sh -c 'trap "echo stopping; exit 3" TERM; echo up; while :; do /bin/busybox sleep 0.1; done' >/dev/null || exit 90
+      \(tombolo) boot \(qemu) stop.eif > stop.out & p=$!
+      for i in $(seq 200); do grep -q up stop.out && break; sleep 0.1; done
+      kill -TERM $p; wait $p; echo "status $?"; cat stop.out
+      """, timeout: 60)
+    XCTAssertEqual(outcome.output, "status 3\nup\nstopping\n", outcome.errors)
+  }
+
+  /// QEMU with our device and nobody, or not enough, behind it: each ends with its sentence, within its bound.
+  func bareMachine(_ toml: String, host: String = "", device: Bool = true) -> Outcome {
+    bash(
+      """
+      cd \(directory); rm -rf bare; mkdir bare; printf '\(toml)' > bare/c.toml
+      \(tombolo) image build --rootfs busybox --kernel \(Self.assets)/kernel-enclave/bzImage --config bare/c.toml -o bare/x.cpio -- /bin/true >/dev/null || exit 90
+      \(device ? "\(tombolo) vsock-device --once --socket bare/dev --cid 5 --uds bare/v & d=$!; for i in $(seq 50); do [ -S bare/dev ] && break; sleep 0.1; done" : "")
+      \(host)
+      \(Self.assets)/qemu/qemu-system-x86_64 -L \(Self.assets)/qemu/share -nodefaults -no-user-config -display none -no-reboot -serial stdio \
+        -accel tcg -cpu max -m 512M \(device ? "-chardev socket,id=c,path=bare/dev -object memory-backend-memfd,id=m,size=512M,share=on -M microvm,memory-backend=m,acpi=off,auto-kernel-cmdline=on,pit=on,pic=on,rtc=on -device vhost-user-vsock-device,chardev=c" : "-M microvm,acpi=off,pit=on,pic=on,rtc=on") \
+        -kernel \(Self.assets)/kernel-enclave/bzImage -initrd bare/x.cpio -append 'console=ttyS0 quiet reboot=t panic=-1'
+      echo "qemu $?"; \(device ? "kill $d 2>/dev/null; wait $d" : "") \(host.isEmpty ? "" : "; kill $h; wait $h")
+      """, timeout: 60)
+  }
+
+  func testNoVsockDevice() {
+    let outcome = bareMachine("[boot]\\nheartbeat = \"never\"\\nhost_timeout = \"2s\"\\n", device: false)
+    XCTAssertTrue(outcome.output.contains("no host was found within 2.0 seconds: there is no vsock device"), outcome.output + outcome.errors)
+    XCTAssertTrue(outcome.output.hasSuffix("qemu 0\n"), outcome.output)
+  }
+
+  func testNobodyAnswersTheHeartbeat() {
+    let outcome = bareMachine("[boot]\\nheartbeat_timeout = \"2s\"\\n")
+    XCTAssertTrue(outcome.output.contains("the heartbeat was not answered within 2.0 seconds"), outcome.output + outcome.errors)
+    XCTAssertFalse(outcome.output.contains("panic - not"), outcome.output)
+  }
+
+  func testNoHostListens() {
+    let outcome = bareMachine("[boot]\\nheartbeat = \"never\"\\nhost_timeout = \"2s\"\\n")
+    XCTAssertTrue(outcome.output.contains("no host was found within 2.0 seconds: connect vsock"), outcome.output + outcome.errors)
+  }
+
+  /// `tombolo host --hybrid` behind anybody's QEMU.
+  func testHybridHost() {
+    let outcome = bareMachine(
+      "[boot]\\nheartbeat = \"never\"\\n",
+      host: "\(tombolo) host --hybrid bare/v > bare/host.out 2>&1 & h=$!; for i in $(seq 50); do [ -S bare/v_7766 ] && break; sleep 0.1; done")
+    let log = bash("cat \(directory)/bare/host.out").output
+    XCTAssertTrue(log.contains("the enclave's program ended with status 0"), log + outcome.output)
+  }
+
+  func testAMissingModuleAndAnEmptyCommand() {
+    let outcome = bash(
+      """
+      cd \(directory); rm -rf mod; mkdir -p mod/lib/modules mod/rootfs mod/dev; cp \(World.binaries)/tombolo-init mod/init
+      run() { (cd mod && find . | cpio -o -H newc --quiet) > mod.cpio
+        \(tombolo) boot \(qemu) --machine q35 --kernel \(Self.assets)/kernel-6.1/vmlinuz --initrd mod.cpio 2>&1; echo "status $?"; }
+      echo /lib/modules/nosuch.ko > mod/lib/modules/tombolo.load; run
+      rm mod/lib/modules/tombolo.load; mkdir -p mod/rootfs/etc; printf '[boot]\\nheartbeat = "never"\\n' > mod/rootfs/etc/tombolo.toml; : > mod/cmd; run
+      printf '[boot\\n' > mod/rootfs/etc/tombolo.toml; run
+      """, timeout: 90)
+    for sentence in [
+      "open /lib/modules/nosuch.ko: No such file or directory (ENOENT)", "/cmd is empty: there is no program to start",
+      "/etc/tombolo.toml:1: not TOML",
+    ] {
+      XCTAssertTrue(outcome.output.contains("tombolo-init: " + sentence), "\(sentence): \(outcome.output)")
+    }
+    XCTAssertEqual(outcome.output.components(separatedBy: "status 125").count, 4, outcome.output)
+  }
+
+  /// A Docker ENTRYPOINT, or AWS's init above us: nothing is mounted, the status is ours, orphans are reaped.
+  func testUnderAnotherInit() {
+    let outcome = bash(
+      """
+      cd \(directory); d=$(mktemp -d); printf "[network]\\ntransport = \\"unix:$d\\"\\n[logs]\\nlevel = \\"warning\\"\\n" > child.toml
+      ip netns exec \(World.host) \(tombolo) host --transport unix:$d --log-format raw > child.out 2>/dev/null & h=$!
+      for i in $(seq 50); do [ -S $d/host_7766 ] && break; sleep 0.1; done
+      unshare --net --mount --pid --fork --mount-proc sh -c '\(World.binaries)/tombolo-init --config child.toml -- sh -c "(sleep 0.2 & ) ; curl -sS http://10.9.0.2:8080/file; hostname > /dev/null; exit 9"; echo "init says $?"'
+      sleep 0.3; kill $h; wait $h; cat child.out; rm -r $d
+      """, timeout: 30)
+    XCTAssertEqual(outcome.output, "init says 9\ncontent-of-file\n", outcome.errors)
+  }
+}
