@@ -103,7 +103,8 @@ let package = Package(
     module(
       "MachineRunning",
       [
-        "CLinux", "Inet", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "VhostVsock", "Imaging",
+        "CLinux", "Inet", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "VhostVsock",
+        "Imaging",
       ]),
 
     // Programs
@@ -119,7 +120,8 @@ let package = Package(
       name: "tombolo",
       dependencies: [
         "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
-        "LocalRunning", "MachineRunning", "Imaging", "VhostVsock", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "LocalRunning", "MachineRunning", "Imaging", "VhostVsock",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 

@@ -15,8 +15,9 @@ struct TableReader {
     rest = values
   }
 
-  func error(_ key: String?, _ problem: String) -> ConfigurationError {
-    let full = path + (key.map { [$0] } ?? [])
+  /// - Parameter entry: a name in the inline table that the key has.
+  func error(_ key: String, entry: String? = nil, _ problem: String) -> ConfigurationError {
+    let full = path + [key] + (entry.map { [$0] } ?? [])
     return ConfigurationError(
       file: document.file, line: document.line(of: full), keyPath: full.joined(separator: "."), problem: problem)
   }
@@ -95,10 +96,10 @@ struct TableReader {
     var result: [String: String] = [:]
     for (name, element) in values {
       guard case .string(let text) = element, !text.utf8.contains(0) else {
-        throw error("\(key).\(name)", "found \(element.shown), expected a string without NUL bytes")
+        throw error(key, entry: name, "found \(element.shown), expected a string without NUL bytes")
       }
       guard !name.isEmpty, !name.contains("="), !name.utf8.contains(0) else {
-        throw error("\(key).\(name)", "found \"\(name)\", expected a variable's name without \"=\"")
+        throw error(key, entry: name, "found \"\(name)\", expected a variable's name without \"=\"")
       }
       result[name] = text
     }

@@ -15,10 +15,13 @@ struct MachineCommand {
       if case .eif = request.image, hasNitro { kind = .nitroEnclave } else { kind = .q35 }
     }
     if kind == .nitroEnclave, !hasNitro {
-      throw MachineError("--machine nitro-enclave: \(request.qemu) does not have it (it needs QEMU 9.2 built with libcbor)")
+      throw MachineError(
+        "--machine nitro-enclave: \(request.qemu) does not have it (it needs QEMU 9.2 built with libcbor)")
     }
     arguments = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"]
-    arguments += ["-accel", request.accelerator, "-cpu", "max", "-m", "\(request.memory)M", "-smp", "\(request.processors)"]
+    arguments += [
+      "-accel", request.accelerator, "-cpu", "max", "-m", "\(request.memory)M", "-smp", "\(request.processors)",
+    ]
     arguments += ["-chardev", "socket,id=vsock,path=\(socket)"]
     if let data = request.qemuData { arguments += ["-L", data] }
     // reboot=t: there is no keyboard controller that could reset the machine, and a warm jump would boot it again.

@@ -93,7 +93,10 @@ public struct Supervisor: Equatable, Sendable {
   }
 
   /// The program could not be started: `code` is 127 where it is not there, 126 where it cannot be executed.
-  public mutating func programFailed(code: UInt8) -> [Action] { programEnded(code) }
+  public mutating func programFailed(code: UInt8) -> [Action] {
+    guard phase == .running || phase == .stopping else { return [] }
+    return programEnded(code)
+  }
 
   public mutating func programStarted() -> [Action] {
     defer { signalsBeforeStart = [] }

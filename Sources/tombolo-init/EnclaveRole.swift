@@ -102,7 +102,8 @@ struct EnclaveRole {
     if case .kernel = kind { target.console = true }
     for (level, sentence) in notes { logger.log(level: level, "\(sentence)") }
     let supervision = try EnclaveSupervision(
-      loop: loop, born: born, configuration: configuration, forwarder: forwarder, signals: signals, proxyPlan: sockets.plan,
+      loop: loop, born: born, configuration: configuration, forwarder: forwarder, signals: signals,
+      proxyPlan: sockets.plan,
       proxySockets: sockets.handles,
       programInput: try programInput(), separateProxyUser: document?.local.hasUserNamespace != true,
       log: { level, sentence in logger.log(level: Logger.Level(level), "\(sentence)") }, finished: finished)

@@ -109,7 +109,8 @@ struct BootCommand: ParsableCommand {
       let path = "\(part)/qemu-system-x86_64"
       if fileKind(path) == .file, isExecutable(path) { return path }
     }
-    throw Misuse("qemu-system-x86_64 is not in PATH; install it, or name one with --qemu (rootfs/boot-assets builds one)")
+    throw Misuse(
+      "qemu-system-x86_64 is not in PATH; install it, or name one with --qemu (rootfs/boot-assets builds one)")
   }
 
   private func data(_ qemu: String) throws -> String? {

@@ -178,26 +178,32 @@ final class MachineTests: XCTestCase {
 
   func testNoVsockDevice() {
     let outcome = bareMachine("[boot]\\nheartbeat = \"never\"\\nhost_timeout = \"2s\"\\n", device: false)
-    XCTAssertTrue(outcome.output.contains("no host was found within 2.0 seconds: there is no vsock device"), outcome.output + outcome.errors)
+    XCTAssertTrue(
+      outcome.output.contains("no host was found within 2.0 seconds: there is no vsock device"),
+      outcome.output + outcome.errors)
     XCTAssertTrue(outcome.output.hasSuffix("qemu 0\n"), outcome.output)
   }
 
   func testNobodyAnswersTheHeartbeat() {
     let outcome = bareMachine("[boot]\\nheartbeat_timeout = \"2s\"\\n")
-    XCTAssertTrue(outcome.output.contains("the heartbeat was not answered within 2.0 seconds"), outcome.output + outcome.errors)
+    XCTAssertTrue(
+      outcome.output.contains("the heartbeat was not answered within 2.0 seconds"), outcome.output + outcome.errors)
     XCTAssertFalse(outcome.output.contains("panic - not"), outcome.output)
   }
 
   func testNoHostListens() {
     let outcome = bareMachine("[boot]\\nheartbeat = \"never\"\\nhost_timeout = \"2s\"\\n")
-    XCTAssertTrue(outcome.output.contains("no host was found within 2.0 seconds: connect vsock"), outcome.output + outcome.errors)
+    XCTAssertTrue(
+      outcome.output.contains("no host was found within 2.0 seconds: connect vsock"), outcome.output + outcome.errors)
   }
 
   /// `tombolo host --hybrid` behind anybody's QEMU.
   func testHybridHost() {
     let outcome = bareMachine(
       "[boot]\\nheartbeat = \"never\"\\n",
-      host: "\(tombolo) host --hybrid bare/v > bare/host.out 2>&1 & h=$!; for i in $(seq 50); do [ -S bare/v_7766 ] && break; sleep 0.1; done")
+      host:
+        "\(tombolo) host --hybrid bare/v > bare/host.out 2>&1 & h=$!; for i in $(seq 50); do [ -S bare/v_7766 ] && break; sleep 0.1; done"
+    )
     let log = bash("cat \(directory)/bare/host.out").output
     XCTAssertTrue(log.contains("the enclave's program ended with status 0"), log + outcome.output)
   }

@@ -39,11 +39,13 @@ final class LocalEnclaveTests: XCTestCase {
         curl -sS http://web.test:8080/file
         dig +short web.test AAAA; dig +short @192.0.2.1 web.test; dig +tcp +short web.test
         dig +short +bufsize=512 TXT big.test | wc -c; dig +noedns +ignore big.test TXT | grep -c "flags:.* tc "
-        getent ahosts web.test | head -1 | cut -d" " -f1
+        getent ahosts web.test | cut -d" " -f1 | sort -u | xargs
         python3 -c "import socket; print(sorted({a[4][0] for a in socket.getaddrinfo(\\"web.test\\", 80, flags=socket.AI_ADDRCONFIG)}))"'
       """)
     XCTAssertEqual(
-      outcome.output, "content-of-file\nfd09::2\n10.9.0.2\n10.9.0.2\n1518\n1\nfd09::2\n['10.9.0.2', 'fd09::2']\n", outcome.errors)
+      outcome.output,
+      "content-of-file\nfd09::2\n10.9.0.2\n10.9.0.2\n1518\n1\n10.9.0.2 fd09::2\n['10.9.0.2', 'fd09::2']\n",
+      outcome.errors)
   }
 
   func testTheHostsOwnResolvConfIsUsed() {
@@ -201,7 +203,7 @@ final class LocalEnclaveTests: XCTestCase {
     for (program, status, sentence) in cases {
       let outcome = bash("\(run) -- \(program)", timeout: 10)
       XCTAssertEqual(outcome.status, status, "\(program): \(outcome.errors)")
-      XCTAssertTrue(outcome.errors.contains(sentence), "\(program): \(outcome.errors)")
+      XCTAssertTrue(sentence.isEmpty || outcome.errors.contains(sentence), "\(program): \(outcome.errors)")
     }
   }
 

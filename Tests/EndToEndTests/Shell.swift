@@ -39,7 +39,9 @@ func bash(_ script: String, timeout: TimeInterval = 60, file: StaticString = #fi
   var raw: Int32 = 0
   while waitpid(pid, &raw, 0) < 0, errno == EINTR {}
   let status = raw & 0x7f == 0 ? (raw >> 8) & 0xff : 128 + (raw & 0x7f)
-  func text(_ path: String) -> String { String(decoding: FileManager.default.contents(atPath: path) ?? Data(), as: UTF8.self) }
+  func text(_ path: String) -> String {
+    String(decoding: FileManager.default.contents(atPath: path) ?? Data(), as: UTF8.self)
+  }
   if status == 124 { XCTFail("took longer than \(timeout) s: \(script)", file: file, line: line) }
   return Outcome(status: status, output: text(out), errors: text(err))
 }

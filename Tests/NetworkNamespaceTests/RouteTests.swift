@@ -17,7 +17,10 @@ import Testing
       let addresses = (lo["addr_info"] as? [[String: Any]] ?? []).map {
         "\($0["local"] ?? "")/\($0["prefixlen"] ?? "") \($0["scope"] ?? "")"
       }
-      #expect(addresses.sorted() == ["127.0.0.1/8 host", "::1/128 host"])
+      #expect(
+        addresses.sorted() == [
+          "127.0.0.1/8 host", "127.0.1.1/8 host", "::1/128 host", "fd54:6f6d:626f::1/128 global",
+        ])
       let four = try json("ip -j route show")
       #expect(four.count == 1)
       #expect(four.first?["dst"] as? String == "default")
