@@ -36,7 +36,7 @@ public enum BootRunner {
     case .openConsole:
       KernelSteps.openConsole(log)
     case .loadModules(let list):
-      try KernelSteps.loadModules(list: list)
+      try KernelSteps.loadModules(list: list, log)
     case .loadModule(let path):
       guard fileKind(path) != nil else { return }
       // The security module's driver: a kernel that has it built in refuses the file, and works.

@@ -24,10 +24,15 @@ enum KernelSteps {
     for target in Int32(0)...2 { _ = clinux_dup_to(console.rawValue, target) }
   }
 
-  static func loadModules(list: String) throws(SystemError) {
+  static func loadModules(list: String, _ log: (String) -> Void) throws(SystemError) {
     guard fileKind(list) != nil else { return }
     for path in try readText(list).split(whereSeparator: \.isNewline) where !path.hasPrefix("#") {
-      try loadModule(String(path))
+      do throws(SystemError) {
+        try loadModule(String(path))
+      } catch  where error.errno == ENODEV || error.errno == EOPNOTSUPP || error.errno == ENXIO {
+        // A driver whose device this machine does not have, such as KVM's clock under emulation.
+        log("\(error)")
+      }
     }
   }
 

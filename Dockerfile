@@ -1,0 +1,16 @@
+# Builds the two programs and ends in an image with nothing else, for
+#   COPY --from=tombolo /tombolo-init /tombolo-init
+# in an enclave's Dockerfile (see docs/boot.md). Any Debian 12 with the Swift 6.3 toolchain can be the builder.
+ARG BUILDER=docker.io/library/swift:6.3-bookworm
+FROM ${BUILDER} AS build
+WORKDIR /src
+COPY rootfs/setup rootfs/setup
+RUN rootfs/setup --build
+COPY Package.swift ./
+COPY Sources Sources
+COPY Tests Tests
+RUN swift build -c release --product tombolo-init && swift build -c release --product tombolo
+
+FROM scratch
+COPY --from=build /src/.build/release/tombolo-init /src/.build/release/tombolo /
+ENTRYPOINT ["/tombolo-init"]
