@@ -68,6 +68,7 @@ let package = Package(
     module("EnclaveConfig", ["TOMLKit"]),
     module("Netfilter", ["Inet"]),
     module("BootPlanning", ["EnclaveConfig", "Netfilter"]),
+    module("Packets", ["Inet"]),
 
     // Kernel
     module("LinuxSystem", ["CLinux", "Inet"]),
@@ -81,6 +82,7 @@ let package = Package(
     module("Relaying", ["CLinux", "Inet", "Wire", "LinuxSystem", "EventLoop"]),
     module("Proxying", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),
     module("HostGateway", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),
+    module("PacketRelaying", ["CLinux", "Inet", "Packets", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module("LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module(
       "ServiceControl",
@@ -123,9 +125,17 @@ let package = Package(
       ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 
+    // The engine of raw mode between two TUN devices and nothing else: Tests/bench compares it with others.
+    .executableTarget(
+      name: "tombolo-packet-bench",
+      dependencies: ["CLinux", "Inet", "Packets", "PacketRelaying", "Wire", "LinuxSystem", "EventLoop", "Relaying"],
+      path: "Tests/bench/PacketBench", swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
+
     // Tests
     tests("BootTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
     tests("VhostVsockTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
+    tests("PacketsTests", ["Packets", "Inet"]),
+    tests("PacketRelayingTests", ["PacketRelaying", "Packets", "CLinux", "EventLoop", "LinuxSystem", "Inet"]),
     tests("InetTests", ["Inet"]),
     tests("WireTests", ["Wire", "Inet"]),
     tests("DNSTests", ["DNS", "Inet"]),
