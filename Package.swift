@@ -65,9 +65,9 @@ let package = Package(
     module("DNS", ["Inet"]),
     module("Policy", ["Inet"]),
     module("Supervision"),
-    module("EnclaveConfig", ["TOMLKit"]),
+    module("EnclaveConfig", ["Inet", "TOMLKit"]),
     module("Netfilter", ["Inet"]),
-    module("BootPlanning", ["EnclaveConfig", "Netfilter"]),
+    module("BootPlanning", ["EnclaveConfig", "Inet", "Netfilter"]),
     module("Packets", ["Inet"]),
 
     // Kernel
@@ -78,10 +78,21 @@ let package = Package(
     module("Capabilities", ["CCap", "CLinux", "LinuxSystem"]),
 
     // Engines
-    module("Booting", ["CLinux", "EnclaveConfig", "LinuxSystem", "BootPlanning", "Netfilter", "Netlink"]),
+    module("Booting", ["CLinux", "EnclaveConfig", "Inet", "LinuxSystem", "BootPlanning", "Netfilter", "Netlink"]),
     module("Relaying", ["CLinux", "Inet", "Wire", "LinuxSystem", "EventLoop"]),
-    module("Proxying", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),
-    module("HostGateway", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),
+    module(
+      "Proxying",
+      [
+        "CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "PacketRelaying", "Packets",
+      ]),
+    module(
+      "HostNetwork",
+      [
+        "CLinux", "Inet", "Wire", "Netfilter", "Netlink", "Packets", "LinuxSystem", "EventLoop", "PacketRelaying",
+      ]),
+    module(
+      "HostGateway",
+      ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "HostNetwork"]),
     module("PacketRelaying", ["CLinux", "Inet", "Packets", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module("LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module(
@@ -92,7 +103,7 @@ let package = Package(
       ]),
     module(
       "LocalRunning",
-      ["CLinux", "Inet", "DNS", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway"]),
+      ["CLinux", "Inet", "DNS", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "HostNetwork"]),
     module("VhostVsock", ["CLinux", "LinuxSystem"]),
 
     module(
@@ -121,7 +132,7 @@ let package = Package(
       name: "tombolo",
       dependencies: [
         "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
-        "LocalRunning", "MachineRunning", "Imaging", "VhostVsock", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "VhostVsock", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 

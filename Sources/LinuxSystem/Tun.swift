@@ -85,3 +85,22 @@ public func lockFile(_ fd: Int32, wait: Bool) throws(SystemError) -> Bool {
   try check("flock", "", result)
   return true
 }
+
+/// The CPUs that this process may run on. The C function is `sysconf(_SC_NPROCESSORS_ONLN)`.
+public func processorCount() -> Int { max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) }
+
+/// The corresponding C function is `rename`.
+public func renameFile(_ path: String, to target: String) throws(SystemError) {
+  try checkErrno("rename", path) { rename(path, target) }
+}
+
+/// Holds a TCP port without listening: nobody else can bind it, and a connection to it is refused.
+public func reserveStream(_ address: SocketAddress) throws(SystemError) -> OwnedFileDescriptor {
+  let holder = try makeSocket(address.family, .stream)
+  let raw = holder.rawValue
+  if address.family == AF_INET6 {
+    _ = clinux_set_option(raw, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1)
+  }
+  try check("bind", address.description, try address.withStorage { clinux_bind(raw, $0, $1) })
+  return holder
+}
