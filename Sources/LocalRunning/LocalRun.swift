@@ -1,5 +1,6 @@
 import BootPlanning
 import CLinux
+import DNS
 import EventLoop
 import HostGateway
 import HostNetwork
