@@ -145,6 +145,8 @@ let package = Package(
     // Tests
     tests("BootTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
     tests("VhostVsockTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
+    tests("RawModeTests", []),
+    tests("HostNetworkTests", ["HostNetwork", "Netfilter", "Inet"]),
     tests("PacketsTests", ["Packets", "Inet"]),
     tests("PacketRelayingTests", ["PacketRelaying", "Packets", "CLinux", "EventLoop", "LinuxSystem", "Inet"]),
     tests("InetTests", ["Inet"]),
