@@ -48,7 +48,7 @@ public final class HostTunnel {
   /// The link's name.
   public let link: String
 
-  /// Makes the link, so that a missing right is found before anything is started, and undoes what killed gateways left.
+  /// Makes the link, so that a missing right is found before anything is started, and takes over what a killed gateway left.
   /// - Parameters:
   ///   - ranges: an enclave with an address outside is refused.
   ///   - log: takes sentences for the operator; called in any thread.
@@ -60,11 +60,12 @@ public final class HostTunnel {
     self.log = log
     do {
       state = try HostState()
-      try state.cleanUp()
-      let queue = try TunQueue("tombolo%d")
+      let queue = try state.enter { former in
+        let queue = try TunQueue(former ?? "tombolo%d")
+        return (queue, name: queue.deviceName)
+      }
       first = queue
       link = queue.deviceName
-      try state.enter(link)
     } catch let error as SystemError where error.errno == EPERM || error.errno == EACCES {
       throw HostTunnelError(
         sentence:
@@ -173,7 +174,7 @@ public final class HostTunnel {
     closed = true
     for worker in workers { worker.stop() }
     workers = []
-    state.leave(link)
+    state.leave()
   }
 
   /// The first address of the network that is not the enclave's.

@@ -145,9 +145,8 @@ final class RawModeTests: XCTestCase {
     check(
       """
       snapshot > $D/before
-      run -p 8083:80 -- sleep 100 & p=$!
-      sleep 1.5; pid=$(ip netns pids \(RawWorld.host) | xargs ps -o pid=,args= -p | grep "[t]ombolo run" | awk '{print $1; exit}')
-      kill -9 $pid; wait $p
+      $H $T run --mode raw -p 8083:80 -- sleep 100 & p=$!
+      sleep 1.5; kill -9 $p; wait $p
       $H nft list tables; $H sysctl -n net.ipv4.ip_forward
       run -- true
       snapshot > $D/after; diff $D/before $D/after && echo same
@@ -160,12 +159,12 @@ final class RawModeTests: XCTestCase {
     check(
       """
       mkdir -p $D/transport; printf '[network]\\nmode = "raw"\\ntransport = "unix:%s"\\n' $D/transport > $D/child.toml
-      host() { $H $T host --transport unix:$D/transport --raw 2>>$D/host.log & h=$!; }
+      host() { $H $T host --transport unix:$D/transport --raw >> $D/host.log 2>&1 & h=$!; }
       host; sleep 0.5
       unshare -n $I --config $D/child.toml -- sh -c "curl -sS http://10.8.0.2:8080/slow | sha256sum | cut -d' ' -f1 > $D/restarted" & e=$!
       sleep 3; kill -9 $h; wait $h; sleep 1; host
-      wait $e; cat $D/restarted; kill $h; wait $h
-      """, sum, timeout: 120)
+      timeout 60 tail --pid=$e -f /dev/null; cat $D/restarted; kill $e $h; wait
+      """, sum, timeout: 100)
   }
 
   // MARK: rights
