@@ -65,9 +65,10 @@ let package = Package(
     module("DNS", ["Inet"]),
     module("Policy", ["Inet"]),
     module("Supervision"),
-    module("EnclaveConfig", ["TOMLKit"]),
+    module("EnclaveConfig", ["Inet", "TOMLKit"]),
     module("Netfilter", ["Inet"]),
     module("BootPlanning", ["EnclaveConfig", "Inet", "Netfilter"]),
+    module("Packets", ["Inet"]),
 
     // Kernel
     module("LinuxSystem", ["CLinux", "Inet"]),
@@ -77,10 +78,22 @@ let package = Package(
     module("Capabilities", ["CCap", "CLinux", "LinuxSystem"]),
 
     // Engines
-    module("Booting", ["CLinux", "EnclaveConfig", "LinuxSystem", "BootPlanning", "Netfilter", "Netlink"]),
+    module("Booting", ["CLinux", "EnclaveConfig", "Inet", "LinuxSystem", "BootPlanning", "Netfilter", "Netlink"]),
     module("Relaying", ["CLinux", "Inet", "Wire", "LinuxSystem", "EventLoop"]),
-    module("Proxying", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),
-    module("HostGateway", ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying"]),
+    module(
+      "Proxying",
+      [
+        "CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "PacketRelaying", "Packets",
+      ]),
+    module(
+      "HostNetwork",
+      [
+        "CLinux", "Inet", "Wire", "Netfilter", "Netlink", "Packets", "LinuxSystem", "EventLoop", "PacketRelaying",
+      ]),
+    module(
+      "HostGateway",
+      ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "HostNetwork"]),
+    module("PacketRelaying", ["CLinux", "Inet", "Packets", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module("LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module(
       "ServiceControl",
@@ -90,7 +103,7 @@ let package = Package(
       ]),
     module(
       "LocalRunning",
-      ["CLinux", "Inet", "DNS", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway"]),
+      ["CLinux", "Inet", "DNS", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "HostNetwork"]),
     module("VhostVsock", ["CLinux", "LinuxSystem"]),
 
     module(
@@ -120,14 +133,24 @@ let package = Package(
       name: "tombolo",
       dependencies: [
         "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
-        "LocalRunning", "MachineRunning", "Imaging", "VhostVsock",
+        "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "VhostVsock",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 
+    // The engine of raw mode between two TUN devices and nothing else: Tests/bench compares it with others.
+    .executableTarget(
+      name: "tombolo-packet-bench",
+      dependencies: ["CLinux", "Inet", "Packets", "PacketRelaying", "Wire", "LinuxSystem", "EventLoop", "Relaying"],
+      path: "Tests/bench/PacketBench", swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
+
     // Tests
     tests("BootTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
     tests("VhostVsockTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
+    tests("RawModeTests", []),
+    tests("HostNetworkTests", ["HostNetwork", "Netfilter", "Inet"]),
+    tests("PacketsTests", ["Packets", "Inet"]),
+    tests("PacketRelayingTests", ["PacketRelaying", "Packets", "CLinux", "EventLoop", "LinuxSystem", "Inet"]),
     tests("InetTests", ["Inet"]),
     tests("WireTests", ["Wire", "Inet"]),
     tests("DNSTests", ["DNS", "Inet"]),

@@ -62,6 +62,7 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
     let isRouted = configuration.networkMode == .tcp
     network = [.bringUpLoopback(routed: isRouted)]
     if kind != .child { network.insert(.setHostname(configuration.hostname), at: 0) }
+    if configuration.networkMode == .raw { network.append(.createTunnel(TunnelPlan(configuration.raw))) }
     if isRouted {
       network.append(
         .installRules(
@@ -129,7 +130,9 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
         options: [.readOnly, .noSetUID, .noDevices, .noExecution], data: ""),
       tmpfs(root + "/dev", mode: "755", [.noSetUID]),
     ]
-    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+    let tun = configuration.networkMode == .raw ? ["net/tun"] : []
+    if !tun.isEmpty { steps.append(.makeDirectory(root + "/dev/net", mode: 0o755)) }
+    for name in ["null", "zero", "full", "random", "urandom", "tty"] + tun {
       steps += [
         .makeFile("\(root)/dev/\(name)"),
         .bind(source: "/dev/\(name)", target: "\(root)/dev/\(name)", recursive: false),
@@ -199,6 +202,10 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       lines.append("start the proxy: egress on port \(EnclaveLayout.egressPort), DNS on port \(EnclaveLayout.dnsPort)")
       let ports = configuration.ingressPorts.map(String.init).joined(separator: ", ")
       lines.append("let the host reach \(ports.isEmpty ? "no port" : "port \(ports)")")
+      lines.append("wait until the proxy is ready")
+    }
+    if configuration.networkMode == .raw {
+      lines.append("start the proxy: the queues of \(TunnelPlan.link), a stream to the host for each")
       lines.append("wait until the proxy is ready")
     }
     let program = configuration.program

@@ -37,6 +37,8 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case setHostname(String)
   /// lo up with its addresses; `routed`: everything has a route to it.
   case bringUpLoopback(routed: Bool)
+  /// The interface of raw mode, with its addresses and the default routes.
+  case createTunnel(TunnelPlan)
   case installRules(Ruleset, Configuration.Firewall)
 
   public enum MountOption: String, Sendable, CaseIterable {
@@ -73,6 +75,7 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
       let routes =
         "ip route add default dev lo src 127.0.0.1; ip -6 route add local default dev lo src ::1"
       return "ip link set lo up" + (routed ? "; " + routes : "")
+    case .createTunnel(let plan): return plan.description
     case .installRules(let ruleset, let firewall):
       return
         (["install with \(firewall == .auto ? "nftables or xtables" : firewall.rawValue):"]

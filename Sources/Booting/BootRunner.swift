@@ -62,6 +62,8 @@ public enum BootRunner {
       try setHostname(name)
     case .bringUpLoopback(let routed):
       try EnclaveRoutes.setUp(routes: routed, ipv6: IPv6Support.probe() == .available)
+    case .createTunnel(let plan):
+      try EnclaveTunnel.create(plan)
     case .installRules(let ruleset, let firewall):
       log(try installRules(ruleset, firewall))
     }

@@ -13,7 +13,7 @@ public struct Configuration: Equatable, Sendable {
   }
 
   public enum NetworkMode: String, CaseIterable, Sendable {
-    case tcp, none
+    case tcp, raw, none
   }
 
   /// What the redirect is programmed with.
@@ -67,6 +67,7 @@ public struct Configuration: Equatable, Sendable {
   public var hostname = "enclave"
   public var program = Program()
   public var networkMode = NetworkMode.tcp
+  public var raw = RawNetwork()
   public var firewall = Firewall.auto
   public var transport = Transport.vsock
   /// The CID that stands for the host; nil: 3, then 2.
@@ -101,6 +102,7 @@ public struct Configuration: Equatable, Sendable {
       transport =
         try table.value("transport", "\"vsock\" or \"unix:\" and an absolute path", Self.transport) ?? transport
       if let cid = try table.integer("parent_cid", in: 2...0xffff_fffe) { parentCID = UInt32(cid) }
+      try raw.read(&table)
       firewall = try table.value("firewall", Self.choices(Firewall.self)) { Firewall(rawValue: $0) } ?? firewall
     }
     try reader.table("ingress") { (table) throws(ConfigurationError) in

@@ -1,6 +1,7 @@
 import CLinux
 import DNS
 import EventLoop
+import HostNetwork
 import Inet
 import LinuxSystem
 import Policy
@@ -75,6 +76,8 @@ public final class Gateway {
   /// Standard output or standard error has no reader any more.
   public var onOutputLost: (() -> Void)?
   public var onLogStreamClosed: (() -> Void)?
+  /// Raw mode's way into the network.
+  public var tunnel: HostTunnel?
   public private(set) var hasSeenLogStream = false
 
   /// Takes over listening sockets opened before, so that a port already taken is found before anything is started.
@@ -143,11 +146,12 @@ public final class Gateway {
       case .connect: egress(stream, try ConnectRequest(parameters: hello.parameters), early)
       case .resolve: try resolve(stream, early)
       case .logs: try logs(stream, try LogStreamParameters(parameters: hello.parameters), early)
-      case .packets, .control: answer(stream, Answer(.unsupported))
+      case .packets: try packets(stream, try PacketsRequest(parameters: hello.parameters), early)
+      case .control: answer(stream, Answer(.unsupported))
       }
     } catch {
       log("a \(hello.channel) stream from the enclave: \(error)")
-      answer(stream, Answer(error is WireError ? .badRequest : .noResources))
+      answer(stream, Answer(error is WireError ? .badRequest : error is HostTunnelError ? .denied : .noResources))
     }
   }
 
@@ -198,6 +202,17 @@ public final class Gateway {
     } catch {
       log("\(what()): \(error)")
     }
+  }
+
+  /// An enclave that was not asked to be in raw mode has no way into the host's network.
+  private func packets(_ stream: FileHandle, _ request: PacketsRequest, _ early: [UInt8]) throws {
+    guard let tunnel else {
+      log("the enclave is in raw mode, and its host side was not started so (--mode raw)")
+      answer(stream, Answer(.unsupported))
+      return
+    }
+    guard early.isEmpty else { throw WireError.trailingBytes(early.count) }
+    try tunnel.serve(stream, request) { answer(stream, Answer(.ok, parameters: $0.parameters)) }
   }
 
   private func resolve(_ stream: FileHandle, _ early: [UInt8]) throws(SystemError) {

@@ -14,7 +14,8 @@ struct KernelModules {
   static let usual = [
     "virtio_pci", "virtio_mmio", "virtio_rng", "vmw_vsock_virtio_transport", "nsm", "ptp_kvm", "tun", "veth",
     "nf_tables",
-    "nft_chain_nat", "nft_redir", "nft_ct", "nft_queue", "nft_reject_inet", "nfnetlink_queue", "overlay",
+    "nft_chain_nat", "nft_redir", "nft_ct", "nft_queue", "nft_nat", "nft_masq", "nft_reject_inet",
+    "nft_reject_ipv4", "nft_reject_ipv6", "nfnetlink_queue", "overlay",
   ]
   private static let endings = [".ko", ".ko.xz", ".ko.gz", ".ko.zst"]
   private static let largestModule = 256 << 20

@@ -1,7 +1,9 @@
 import BootPlanning
 import CLinux
+import DNS
 import EventLoop
 import HostGateway
+import HostNetwork
 import Inet
 import LinuxSystem
 import Relaying
@@ -17,11 +19,15 @@ public struct LocalRunRequest {
   public var logFormat: LogFormat
   public var passesInput: Bool
   public var verbose: Bool
+  /// Raw mode, already configured.
+  public var tunnel: HostTunnel?
 
   public init(
     initPath: String, rootfs: String?, configuration: (name: String, text: String)?, overrides: String,
-    published: [PublishedPort], nameServer: IPAddress?, logFormat: LogFormat, passesInput: Bool, verbose: Bool
+    published: [PublishedPort], nameServer: IPAddress?, logFormat: LogFormat, passesInput: Bool, verbose: Bool,
+    tunnel: HostTunnel? = nil
   ) {
+    self.tunnel = tunnel
     self.initPath = initPath
     self.rootfs = rootfs
     self.configuration = configuration
@@ -60,6 +66,7 @@ public final class LocalRun: EventSource {
   private var initPID: Int32 = 0
   private var status: Int32?
   private var directory = ""
+  private var reserved: [FileHandle] = []
   private var root = RootDirectory()
 
   public init(_ request: LocalRunRequest, report: @escaping (String) -> Void) throws(SystemError) {
@@ -86,7 +93,9 @@ public final class LocalRun: EventSource {
   private func start() throws {
     let published = try request.published.map { port in
       do throws(SystemError) {
-        return (FileHandle(try listenStream(.ip(port.listen))), port)
+        // In raw mode the kernel passes clients on; the port is only kept from others.
+        let address = SocketAddress.ip(port.listen)
+        return (FileHandle(try request.tunnel == nil ? listenStream(address) : reserveStream(address)), port)
       } catch  where error.errno == EADDRINUSE {
         throw LocalRunError(
           sentence: "-p \(port): port \(port.listen.port) is already taken on this machine (\(error))")
@@ -94,6 +103,7 @@ public final class LocalRun: EventSource {
         throw LocalRunError(sentence: "-p \(port): \(error)")
       }
     }
+    if request.tunnel != nil { reserved = published.map(\.0) }
     let parent = environmentVariable("TMPDIR") ?? "/tmp"
     directory = try makeTemporaryDirectory("\(parent)/tombolo-")
     let transport = directory + "/host"
@@ -108,12 +118,14 @@ public final class LocalRun: EventSource {
     try changeMode(hostSocket, 0o666)
     let made = try Gateway(
       loop: loop, transport: listener,
-      enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: transport))), published: published,
+      enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: transport))),
+      published: request.tunnel == nil ? published : [],
       logFormat: request.logFormat, verbose: request.verbose,
       resolverConfiguration: resolverConfiguration(request.nameServer), log: report)
     made.onLogStreamClosed = { [unowned self] in stopIfDone() }
     // A pipeline whose reader has gone ends its writer; the enclave is stopped in order.
     made.onOutputLost = { [unowned self] in if initPID > 1 { sendSignal(SIGTERM, to: initPID) } }
+    made.tunnel = request.tunnel
     gateway = made
     try startInit(transport: transport, stage: stage)
   }
@@ -124,7 +136,7 @@ public final class LocalRun: EventSource {
       rootfs: request.rootfs, stage: stage, transport: transport,
       pieces: request.rootfs == nil ? try pieces(hasUserNamespace: needsUserNamespace) : [],
       hasUserNamespace: needsUserNamespace,
-      nameServer: request.nameServer?.description ?? EnclaveLayout.nameServer)
+      nameServer: nameServer())
     let document = try makeMemoryFile(
       LocalDocument.encode(
         .init(
@@ -146,6 +158,19 @@ public final class LocalRun: EventSource {
     }
     if needsUserNamespace { try mapIDs() }
     try writeAll(gate.writing.rawValue, [1], "gate")
+  }
+
+  /// In raw mode queries go to the server itself, as packets like all others. One on this machine's loopback would be
+  /// out of reach; then a public one is better than none.
+  private func nameServer() -> String {
+    if let server = request.nameServer { return server.description }
+    guard request.tunnel != nil else { return EnclaveLayout.nameServer }
+    let servers = resolverConfiguration(nil)().servers.map(\.address)
+    guard let server = servers.first(where: { !$0.isLoopback }) else {
+      report("this machine's name server is on its loopback, where the enclave cannot reach it: name one with --dns")
+      return EnclaveLayout.nameServer
+    }
+    return server.description
   }
 
   private func pieces(hasUserNamespace: Bool) throws(SystemError) -> [RootPiece] {
@@ -220,6 +245,7 @@ public final class LocalRun: EventSource {
       clinux_wait(initPID)
       initPID = 0
     }
+    request.tunnel?.close()
     root.restore()
     if !directory.isEmpty { removeTree(directory) }
   }

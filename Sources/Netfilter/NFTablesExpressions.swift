@@ -37,6 +37,16 @@ enum NFTablesExpressions {
           ]),
         bitwise(mask), compare(.notEqual, [0, 0, 0, 0]),
       ]
+    case .destinationIsLocal:
+      return [
+        expression(
+          "fib",
+          [
+            .bigEndian(NFT.FIB.destination, NFT.register), .bigEndian(NFT.FIB.result, NFT.FIB.addressType),
+            .bigEndian(NFT.FIB.flags, NFT.FIB.ofDestination),
+          ]),
+        compare(.equal, withUnsafeBytes(of: NFT.FIB.local) { Array($0) }),
+      ]
     }
   }
 

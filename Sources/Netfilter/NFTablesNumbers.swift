@@ -53,6 +53,15 @@ enum NFT {
     static let chain: UInt16 = 2
     static let expressions: UInt16 = 4
   }
+  /// NFTA_FIB_*, NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR, RTN_LOCAL of linux/rtnetlink.h
+  enum FIB {
+    static let destination: UInt16 = 1
+    static let result: UInt16 = 2
+    static let flags: UInt16 = 3
+    static let addressType: UInt32 = 3
+    static let ofDestination: UInt32 = 2
+    static let local: UInt32 = 2
+  }
   /// NFTA_EXPR_*
   enum Expression {
     static let name: UInt16 = 1

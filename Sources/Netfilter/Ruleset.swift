@@ -93,6 +93,8 @@ public struct Ruleset: Hashable, Sendable {
     case input(String, negated: Bool = false)
     case output(String, negated: Bool = false)
     case state(ConnectionState)
+    /// To an address of the machine itself, whichever it has at that moment.
+    case destinationIsLocal
 
     public static func sourcePort(_ port: UInt16) -> Match { .sourcePorts(port...port) }
     public static func destinationPort(_ port: UInt16) -> Match { .destinationPorts(port...port) }

@@ -43,6 +43,7 @@ extension Ruleset.Rule {
       case .input(let name, let negated): words.append("iifname \(negated ? "!= " : "")\"\(name)\"")
       case .output(let name, let negated): words.append("oifname \(negated ? "!= " : "")\"\(name)\"")
       case .state(let state): words.append("ct state \(state.nftText)")
+      case .destinationIsLocal: words.append("fib daddr type local")
       }
     }
     if counter { words.append("counter") }

@@ -87,6 +87,8 @@ extension Ruleset.Rule {
         if !Self.isInterfaceName(name) { return "\"\(name)\" is no interface name" }
       case .state(let state):
         if state.isEmpty || state.nftText.isEmpty { return "no connection state" }
+      case .destinationIsLocal:
+        if chain.hook == .postrouting { return "no look at the destination's kind in this hook" }
       }
     }
     switch verdict {
@@ -133,6 +135,7 @@ extension Ruleset.Match {
     case .input: 5
     case .output: 6
     case .state: 7
+    case .destinationIsLocal: 8
     }
   }
 }

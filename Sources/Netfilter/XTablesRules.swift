@@ -33,6 +33,7 @@ enum XTablesRules {
         put(name, layout.outputName, layout.outputMask, &head)
         if negated { inverted |= 0x02 }  // IPT_INV_VIA_OUT
       case .state(let state): matches += connectionState(state)
+      case .destinationIsLocal: matches += localDestination()
       }
     }
     head.put(inverted, at: layout.inverted)
@@ -85,6 +86,13 @@ enum XTablesRules {
     var mask = UInt16(truncatingIfNeeded: state.subtracting(.untracked).rawValue)
     if state.contains(.untracked) { mask |= 1 << 8 }
     bytes.put(mask, at: XTablesLayout.extensionSize + 150)
+    return bytes
+  }
+
+  /// struct xt_addrtype_info_v1: `source`, `dest` (XT_ADDRTYPE_LOCAL is 1 << RTN_LOCAL), `flags`.
+  private static func localDestination() -> [UInt8] {
+    var bytes = extensionBytes("addrtype", revision: 1, size: 8)
+    bytes.put(UInt16(1 << 2), at: XTablesLayout.extensionSize + 2)
     return bytes
   }
 

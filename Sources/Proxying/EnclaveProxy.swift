@@ -29,6 +29,7 @@ public final class EnclaveProxy {
   private let log: (String) -> Void
   private var listeners: [Listener] = []
   private var forwarder: DNSForwarder?
+  private var packets: EnclavePackets?
 
   /// - Parameter log: takes sentences worth an operator's attention.
   public init(_ plan: ProxyPlan, loop: EventLoop, log: @escaping (String) -> Void) throws(SystemError) {
@@ -49,6 +50,7 @@ public final class EnclaveProxy {
           fromHost($0, $1)
         })
     }
+    if !plan.tunnelQueues.isEmpty { packets = try EnclavePackets(plan) }
     if !plan.dnsSockets.isEmpty || !plan.dnsListeners.isEmpty {
       forwarder = try DNSForwarder(
         loop: loop, target: plan.hostTarget, policy: policy,
@@ -56,6 +58,16 @@ public final class EnclaveProxy {
         listeners: plan.dnsListeners.map { FileHandle(OwnedFileDescriptor($0)) }, report: log)
     }
   }
+
+  /// Writes a byte to the pipe when the network can be used: in raw mode when the host has answered, or has taken too
+  /// long to.
+  public func announceReadiness(on pipe: Int32) throws(SystemError) {
+    let pipe = FileHandle(OwnedFileDescriptor(pipe))
+    if let packets { packets.announceReadiness(on: pipe, loop: loop) } else { try writeAll(pipe.rawValue, [1], "readiness pipe") }
+  }
+
+  /// Writes what the queues of raw mode have carried to standard error, which is the log.
+  public func report() { packets?.report() }
 
   private func debug(_ sentence: @autoclosure () -> String) {
     if plan.verbose { log("debug: " + sentence()) }

@@ -13,6 +13,11 @@ public struct ProxyPlan: Equatable, Sendable {
   /// The writing end that gets one byte when the proxy is ready.
   public var readiness: Int32?
   public var hostTarget: StreamTarget
+  /// Raw mode: the queues of the TUN device, and what it was made with.
+  public var tunnelQueues: [Int32] = []
+  public var tunnelAddresses: [IPPrefix] = []
+  /// In bytes.
+  public var tunnelMTU: UInt16 = 1500
   public var ingressPorts: [UInt16] = []
   public var verbose = false
 
@@ -30,6 +35,9 @@ public struct ProxyPlan: Equatable, Sendable {
     if let transportListener { words.append("transport=\(transportListener)") }
     if let readiness { words.append("ready=\(readiness)") }
     if verbose { words.append("verbose=1") }
+    if !tunnelQueues.isEmpty {
+      words += ["tun=\(list(tunnelQueues))", "addresses=\(list(tunnelAddresses))", "mtu=\(tunnelMTU)"]
+    }
     switch hostTarget.address {
     case .unix(let path): words.append("host=unix:\(path)")
     case .vsock(let cid, let port): words.append("host=vsock:\(cid):\(port)")
@@ -54,6 +62,9 @@ public struct ProxyPlan: Equatable, Sendable {
       case "transport": plan.transportListener = numbers.first
       case "ready": plan.readiness = numbers.first
       case "verbose": plan.verbose = true
+      case "tun": plan.tunnelQueues = numbers
+      case "addresses": plan.tunnelAddresses = value.split(separator: ",").compactMap { IPPrefix($0) }
+      case "mtu": plan.tunnelMTU = UInt16(value) ?? plan.tunnelMTU
       case "host": target = Self.target(value)
       default: throw ProxyPlanError(word: word)
       }

@@ -211,6 +211,7 @@ public final class EnclaveSupervision: EventSource {
       plan.dnsSockets = plan.dnsSockets.map { $0 + offset }
       plan.dnsListeners = plan.dnsListeners.map { $0 + offset }
       plan.transportListener = plan.transportListener.map { $0 + offset }
+      plan.tunnelQueues = plan.tunnelQueues.map { $0 + offset }
       var request = SpawnRequest(
         .descriptor(executable.rawValue), arguments: ["tombolo-init", "proxy"] + plan.arguments, environment: [],
         descriptors: first + proxySockets.map(\.rawValue))

@@ -94,6 +94,7 @@ struct EnclaveRole {
     if configuration.networkMode == .tcp {
       try sockets.open(host: addresses.host, listen: addresses.listen, configuration)
     }
+    if configuration.networkMode == .raw { try sockets.openTunnel(host: addresses.host, configuration) }
     try Capabilities.keepOnly(.supervising)
     let logger = Logger(label: "tombolo-init") { [target, level = configuration.logs.level] _ in
       EnclaveLogHandler(target: target, logLevel: Logger.Level(level))

@@ -46,14 +46,13 @@ enum ProxyRole {
     ignoreBrokenPipes()
     let plan = try ProxyPlan(arguments: words)
     let loop = try EventLoop()
-    let signals = try openSignals([SIGTERM])
-    let stop = SignalSource(signals) { _ in exit(0) }
-    _ = try loop.add(signals.rawValue, [.readable], stop)
+    let signals = try openSignals([SIGTERM, SIGUSR1])
     let proxy = try EnclaveProxy(plan, loop: loop) { writeToStandardError($0 + "\n") }
-    if let ready = plan.readiness {
-      try writeAll(ready, [1], "readiness pipe")
-      _ = OwnedFileDescriptor(ready)
+    let stop = SignalSource(signals) { [proxy] signal in
+      if signal == SIGUSR1 { proxy.report() } else { exit(0) }
     }
+    _ = try loop.add(signals.rawValue, [.readable], stop)
+    if let ready = plan.readiness { try proxy.announceReadiness(on: ready) }
     try withExtendedLifetime(proxy) { try loop.run() }
   }
 }
@@ -99,7 +98,7 @@ struct ProxySockets {
     self.plan = plan
   }
 
-  private mutating func add(_ handle: FileHandle) -> Int32 {
+  mutating func add(_ handle: FileHandle) -> Int32 {
     handles.append(handle)
     return Int32(handles.count - 1)
   }

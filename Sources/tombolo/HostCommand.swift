@@ -3,6 +3,7 @@ import BootPlanning
 import CLinux
 import EventLoop
 import HostGateway
+import HostNetwork
 import Inet
 import LinuxSystem
 import LocalRunning
@@ -35,6 +36,12 @@ struct HostCommand: ParsableCommand {
   var dns: String?
   @Option(help: "raw (the program's bytes as they are), text or json (a line each, with time and source).")
   var logFormat: LogFormat = .text
+  @Flag(help: "Let an enclave in raw mode into this machine's network; needs root.")
+  var raw = false
+  @Option(
+    help: ArgumentHelp(
+      "With --raw, a range in which the enclave's address may be, besides the usual ones.", valueName: "prefix"))
+  var rawRange: [String] = []
   @Flag(name: .shortAndLong, help: "Log every connection.")
   var verbose = false
 
@@ -85,24 +92,40 @@ struct HostCommand: ParsableCommand {
       enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: directory))))
   }
 
+  private func rawTunnel(_ published: [PublishedPort]) throws -> HostTunnel? {
+    guard raw else { return nil }
+    let ranges = try rawRange.map { text in
+      guard let prefix = IPPrefix(text) else {
+        throw Misuse("--raw-range: found \"\(text)\", expected a prefix such as 10.0.0.0/8")
+      }
+      return prefix
+    }
+    return try RawMode.tunnel(published, HostTunnel.defaultRanges + ranges)
+  }
+
   private func serve() throws {
     let place = try place()
     let published = try publishedPorts(publish)
     let server = try nameServer(dns)
-    let signals = try openSignals([SIGTERM, SIGINT])
+    let tunnel = try rawTunnel(published)
+    defer { tunnel?.close() }
+    let signals = try openSignals([SIGTERM, SIGINT, SIGUSR1])
     ignoreBrokenPipes()
     raiseOpenFilesLimit()
     let loop = try EventLoop()
-    let stop = StopSource(signals, loop)
+    let stop = StopSource(signals, loop) { tunnel?.report() }
     _ = try loop.add(signals.rawValue, [.readable], stop)
-    let sockets = try published.map { port in (try listen(publishedPort: port), port) }
+    let sockets = try published.map { port in
+      (try raw ? FileHandle(reserveStream(.ip(port.listen))) : listen(publishedPort: port), port)
+    }
     let listener = try listen(transport: place.listen)
     defer { if case .unix(let path) = place.listen { removeFile(path) } }
     let gateway = try Gateway(
-      loop: loop, transport: listener, enclave: place.enclave, published: sockets, peers: place.peers,
+      loop: loop, transport: listener, enclave: place.enclave, published: raw ? [] : sockets, peers: place.peers,
       logFormat: logFormat, verbose: verbose, resolverConfiguration: resolverConfiguration(server), log: say)
+    gateway.tunnel = tunnel
     gateway.onExit = { say("the enclave's program ended with status \($0)") }
-    try withExtendedLifetime((gateway, stop)) { try loop.run() }
+    try withExtendedLifetime((gateway, stop, sockets)) { try loop.run() }
   }
 }
 
@@ -157,12 +180,17 @@ final class StopSource: EventSource {
   private let signals: FileHandle
   private let loop: EventLoop
 
-  init(_ signals: FileHandle, _ loop: EventLoop) {
+  private let report: () -> Void
+
+  /// - Parameter report: called at SIGUSR1.
+  init(_ signals: FileHandle, _ loop: EventLoop, report: @escaping () -> Void) {
+    self.report = report
     self.signals = signals
     self.loop = loop
   }
 
   override func ready(_ events: EventSet, tag: Int) {
-    if nextSignal(signals) != nil { loop.stop() }
+    guard let signal = nextSignal(signals) else { return }
+    if signal == SIGUSR1 { report() } else { loop.stop() }
   }
 }

@@ -1,11 +1,13 @@
 import ArgumentParser
 import EnclaveConfig
 import HostGateway
+import HostNetwork
 import Inet
 import LinuxSystem
 import LocalRunning
 
 extension LogFormat: ExpressibleByArgument {}
+extension Configuration.NetworkMode: ExpressibleByArgument {}
 
 struct RunCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -34,6 +36,11 @@ struct RunCommand: ParsableCommand {
     name: .customShort("p"),
     help: ArgumentHelp("Publish a port of the program on this machine.", valueName: "[addr:]hostport:enclaveport"))
   var publish: [String] = []
+  @Option(
+    help: ArgumentHelp(
+      "The network: tcp (connections end at Tombolo and start anew), raw (every packet; needs root), none.",
+      valueName: "mode"))
+  var mode: Configuration.NetworkMode?
   @Option(help: "The enclave's host name (default: enclave).")
   var hostname: String?
   @Option(help: "The name server to ask (default: this machine's /etc/resolv.conf).")
@@ -76,11 +83,22 @@ struct RunCommand: ParsableCommand {
       }
       return real
     }
-    let overrides = try overrides(published)
-    _ = try Configuration(toml: overrides, file: "command line")
+    var overrides = try overrides(published)
+    var configuration = try Configuration(toml: file?.text ?? "", file: config ?? "")
+    try configuration.apply(toml: overrides, file: "command line")
+    if let mode { configuration.networkMode = mode }
+    var tunnel: HostTunnel?
+    if configuration.networkMode == .raw {
+      let made = try RawMode.tunnel(published, RawMode.ranges(configuration.raw))
+      overrides += try RawMode.configure(made, &configuration)
+      tunnel = made
+    } else if let mode {
+      overrides += "[network]\nmode = \"\(mode.rawValue)\"\n"
+    }
     return LocalRunRequest(
       initPath: try initPath(), rootfs: root, configuration: file, overrides: overrides, published: published,
-      nameServer: server, logFormat: logFormat, passesInput: interactive, verbose: verbose > 1)
+      nameServer: server, logFormat: logFormat, passesInput: interactive, verbose: verbose > 1,
+      tunnel: tunnel)
   }
 
   private func initPath() throws -> String {

@@ -73,7 +73,7 @@ struct ConfigurationTests {
 
   /// A mistake that is passed over is a policy that is not enforced: each is refused with its place.
   @Test(arguments: [
-    ("[network]\nmode = \"tpc\"", "t.toml:2: network.mode: found \"tpc\", expected \"tcp\" or \"none\""),
+    ("[network]\nmode = \"tpc\"", "t.toml:2: network.mode: found \"tpc\", expected \"tcp\" or \"raw\" or \"none\""),
     (
       "\n[ingres]\nports = [1]",
       "t.toml:2: ingres: unknown key; known here: boot, hostname, ingress, logs, network, program"

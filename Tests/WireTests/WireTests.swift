@@ -239,3 +239,37 @@ struct RandomInputTests {
     }
   }
 }
+
+/// Raw mode's handshake: the vectors of docs/protocol-raw.md.
+struct PacketsHandshakeTests {
+  static let request = PacketsRequest(
+    queue: 1, queues: 2, mtu: 1500, features: 0x6f, address4: IPPrefix("10.118.0.2/30"),
+    address6: IPPrefix("fd74:6f6d:626f::2/64"))
+
+  @Test func vectors() throws {
+    let bytes: [UInt8] = [
+      0x54, 0x4d, 0x42, 0x4c, 1, 3, 0, 0x20, 1, 2, 5, 0xdc, 0, 0, 0, 0x6f, 4, 10, 0x76, 0, 2, 30, 6, 0xfd, 0x74, 0x6f,
+      0x6d, 0x62, 0x6f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 64,
+    ]
+    #expect(Self.request.hello.encoded() == bytes)
+    #expect(try PacketsRequest(parameters: Array(bytes.dropFirst(8))) == Self.request)
+    let answer = Answer(.ok, parameters: PacketsAnswer(features: 0x6f).parameters)
+    #expect(answer.encoded() == [0x54, 0x4d, 0x42, 0x4c, 1, 0, 0, 4, 0, 0, 0, 0x6f])
+    #expect(try PacketsAnswer(parameters: answer.parameters) == PacketsAnswer(features: 0x6f))
+  }
+
+  /// Whatever an enclave says, its host answers or refuses.
+  @Test func hostileHellos() {
+    let good = Self.request.hello.parameters
+    for count in 0..<good.count {
+      #expect(throws: WireError.self) { try PacketsRequest(parameters: Array(good.prefix(count))) }
+    }
+    for (index, value) in [(0, 2), (1, 0), (1, 65), (2, 4), (8, 5), (13, 33), (14, 4), (31, 129)] as [(Int, UInt8)] {
+      var bad = good
+      bad[index] = value
+      #expect(throws: WireError.self) { try PacketsRequest(parameters: bad) }
+    }
+    #expect(throws: WireError.self) { try PacketsRequest(parameters: good + [0]) }
+    #expect(throws: WireError.self) { try PacketsRequest(parameters: Array(good.prefix(8)) + [0, 0]) }
+  }
+}

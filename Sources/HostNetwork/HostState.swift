@@ -1,0 +1,106 @@
+import CLinux
+import LinuxSystem
+import Netlink
+
+/// What must be undone in this network namespace, in a file each, so that the next gateway undoes it where one was killed.
+///
+/// `/run/tombolo/net-INODE/` has `sysctls` (as they were before the first gateway) and a file for each gateway, named like
+/// its link and ruleset and locked as long as the gateway lives: the kernel drops the lock however it ends. The last
+/// gateway to end restores the sysctls. `/run/tombolo/lock` is held while anything of it changes.
+///
+/// What a killed gateway left is not taken away at once but taken over, name, rules and all: its enclave's connections
+/// are still being translated, and without the rules the next packet from outside would be answered with a reset.
+struct HostState {
+  private static let base = "/run/tombolo"
+  private static let sysctlsName = "sysctls"
+
+  private let directory: String
+  private var own: FileHandle?
+  private var name: String?
+
+  init() throws(SystemError) {
+    // net:[4026531840]
+    let inode = try readLink("/proc/self/ns/net").filter { $0.isASCII && $0.isNumber }
+    directory = "\(Self.base)/net-\(inode)"
+    try makeDirectories(Self.base)
+  }
+
+  private func locked<T>(_ body: () throws -> T) throws -> T {
+    let file = try openFile("\(Self.base)/lock", O_RDWR | O_CREAT, mode: 0o600)
+    _ = try lockFile(file.rawValue, wait: true)
+    try makeDirectories(directory)
+    defer { removeDirectory(directory) }
+    return try body()
+  }
+
+  private func gateways() throws(SystemError) -> [String] {
+    try directoryEntries(directory).filter { !$0.hasPrefix(Self.sysctlsName) }
+  }
+
+  /// Takes part under the name of the link that `open` makes: what is done from here on, `leave` or the next gateway
+  /// undoes.
+  /// - Parameter open: gets the name that a killed gateway had, or nil.
+  mutating func enter<Link>(_ open: (String?) throws -> (Link, name: String)) throws -> Link {
+    let (link, name, file) = try locked {
+      var taken: (name: String, file: FileHandle)?
+      for name in try gateways() {
+        guard let file = try? FileHandle(openFile("\(directory)/\(name)", O_RDWR)),
+          try lockFile(file.rawValue, wait: false)
+        else { continue }
+        if taken == nil { taken = (name, file) } else { remove(name) }
+      }
+      if let found = taken, let (link, name) = try? open(found.name), name == found.name {
+        return (link, name, found.file)
+      }
+      if let found = taken { remove(found.name) }
+      let (link, name) = try open(nil)
+      let file = FileHandle(try openFile("\(directory)/\(name)", O_RDWR | O_CREAT, mode: 0o600))
+      _ = try lockFile(file.rawValue, wait: true)
+      return (link, name, file)
+    }
+    own = file
+    self.name = name
+    return link
+  }
+
+  private func remove(_ name: String) {
+    // Whichever back end has the rules; neither minds that they are not there.
+    for backend in PacketFilter.allCases { try? backend.remove(rulesetNamed: name) }
+    removeFile("\(directory)/\(name)")
+  }
+
+  private func restoreSysctls() {
+    let path = "\(directory)/\(Self.sysctlsName)"
+    guard let text = try? readText(path) else { return }
+    Sysctls(text: text).restore()
+    removeFile(path)
+  }
+
+  /// Switches forwarding on, having written down what was before.
+  func enableForwarding(ipv6: Bool) throws {
+    try locked {
+      let path = "\(directory)/\(Self.sysctlsName)"
+      let now = Sysctls.current()
+      if fileKind(path) == nil {
+        // A whole file or none: written beside it first.
+        try writeFile(path + ".new", now.text, mode: 0o600)
+        try renameFile(path + ".new", to: path)
+      }
+      try now.enableForwarding(ipv6: ipv6)
+    }
+  }
+
+  mutating func leave() {
+    guard own != nil, let name else { return }
+    _ = try? locked {
+      remove(name)
+      own = nil
+      var living = false
+      for other in try gateways() {
+        guard let file = try? openFile("\(directory)/\(other)", O_RDWR) else { continue }
+        if try lockFile(file.rawValue, wait: false) { remove(other) } else { living = true }
+      }
+      if !living { restoreSysctls() }
+    }
+  }
+}

@@ -1,0 +1,198 @@
+import CLinux
+import EventLoop
+import Inet
+import LinuxSystem
+import Netfilter
+import Netlink
+import PacketRelaying
+import Packets
+import Wire
+
+// Theory of operation.
+//
+//   enclave's stream, one a queue ▶ PacketQueue in its own thread: source checked ▶ TUN ▶ kernel: forward, masquerade
+//   network ▶ kernel: DNAT of published ports, forward ▶ TUN ▶ PacketQueue ▶ stream
+//
+// The kernel does all of the networking; what is ours is the link, a ruleset of the link's name, and forwarding. Each
+// of the three is written down before it is made (`HostState`) and gone at the end. The link is gone with the process.
+
+/// The host's side of raw mode, for one enclave.
+public final class HostTunnel {
+  /// What the enclave asked for.
+  public struct Shape: Equatable, Sendable {
+    public var address4: IPPrefix?
+    public var address6: IPPrefix?
+    public var mtu: UInt16
+    public var queues: UInt8
+
+    public init(address4: IPPrefix?, address6: IPPrefix?, mtu: UInt16, queues: UInt8) {
+      self.address4 = address4
+      self.address6 = address6
+      self.mtu = mtu
+      self.queues = queues
+    }
+  }
+
+  /// Ranges in which an enclave may have its address, unless the operator says otherwise.
+  public static let defaultRanges = ["10.118.0.0/16", "fd74:6f6d:626f::/48"].compactMap { IPPrefix($0) }
+
+  private let ranges: [IPPrefix]
+  private let published: [Publication]
+  private let log: @Sendable (String) -> Void
+  private var state: HostState
+  private var first: TunQueue?
+  private var shape: Shape?
+  private var workers: [PacketWorker] = []
+  private var features = TunOffload()
+  private var closed = false
+  /// The link's name.
+  public let link: String
+
+  /// Makes the link, so that a missing right is found before anything is started, and takes over what a killed gateway left.
+  /// - Parameters:
+  ///   - ranges: an enclave with an address outside is refused.
+  ///   - log: takes sentences for the operator; called in any thread.
+  public init(
+    ranges: [IPPrefix] = defaultRanges, published: [Publication], log: @escaping @Sendable (String) -> Void
+  ) throws {
+    self.ranges = ranges
+    self.published = published
+    self.log = log
+    do {
+      state = try HostState()
+      let queue = try state.enter { former in
+        let queue = try TunQueue(former ?? "tombolo%d")
+        return (queue, name: queue.deviceName)
+      }
+      first = queue
+      link = queue.deviceName
+    } catch let error as SystemError where error.errno == EPERM || error.errno == EACCES {
+      throw HostTunnelError(
+        sentence:
+          "raw mode joins the enclave to this machine's network, which needs root or CAP_NET_ADMIN here (\(error))")
+    } catch let error as SystemError where error.call.contains("tun") && [ENOENT, ENXIO, ENODEV].contains(error.errno) {
+      throw HostTunnelError(
+        sentence: "raw mode needs TUN devices (modprobe tun; CONFIG_TUN), which this kernel lacks (\(error))")
+    }
+  }
+
+  deinit { close() }
+
+  /// Addresses for the enclave that no other enclave of this host has, by the link's number.
+  public var suggestedAddresses: (v4: IPPrefix, v6: IPPrefix)? {
+    guard let number = UInt32(link.drop { !$0.isNumber }) else { return nil }
+    // 10.118.0.0/16 has 16384 networks of four addresses, the second for the enclave.
+    let four = IPv4Address(rawValue: IPv4Address(10, 118, 0, 0).rawValue | (number & 0x3fff) << 2 | 2)
+    let six = IPv6Address(high: 0xfd74_6f6d_626f_0000 | UInt64(number & 0xffff), low: 2)
+    guard let v4 = IPPrefix(.v4(four), 30), let v6 = IPPrefix(.v6(six), 64) else { return nil }
+    return (v4, v6)
+  }
+
+  /// Sets up addresses, forwarding, rules and queues. Doing it again with the same shape does nothing.
+  public func configure(_ wanted: Shape) throws {
+    guard wanted != shape else { return }
+    for address in [wanted.address4, wanted.address6].compactMap({ $0 })
+    where !ranges.contains(where: { $0.contains(address.address) && $0.length <= address.length }) {
+      throw HostTunnelError(
+        sentence: "the enclave's address \(address) is outside \(ranges.map(\.description).joined(separator: ", "))")
+    }
+    guard shape == nil, let first else {
+      throw HostTunnelError(
+        sentence: "the enclave has come back with other addresses or queues; start its host side anew")
+    }
+    let hasIPv6 = IPv6Support.probe() == .available
+    try? writeFile("/proc/sys/net/ipv6/conf/\(link)/addr_gen_mode", "1")
+    // For clients on 127.0.0.1. PacketGuard sees to it that the enclave itself gets nothing to 127.0.0.0/8.
+    try writeFile("/proc/sys/net/ipv4/conf/\(link)/route_localnet", "1")
+    var socket = try RouteSocket()
+    try socket.setLink(named: link, up: true, mtu: UInt32(wanted.mtu))
+    let index = try socket.linkIndex(named: link)
+    let v6 = hasIPv6 ? wanted.address6 : nil
+    for address in [wanted.address4, v6].compactMap({ $0 }) {
+      guard let own = Self.hostAddress(beside: address) else { continue }
+      try socket.addAddress(own, link: index)
+    }
+    try state.enableForwarding(ipv6: v6 != nil)
+    var four: IPv4Address?
+    var six: IPv6Address?
+    if case .v4(let address) = wanted.address4?.address { four = address }
+    if case .v6(let address) = v6?.address { six = address }
+    let backend = try PacketFilter.install(
+      HostRuleset.make(link: link, enclave4: four, enclave6: six, published: published))
+    log("raw mode: link \(link), rules in \(backend)")
+    try startWorkers(first, wanted, PacketGuard(.host, address4: four, address6: six))
+    self.first = nil
+    shape = wanted
+  }
+
+  private func startWorkers(_ first: TunQueue, _ wanted: Shape, _ packetGuard: PacketGuard) throws(SystemError) {
+    features = try setTunOffload(first.file.rawValue, .all)
+    for index in 0..<Int(wanted.queues) {
+      let tun = index == 0 ? first.file : try TunQueue(link).file
+      workers.append(
+        try PacketWorker { [log] (loop) throws(SystemError) in
+          let queue = try PacketQueue(loop: loop, tun: tun, packetGuard: packetGuard) { loss in
+            if loss != .closed { log("packets, queue \(index): the enclave's stream was lost: \(loss)") }
+          }
+          return .init { stream in
+            do throws(SystemError) {
+              try queue.attach(stream, early: [])
+            } catch {
+              log("packets, queue \(index): \(error)")
+            }
+          } report: {
+            log("packets, queue \(index): \(queue.counters)")
+          }
+        } failed: { [log] in
+          log("packets, queue \(index): \($0)")
+        })
+    }
+  }
+
+  /// Takes a stream whose hello has been read: answers it, and gives it to its queue.
+  /// - Throws: where it must be refused; nothing has been answered then.
+  public func serve(_ stream: FileHandle, _ request: PacketsRequest, answer: (PacketsAnswer) -> Void) throws {
+    try configure(
+      Shape(address4: request.address4, address6: request.address6, mtu: request.mtu, queues: request.queues))
+    guard workers.indices.contains(Int(request.queue)) else {
+      throw HostTunnelError(sentence: "there is no such queue")
+    }
+    // What the enclave's kernel cannot take, ours must not leave undone; the setting is the whole device's.
+    if let queue = try? TunQueue(link) {
+      _ = try setTunOffload(queue.file.rawValue, features.intersection(TunOffload(rawValue: request.features)))
+    }
+    answer(PacketsAnswer(features: features.rawValue))
+    try workers[Int(request.queue)].give(stream)
+  }
+
+  /// Has every queue's counters written to the log.
+  public func report() { for worker in workers { worker.report() } }
+
+  /// Takes away the rules and, where no other enclave is left, restores the settings; the link goes with the process.
+  public func close() {
+    guard !closed else { return }
+    closed = true
+    for worker in workers { worker.stop() }
+    workers = []
+    state.leave()
+  }
+
+  /// The first address of the network that is not the enclave's.
+  static func hostAddress(beside enclave: IPPrefix) -> IPPrefix? {
+    var bytes = enclave.address.bytes
+    for index in bytes.indices {
+      let kept = min(max(Int(enclave.length) - index * 8, 0), 8)
+      bytes[index] &= UInt8(truncatingIfNeeded: 0xff00 >> kept)
+    }
+    guard let last = bytes.indices.last else { return nil }
+    bytes[last] |=
+      bytes[last] | 1 == enclave.address.bytes[last] && bytes.dropLast() == enclave.address.bytes.dropLast() ? 2 : 1
+    return IPAddress(bytes: bytes).flatMap { IPPrefix($0, enclave.length) }
+  }
+}
+
+/// Why raw mode cannot be had.
+public struct HostTunnelError: Error, CustomStringConvertible {
+  public var sentence: String
+  public var description: String { sentence }
+}

@@ -1,0 +1,91 @@
+import CLinux
+import EventLoop
+import LinuxSystem
+
+/// The thread of one queue: a loop of its own that shares nothing with the others. Orders reach it through a pipe.
+public final class PacketWorker: Sendable {
+  private enum Order {
+    static let report: Int32 = -1
+    static let stop: Int32 = -2
+  }
+
+  private let orders: FileHandle
+
+  /// What runs in the thread.
+  public struct Body {
+    /// A stream for the queue, with the handshake behind it.
+    public var stream: (FileHandle) -> Void
+    public var report: () -> Void
+    public init(stream: @escaping (FileHandle) -> Void, report: @escaping () -> Void) {
+      self.stream = stream
+      self.report = report
+    }
+  }
+
+  /// - Parameters:
+  ///   - start: called in the new thread to set the queue up in its loop.
+  ///   - failed: called in that thread with the reason where it cannot go on.
+  public init(
+    start: @escaping @Sendable (EventLoop) throws(SystemError) -> Body,
+    failed: @escaping @Sendable (SystemError) -> Void
+  ) throws(SystemError) {
+    let (reading, writing) = try makePipe()
+    try reading.descriptor.setNonblocking()
+    orders = writing
+    try startThread {
+      do throws(SystemError) {
+        let loop = try EventLoop()
+        let body = try start(loop)
+        let source = OrderSource(reading, loop, body)
+        _ = try loop.add(reading.rawValue, [.readable], source)
+        try loop.run()
+      } catch {
+        failed(error)
+      }
+    }
+  }
+
+  /// Gives the queue a stream, whose only owner it becomes.
+  public func give(_ stream: FileHandle) throws(SystemError) {
+    order(try stream.descriptor.duplicate().release())
+  }
+
+  /// Has the queue's counters written to the log.
+  public func report() { order(Order.report) }
+
+  /// Ends the thread; its descriptors close.
+  public func stop() { order(Order.stop) }
+
+  /// A pipe takes four bytes whole (pipe(7), PIPE_BUF).
+  private func order(_ number: Int32) {
+    _ = withUnsafeBytes(of: number) { clinux_write(orders.rawValue, $0.baseAddress, $0.count) }
+  }
+
+  private final class OrderSource: EventSource {
+    private let pipe: FileHandle
+    private let loop: EventLoop
+    private let body: Body
+
+    init(_ pipe: FileHandle, _ loop: EventLoop, _ body: Body) {
+      self.pipe = pipe
+      self.loop = loop
+      self.body = body
+    }
+
+    override func ready(_ events: EventSet, tag: Int) {
+      var number: Int32 = 0
+      let result = withUnsafeMutableBytes(of: &number) { readBytes(pipe.rawValue, $0) }
+      switch result {
+      case .bytes(MemoryLayout<Int32>.size): break
+      case .wouldBlock: return
+      // Nobody is left to give orders.
+      default: return loop.stop()
+      }
+      switch number {
+      case Order.report: body.report()
+      case Order.stop: loop.stop()
+      default: body.stream(FileHandle(OwnedFileDescriptor(number)))
+      }
+    }
+  }
+}

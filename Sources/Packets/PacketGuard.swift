@@ -1,0 +1,226 @@
+import Inet
+
+// Theory of operation.
+//
+// A frame is a virtio-net header (struct virtio_net_hdr, 10 bytes, little-endian; virtio 1.2 section 5.1.6) and an IP
+// packet, as a TUN device with IFF_VNET_HDR reads and writes them. What comes from the other side is foreign. The
+// kernel checks much of it again (virtio_net_hdr_to_skb, ip_rcv), yet segmentation of forged super-packets has had its
+// bugs, so nothing gets there whose lengths, types and places do not agree with each other:
+//
+//   length ▶ version and header length ▶ total length = what came ▶ addresses ▶ (only if it has any) offload fields
+//
+// Every check is a comparison of integers read inside the bounds; no allocation, no loop but that over IPv6's
+// extension headers, which is bounded.
+
+/// Decides of each packet from the other side whether the kernel may see it.
+public struct PacketGuard: Sendable {
+  /// struct virtio_net_hdr.
+  public static let offloadHeaderLength = 10
+  /// The longest packet: an IPv6 header and the most that its length field can say (RFC 8200 section 3).
+  public static let packetLimit = 40 + 65535
+  /// The longest frame.
+  public static let frameLimit = offloadHeaderLength + packetLimit
+
+  public enum Side: Sendable {
+    /// Looks at what the enclave sends: its sources must be the enclave's.
+    case host
+    /// Looks at what the host sends: its destinations must be the enclave's.
+    case enclave
+  }
+
+  @usableFromInline let isHost: Bool
+  @usableFromInline let hasV4: Bool
+  @usableFromInline let hasV6: Bool
+  @usableFromInline let v4: UInt32
+  @usableFromInline let v6High: UInt64
+  @usableFromInline let v6Low: UInt64
+  /// One bit a port; nil where every port may be connected to.
+  @usableFromInline let ports: PortSet?
+
+  /// - Parameters:
+  ///   - address4, address6: the enclave's own; a packet of a family without one is dropped.
+  ///   - ports: the TCP ports of the enclave to which the host may open connections; nil for all. A segment that opens
+  ///     one has SYN without ACK (RFC 9293 section 3.10.7.2), so this needs no memory of connections.
+  public init(_ side: Side, address4: IPv4Address?, address6: IPv6Address?, ports: [UInt16]? = nil) {
+    isHost = side == .host
+    hasV4 = address4 != nil
+    hasV6 = address6 != nil
+    v4 = address4?.rawValue ?? 0
+    v6High = address6?.high ?? 0
+    v6Low = address6?.low ?? 0
+    self.ports = ports.map(PortSet.init)
+  }
+
+  /// - Returns: nil for a packet that may pass.
+  @inlinable
+  public func defect(in frame: UnsafeRawBufferPointer) -> PacketDefect? {
+    guard frame.count >= Self.offloadHeaderLength + 20 else { return .truncated }
+    guard frame.count <= Self.frameLimit else { return .badTotalLength }
+    let packet = PacketBytes(frame, from: Self.offloadHeaderLength)
+    var transport: Int
+    var number: Int
+    switch packet.u8(0) >> 4 {
+    case 4:
+      transport = Int(packet.u8(0) & 15) * 4
+      guard transport >= 20 else { return .badHeaderLength }
+      guard transport <= packet.count else { return .truncated }
+      guard Int(packet.u16(2)) == packet.count else { return .badTotalLength }
+      if let defect = addresses4(packet.u32(12), packet.u32(16)) { return defect }
+      number = Int(packet.u8(9))
+      // Only the first fragment has the header of the transport; RFC 791 section 3.1.
+      if packet.u16(6) & 0x1fff != 0 { number = Self.none }
+    case 6:
+      guard packet.count >= 40 else { return .truncated }
+      // Also refuses jumbograms (RFC 2675), whose length is 0.
+      guard Int(packet.u16(4)) + 40 == packet.count else { return .badTotalLength }
+      if let defect = addresses6(packet.u64(8), packet.u64(16), packet.u64(24), packet.u64(32)) { return defect }
+      (transport, number) = Self.transport6(packet)
+    default: return .badVersion
+    }
+    if number == 6 {
+      if packet.count < transport + 14 {
+        // The flags come in a second fragment (RFC 1858 section 3): nobody sends that, and here it would pass unseen.
+        if ports != nil { return .unpublishedPort }
+      } else if packet.u8(transport + 13) & 0x12 == 0x02, let ports, !ports.contains(packet.u16(transport + 2)) {
+        return .unpublishedPort
+      }
+    } else if number == Self.endless {
+      return .badHeaderLength
+    }
+    let header = PacketBytes(frame, from: 0)
+    // Plain packets, such as acknowledgements, have a header of zeros but for flags.
+    if header.u16Little(0) & ~2 == 0, header.u64(2) == 0 { return nil }
+    return Self.offload(header, packet, transport, number, is6: packet.u8(0) >> 4 == 6)
+  }
+
+  // MARK: Addresses
+
+  @inlinable @inline(__always)
+  func addresses4(_ source: UInt32, _ destination: UInt32) -> PacketDefect? {
+    guard hasV4 else { return isHost ? .badSource : .badDestination }
+    if isHost {
+      guard source == v4 else { return .badSource }
+      return Self.isUnicast4(destination) ? nil : .badDestination
+    }
+    guard destination == v4 else { return .badDestination }
+    return Self.isUnicast4(source) ? nil : .badSource
+  }
+
+  /// Not 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4, 240.0.0.0/4 (RFC 6890): the host's loopback is its own also where
+  /// route_localnet lets it be reached.
+  @inlinable @inline(__always)
+  static func isUnicast4(_ address: UInt32) -> Bool {
+    let first = address >> 24
+    return first != 0 && first != 127 && first < 224
+  }
+
+  @inlinable @inline(__always)
+  func addresses6(
+    _ sourceHigh: UInt64, _ sourceLow: UInt64, _ destinationHigh: UInt64, _ destinationLow: UInt64
+  ) -> PacketDefect? {
+    guard hasV6 else { return isHost ? .badSource : .badDestination }
+    if isHost {
+      guard sourceHigh == v6High, sourceLow == v6Low else { return .badSource }
+      return Self.isUnicast6(destinationHigh) ? nil : .badDestination
+    }
+    guard destinationHigh == v6High, destinationLow == v6Low else { return .badDestination }
+    return Self.isUnicast6(sourceHigh) ? nil : .badSource
+  }
+
+  /// Not ::/64 (unspecified, loopback, IPv4-mapped), fe80::/10, ff00::/8 (RFC 4291 section 2.4).
+  @inlinable @inline(__always)
+  static func isUnicast6(_ high: UInt64) -> Bool {
+    high != 0 && high >> 54 != 0x3fa && high >> 56 != 0xff
+  }
+
+  // MARK: Transport
+
+  /// Instead of a transport's number: a later fragment, or one cut short.
+  @usableFromInline static let none = -1
+  /// More extension headers than anybody sends.
+  @usableFromInline static let endless = -2
+
+  /// The place and number of the transport header behind IPv6's extension headers.
+  @inlinable
+  static func transport6(_ packet: PacketBytes) -> (Int, Int) {
+    var offset = 40
+    var number = packet.u8(6)
+    // RFC 8200 section 4.1 has each at most once but for destination options.
+    for _ in 0..<8 {
+      switch number {
+      case 0, 43, 60, 135:
+        guard packet.count >= offset + 8 else { return (offset, none) }
+        number = packet.u8(offset)
+        offset += 8 + 8 * Int(packet.u8(offset + 1))
+      case 44:
+        guard packet.count >= offset + 8 else { return (offset, none) }
+        if packet.u16(offset + 2) & 0xfff8 != 0 { return (offset, none) }
+        number = packet.u8(offset)
+        offset += 8
+      default: return (offset, offset <= packet.count ? Int(number) : none)
+      }
+    }
+    return (offset, endless)
+  }
+
+  // MARK: Offload
+
+  /// struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset.
+  @inlinable
+  static func offload(
+    _ header: PacketBytes, _ packet: PacketBytes, _ transport: Int, _ number: Int, is6: Bool
+  ) -> PacketDefect? {
+    let flags = header.u8(0)
+    // VIRTIO_NET_HDR_F_NEEDS_CSUM, F_DATA_VALID.
+    guard flags & ~3 == 0 else { return .badOffload }
+    let needsChecksum = flags & 1 != 0
+    let checksumStart = Int(header.u16Little(6))
+    let checksumOffset = Int(header.u16Little(8))
+    if needsChecksum {
+      guard checksumStart >= (is6 ? 40 : 20), checksumStart + checksumOffset + 2 <= packet.count else {
+        return .badChecksumPlace
+      }
+    }
+    let segmentSize = Int(header.u16Little(4))
+    guard Int(header.u16Little(2)) <= packet.count else { return .badSegmentSize }
+    let checksumPlace: Int
+    let headerEnd: Int
+    // VIRTIO_NET_HDR_GSO_ECN goes with the TCP types.
+    switch header.u8(1) {
+    case 0: return segmentSize == 0 ? nil : .badSegmentSize
+    case 1, 0x81, 4, 0x84:
+      guard header.u8(1) & 4 == (is6 ? 4 : 0), number == 6 else { return .badOffload }
+      guard packet.count >= transport + 20 else { return .truncated }
+      let length = Int(packet.u8(transport + 12) >> 4) * 4
+      guard length >= 20 else { return .badHeaderLength }
+      headerEnd = transport + length
+      checksumPlace = 16
+      // tcp_min_snd_mss is 48 and options take at most 40 of it.
+      guard segmentSize >= 8 else { return .badSegmentSize }
+    case 5:
+      guard number == 17 else { return .badOffload }
+      headerEnd = transport + 8
+      checksumPlace = 6
+      // UDP_MAX_SEGMENTS of linux/udp.h.
+      guard segmentSize > 0, packet.count - headerEnd <= 128 * segmentSize else { return .badSegmentSize }
+    default: return .badOffload
+    }
+    guard headerEnd < packet.count else { return .truncated }
+    if needsChecksum, checksumStart != transport || checksumOffset != checksumPlace { return .badChecksumPlace }
+    return nil
+  }
+}
+
+/// A set of ports as 65536 bits.
+public struct PortSet: Sendable {
+  @usableFromInline let words: [UInt64]
+
+  public init(_ ports: [UInt16]) {
+    var words = [UInt64](repeating: 0, count: 1024)
+    for port in ports { words[Int(port >> 6)] |= 1 << UInt64(port & 63) }
+    self.words = words
+  }
+
+  @inlinable @inline(__always)
+  public func contains(_ port: UInt16) -> Bool { words[Int(port >> 6)] & (1 << UInt64(port & 63)) != 0 }
+}

@@ -1,0 +1,97 @@
+import CLinux
+import EventLoop
+import Inet
+import LinuxSystem
+import PacketRelaying
+import Packets
+import Relaying
+import Wire
+
+/// Raw mode inside the enclave: a thread, a loop and a stream to the host for each queue of the TUN device.
+final class EnclavePackets {
+  /// How long the program's start may wait for the host.
+  private static let readinessLimit: Duration = .seconds(5)
+
+  private var workers: [PacketWorker] = []
+  private let readiness: (reading: FileHandle, writing: FileHandle)
+  private var announcement: Announcement?
+
+  init(_ plan: ProxyPlan) throws(SystemError) {
+    readiness = try makePipe()
+    try readiness.reading.descriptor.setNonblocking()
+    let v4 = plan.tunnelAddresses.first { if case .v4 = $0.address { true } else { false } }
+    let v6 = plan.tunnelAddresses.first { if case .v6 = $0.address { true } else { false } }
+    let packetGuard = PacketGuard(.enclave, v4, v6, ports: plan.ingressPorts)
+    for (index, fd) in plan.tunnelQueues.enumerated() {
+      let tun = FileHandle(OwnedFileDescriptor(fd))
+      // What our kernel can take from the host; it is asked before the answer says what the host can.
+      let features = try setTunOffload(fd, .all)
+      let request = PacketsRequest(
+        queue: UInt8(clamping: index), queues: UInt8(clamping: plan.tunnelQueues.count), mtu: plan.tunnelMTU,
+        features: features.rawValue, address4: v4, address6: v6)
+      workers.append(
+        try PacketWorker { [target = plan.hostTarget, ready = readiness.writing] (loop) throws(SystemError) in
+          let connector = PacketConnector(loop: loop, target: target, request: request, tun: tun, log: say) {
+            _ = try? writeAll(ready.rawValue, [1])
+          }
+          try connector.start { lost throws(SystemError) in
+            try PacketQueue(loop: loop, tun: tun, packetGuard: packetGuard, lost: lost)
+          }
+          return .init(stream: { _ in }, report: { connector.report() })
+        } failed: {
+          say("packets, queue \(index): \($0)")
+        })
+    }
+  }
+
+  func report() { for worker in workers { worker.report() } }
+
+  func announceReadiness(on pipe: FileHandle, loop: EventLoop) {
+    let made = Announcement(pipe, readiness.reading, loop)
+    announcement = made
+    made.start(limit: Self.readinessLimit)
+  }
+}
+
+/// One write(2) of a line, so that the lines of several threads do not mix.
+private func say(_ sentence: String) { _ = try? writeAll(2, Array("\(sentence)\n".utf8)) }
+
+/// Passes the first queue's byte on, or one of its own when that takes too long.
+private final class Announcement: EventSource {
+  private var pipe: FileHandle?
+  private let queues: FileHandle
+  private let loop: EventLoop
+  private var registration: Registration?
+
+  init(_ pipe: FileHandle, _ queues: FileHandle, _ loop: EventLoop) {
+    self.pipe = pipe
+    self.queues = queues
+    self.loop = loop
+  }
+
+  func start(limit: Duration) {
+    registration = try? loop.add(queues.rawValue, [.readable], self)
+    loop.schedule(after: limit, self)
+  }
+
+  override func ready(_ events: EventSet, tag: Int) { announce() }
+
+  override func timerFired(_ key: Int) { announce() }
+
+  private func announce() {
+    if let registration { loop.remove(registration) }
+    registration = nil
+    if let pipe { _ = try? writeAll(pipe.rawValue, [1], "readiness pipe") }
+    pipe = nil
+  }
+}
+
+extension PacketGuard {
+  init(_ side: Side, _ v4: IPPrefix?, _ v6: IPPrefix?, ports: [UInt16]?) {
+    var four: IPv4Address?
+    var six: IPv6Address?
+    if case .v4(let address) = v4?.address { four = address }
+    if case .v6(let address) = v6?.address { six = address }
+    self.init(side, address4: four, address6: six, ports: ports)
+  }
+}

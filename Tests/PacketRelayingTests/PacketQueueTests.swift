@@ -1,0 +1,168 @@
+import CLinux
+import EventLoop
+import Inet
+import LinuxSystem
+import Packets
+import Testing
+
+@testable import PacketRelaying
+
+/// A queue whose TUN device is a pair of datagram sockets: one read or write is one packet there as well.
+private final class TestQueue {
+  let loop: EventLoop
+  let device: FileHandle
+  let far: FileHandle
+  var queue: PacketQueue?
+  var losses: [PacketQueue.Loss] = []
+
+  init(_ side: PacketGuard.Side = .host) throws {
+    loop = try EventLoop()
+    var pair: [Int32] = [-1, -1]
+    try checkErrno("socketpair") {
+      socketpair(AF_UNIX, Int32(CLINUX_SOCK_DGRAM | CLINUX_SOCK_CLOEXEC | CLINUX_SOCK_NONBLOCK), 0, &pair)
+    }
+    device = FileHandle(OwnedFileDescriptor(pair[1]))
+    let (near, far) = try makeSocketPair()
+    self.far = far
+    try far.descriptor.setNonblocking()
+    let made = try PacketQueue(
+      loop: loop, tun: FileHandle(OwnedFileDescriptor(pair[0])),
+      packetGuard: PacketGuard(side, address4: IPv4Address(10, 118, 0, 2), address6: nil)
+    ) { [unowned self] in losses.append($0) }
+    queue = made
+    try made.attach(near, early: [])
+  }
+
+  var counters: PacketCounters { queue?.counters ?? PacketCounters() }
+
+  func turn() throws {
+    let stop = TimerSource { [loop] in loop.stop() }
+    loop.schedule(after: .zero, stop)
+    try loop.run()
+  }
+
+  func drain(_ fd: Int32) -> [UInt8] {
+    var buffer = [UInt8](repeating: 0, count: 1 << 20)
+    let count = clinux_read(fd, &buffer, buffer.count)
+    return count > 0 ? Array(buffer[..<count]) : []
+  }
+}
+
+private func framed(_ bytes: [UInt8]) -> [UInt8] {
+  let count = UInt32(bytes.count)
+  return [UInt8(count >> 24), UInt8(count >> 16 & 0xff), UInt8(count >> 8 & 0xff), UInt8(count & 0xff)] + bytes
+}
+
+private func packet(_ count: Int = 40) -> [UInt8] {
+  Array(repeating: 0, count: 10) + [0x45, 0, UInt8(count >> 8), UInt8(count & 0xff), 0, 0, 0, 0, 64, 17, 0, 0]
+    + [10, 118, 0, 2, 192, 0, 2, 1] + Array(repeating: 5, count: count - 20)
+}
+
+@Suite struct PacketQueueTests {
+  /// Packets arrive whole, in order and behind their lengths: a program's data would be garbage otherwise.
+  @Test func carriesBothWays() throws {
+    let test = try TestQueue()
+    let packets = [packet(), packet(1500), packet(200)]
+    for one in packets { #expect(clinux_write(test.device.rawValue, one, one.count) == one.count) }
+    try test.turn()
+    #expect(test.drain(test.far.rawValue) == packets.flatMap(framed))
+
+    // However the stream was cut.
+    var rest = packets.flatMap(framed)[...]
+    while !rest.isEmpty {
+      let piece = Array(rest.prefix(7))
+      #expect(clinux_write(test.far.rawValue, piece, piece.count) == piece.count)
+      rest = rest.dropFirst(7)
+      try test.turn()
+    }
+    for one in packets { #expect(test.drain(test.device.rawValue) == one) }
+    #expect(test.counters.packetsIn == 3)
+    #expect(test.counters.packetsOut == 3)
+    #expect(test.counters.bytesOut == 1740)
+    #expect(test.counters.drops == 0)
+  }
+
+  /// A slow transport must hold the packets back, not lose them: the device keeps what does not fit.
+  @Test func backPressure() throws {
+    let test = try TestQueue()
+    let one = packet(1500)
+    var written = 0
+    for _ in 0..<2000 {
+      while clinux_write(test.device.rawValue, one, one.count) == one.count { written += 1 }
+      try test.turn()
+    }
+    // The kernel's buffers and one of ours are full: nothing moves any more.
+    #expect(clinux_write(test.device.rawValue, one, one.count) == -Int(EAGAIN))
+    var received = 0
+    while true {
+      let bytes = test.drain(test.far.rawValue)
+      received += bytes.count
+      try test.turn()
+      if bytes.isEmpty { break }
+    }
+    #expect(received == written * (4 + 1510))
+    #expect(test.counters.packetsOut == UInt64(written))
+  }
+
+  /// Whatever comes: every frame is passed on or counted, nothing traps.
+  @Test func everyDropIsCounted() throws {
+    let test = try TestQueue()
+    var random = SystemRandomNumberGenerator()
+    var sent: UInt64 = 0
+    for _ in 0..<2000 {
+      var bytes: [UInt8] = []
+      for _ in 0..<20 {
+        var frame = packet(20 + Int(random.next() % 200))
+        switch random.next() % 4 {
+        case 0: break
+        case 1: frame[Int(random.next() % UInt64(frame.count))] = UInt8(truncatingIfNeeded: random.next())
+        case 2: frame.removeLast(Int(random.next() % UInt64(frame.count)))
+        default: frame = frame.map { _ in UInt8(truncatingIfNeeded: random.next()) }
+        }
+        bytes += framed(frame)
+        sent += 1
+      }
+      var offset = 0
+      while offset < bytes.count {
+        let count = bytes[offset...].withUnsafeBytes { clinux_write(test.far.rawValue, $0.baseAddress, $0.count) }
+        if count > 0 { offset += count }
+        try test.turn()
+        while !test.drain(test.device.rawValue).isEmpty {}
+      }
+    }
+    try test.turn()
+    #expect(test.counters.packetsIn + test.counters.drops == sent)
+    #expect(test.counters.drops > 0)
+    #expect(test.losses.isEmpty)
+  }
+
+  /// Bytes that are no frames end the stream and nothing else; another one can follow.
+  @Test func badFramesEndTheStream() throws {
+    for length: UInt32 in [0, UInt32(PacketGuard.frameLimit + 1), .max] {
+      let test = try TestQueue()
+      let bytes = withUnsafeBytes(of: length.bigEndian) { Array($0) }
+      #expect(clinux_write(test.far.rawValue, bytes, 4) == 4)
+      try test.turn()
+      #expect(test.losses == [.badFrame(Int(length))])
+      let (near, far) = try makeSocketPair()
+      try test.queue?.attach(near, early: framed(packet()))
+      try test.turn()
+      #expect(test.drain(test.device.rawValue) == packet())
+      #expect(test.counters.reconnects == 0 || test.counters.reconnects == 1)
+      withExtendedLifetime(far) {}
+    }
+  }
+
+  /// While the host is away the device is emptied: what waited for minutes must not come out at once.
+  @Test func withoutAStreamPacketsAreThrownAway() throws {
+    let test = try TestQueue()
+    shutdownBoth(test.far.rawValue)
+    try test.turn()
+    #expect(test.losses == [.closed])
+    for _ in 0..<5 {
+      #expect(clinux_write(test.device.rawValue, packet(), 50) == 50)
+      try test.turn()
+    }
+    #expect(test.counters.unsent == 5)
+  }
+}
