@@ -72,7 +72,11 @@ public func startThread(_ body: @escaping @Sendable () -> Void) throws(SystemErr
     init(_ body: @escaping @Sendable () -> Void) { self.body = body }
   }
   let box = Unmanaged.passRetained(Box(body))
-  let result = clinux_thread({ Unmanaged<Box>.fromOpaque($0!).takeRetainedValue().body() }, box.toOpaque())
+  let result = clinux_thread(
+    { context in
+      guard let context else { return }
+      Unmanaged<Box>.fromOpaque(context).takeRetainedValue().body()
+    }, box.toOpaque())
   if result < 0 { box.release() }
   try check("pthread_create", "", result)
 }

@@ -63,7 +63,11 @@ public final class EnclaveProxy {
   /// long to.
   public func announceReadiness(on pipe: Int32) throws(SystemError) {
     let pipe = FileHandle(OwnedFileDescriptor(pipe))
-    if let packets { packets.announceReadiness(on: pipe, loop: loop) } else { try writeAll(pipe.rawValue, [1], "readiness pipe") }
+    if let packets {
+      packets.announceReadiness(on: pipe, loop: loop)
+    } else {
+      try writeAll(pipe.rawValue, [1], "readiness pipe")
+    }
   }
 
   /// Writes what the queues of raw mode have carried to standard error, which is the log.

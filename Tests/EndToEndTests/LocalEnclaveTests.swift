@@ -179,8 +179,8 @@ final class LocalEnclaveTests: XCTestCase {
     let outcome = bash(
       """
       ip netns exec \(World.host) bash -c '
-        \(World.tombolo) run -v -p 127.0.0.1:9091:80 -- python3 -m http.server 81 2>\(directory)/denied.log & enclave=$!
-        sleep 1; dir=$(ls -d /tmp/tombolo-*/host | tail -1)
+        mkdir -p \(directory)/t; TMPDIR=\(directory)/t \(World.tombolo) run -v -p 127.0.0.1:9091:80 -- python3 -m http.server 81 2>\(directory)/denied.log & enclave=$!
+        sleep 1; dir=$(ls -d \(directory)/t/tombolo-*/host)
         python3 -c "
       import socket, sys
       s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1] + \\"/enclave_7766\\"); s.settimeout(5)

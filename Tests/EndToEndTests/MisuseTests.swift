@@ -65,8 +65,8 @@ final class MisuseTests: XCTestCase {
   func testAKilledHostLeavesNoProcess() {
     let outcome = bash(
       """
-      \(tombolo) run -- sleep 4242 & p=$!; sleep 0.7; ps -eo args= | grep -c '[s]leep 4242'
-      kill -9 $p; sleep 0.5; ps -eo args= | grep -c '^[s]leep 4242'; rm -rf /tmp/tombolo-??????
+      export TMPDIR=$(mktemp -d); \(tombolo) run -- sleep 4242 & p=$!; sleep 0.7; ps -eo args= | grep -c '[s]leep 4242'
+      kill -9 $p; sleep 0.5; ps -eo args= | grep -c '^[s]leep 4242'; rm -rf $TMPDIR
       """)
     XCTAssertEqual(outcome.output.split(separator: "\n").last, "0", outcome.output)
   }
