@@ -4,9 +4,11 @@ static int saved_argc = 0;
 static char *const *saved_argv = NULL;
 static int early_proc_error = 0;
 static bool started_bare = false;
+static uint64_t started_at = 0;
 
 const char *clinux_argument(int index) { return index >= 0 && index < saved_argc ? saved_argv[index] : NULL; }
 int clinux_early_proc_error(void) { return early_proc_error; }
+uint64_t clinux_started_at(void) { return started_at; }
 bool clinux_started_bare(void) { return started_bare; }
 
 // Runs before the Swift runtime's own initialisers (they have no priority, so later than 101): without /proc its
@@ -14,6 +16,9 @@ bool clinux_started_bare(void) { return started_bare; }
 // constructors of static executables too.
 __attribute__((constructor(101))) static void clinux_start(int argc, char **argv, char **envp) {
   (void)envp;
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  started_at = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
   saved_argc = argc;
   saved_argv = argv;
   if (getpid() != 1) return;

@@ -20,7 +20,7 @@ struct EnclaveRole {
   private let target = EnclaveLogTarget()
   /// What was found before there was a log.
   private var notes: [(Logger.Level, String)] = []
-  private let born = monotonicNanoseconds()
+  private let born = clinux_started_at()
 
   static func run(_ arguments: InitArguments) throws {
     // What whoever started us had open is not for the program.

@@ -5,6 +5,7 @@
 #include <stdint.h>
 // True where nothing was on /proc when this process started: then a kernel started it, and nobody set anything up.
 bool clinux_started_bare(void);
+uint64_t clinux_started_at(void); // CLOCK_MONOTONIC in nanoseconds, before the Swift runtime
 int clinux_finit_module(int fd, bool compressed);
 // GetRandom of /dev/nsm (facts: ioctl 0xC0200A00, CBOR): the number of bytes written to out, at most size.
 int clinux_nsm_request(int fd, const void *request, size_t length, void *response, size_t size);
