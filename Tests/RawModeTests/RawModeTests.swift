@@ -110,7 +110,7 @@ final class RawModeTests: XCTestCase {
       daemon off; pid /tmp/nginx.pid; error_log stderr; events {}
       http { access_log /dev/stdout; server { listen 80; listen [::]:80; location / { return 200 "hello\\n"; } } }
       X
-      run -p 8081:80 -p [::]:8081:80 -- nginx -c $D/inside.conf > $D/access & p=$!
+      $H $T run --mode raw -p 8081:80 -p [::]:8081:80 -- nginx -c $D/inside.conf > $D/access & p=$!
       for i in $(seq 50); do $S curl -s -o /dev/null http://10.8.0.1:8081/ && break; sleep 0.1; done
       $S curl -gsS http://[fd08::1]:8081/; $H curl -sS http://127.0.0.1:8081/
       # What is not published is closed, also for those who know the way.
