@@ -74,4 +74,7 @@ int clinux_thread(void (*body)(void *), void *context) {
   return 0;
 }
 
+int clinux_bind_to_device(int fd, const char *name) {
+  return (int)RESULT(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name)));
+}
 int clinux_flock(int fd, bool wait) { return (int)RESULT(flock(fd, LOCK_EX | (wait ? 0 : LOCK_NB))); }

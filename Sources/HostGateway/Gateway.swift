@@ -78,6 +78,7 @@ public final class Gateway {
   public var onLogStreamClosed: (() -> Void)?
   /// Raw mode's way into the network.
   public var tunnel: HostTunnel?
+  private var tunnelResolver: TunnelResolver?
   public private(set) var hasSeenLogStream = false
 
   /// Takes over listening sockets opened before, so that a port already taken is found before anything is started.
@@ -212,6 +213,10 @@ public final class Gateway {
       return
     }
     guard early.isEmpty else { throw WireError.trailingBytes(early.count) }
+    try tunnel.configure(request)
+    if tunnelResolver == nil {
+      tunnelResolver = try TunnelResolver(loop: loop, resolver: resolver, link: tunnel.link, report: log)
+    }
     try tunnel.serve(stream, request) { answer(stream, Answer(.ok, parameters: $0.parameters)) }
   }
 

@@ -36,6 +36,9 @@ public final class HostTunnel {
   /// Ranges in which an enclave may have its address, unless the operator says otherwise.
   public static let defaultRanges = ["10.118.0.0/16", "fd74:6f6d:626f::/48"].compactMap { IPPrefix($0) }
 
+  /// The name server that enclaves have unless they were given another (EnclaveLayout.nameServer), on every link.
+  public static let nameServer = IPv4Address(169, 254, 53, 53)
+
   private let ranges: [IPPrefix]
   private let published: [Publication]
   private let log: @Sendable (String) -> Void
@@ -108,6 +111,7 @@ public final class HostTunnel {
     try socket.setLink(named: link, up: true, mtu: UInt32(wanted.mtu))
     let index = try socket.linkIndex(named: link)
     let v6 = hasIPv6 ? wanted.address6 : nil
+    if let server = IPPrefix(.v4(Self.nameServer), 32) { try socket.addAddress(server, link: index) }
     for address in [wanted.address4, v6].compactMap({ $0 }) {
       guard let own = Self.hostAddress(beside: address) else { continue }
       try socket.addAddress(own, link: index)
@@ -149,11 +153,15 @@ public final class HostTunnel {
     }
   }
 
+  /// Sets up what the enclave asks for, or throws where it is not what it was.
+  public func configure(_ request: PacketsRequest) throws {
+    try configure(
+      Shape(address4: request.address4, address6: request.address6, mtu: request.mtu, queues: request.queues))
+  }
+
   /// Takes a stream whose hello has been read: answers it, and gives it to its queue.
   /// - Throws: where it must be refused; nothing has been answered then.
   public func serve(_ stream: FileHandle, _ request: PacketsRequest, answer: (PacketsAnswer) -> Void) throws {
-    try configure(
-      Shape(address4: request.address4, address6: request.address6, mtu: request.mtu, queues: request.queues))
     guard workers.indices.contains(Int(request.queue)) else {
       throw HostTunnelError(sentence: "there is no such queue")
     }

@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import Inet
 
 /// What a kernel may leave undone in the packets that it hands to the reader of a TUN device: the TUN_F_* bits of
 /// linux/if_tun.h. Whoever writes the packet to another TUN device passes the work on to that one's kernel.
@@ -107,4 +108,29 @@ public func reserveStream(_ address: SocketAddress) throws(SystemError) -> Owned
   }
   try check("bind", address.description, try address.withStorage { clinux_bind(raw, $0, $1) })
   return holder
+}
+
+/// A datagram socket that only packets from that link reach. The C function is `setsockopt(SO_BINDTODEVICE)`.
+public func bindDatagram(_ endpoint: IPEndpoint, link: String) throws(SystemError) -> OwnedFileDescriptor {
+  try bound(endpoint, .datagram, link)
+}
+
+/// A listening socket that only clients behind that link reach.
+public func listenStream(_ endpoint: IPEndpoint, link: String) throws(SystemError) -> OwnedFileDescriptor {
+  let made = try bound(endpoint, .stream, link)
+  let raw = made.rawValue
+  try checkErrno("listen", endpoint.description) { listen(raw, 128) }
+  return made
+}
+
+private func bound(_ endpoint: IPEndpoint, _ kind: SocketKind, _ link: String) throws(SystemError)
+  -> OwnedFileDescriptor
+{
+  let address = SocketAddress.ip(endpoint)
+  let made = try makeSocket(address.family, kind)
+  let raw = made.rawValue
+  try check("setsockopt SO_BINDTODEVICE", link, clinux_bind_to_device(raw, link))
+  _ = clinux_set_option(raw, SOL_SOCKET, SO_REUSEADDR, 1)
+  try check("bind", address.description, try address.withStorage { clinux_bind(raw, $0, $1) })
+  return made
 }

@@ -1,6 +1,5 @@
 import BootPlanning
 import CLinux
-import DNS
 import EventLoop
 import HostGateway
 import HostNetwork
@@ -136,7 +135,7 @@ public final class LocalRun: EventSource {
       rootfs: request.rootfs, stage: stage, transport: transport,
       pieces: request.rootfs == nil ? try pieces(hasUserNamespace: needsUserNamespace) : [],
       hasUserNamespace: needsUserNamespace,
-      nameServer: nameServer())
+      nameServer: request.nameServer?.description ?? EnclaveLayout.nameServer)
     let document = try makeMemoryFile(
       LocalDocument.encode(
         .init(
@@ -158,19 +157,6 @@ public final class LocalRun: EventSource {
     }
     if needsUserNamespace { try mapIDs() }
     try writeAll(gate.writing.rawValue, [1], "gate")
-  }
-
-  /// In raw mode queries go to the server itself, as packets like all others. One on this machine's loopback would be
-  /// out of reach; then a public one is better than none.
-  private func nameServer() -> String {
-    if let server = request.nameServer { return server.description }
-    guard request.tunnel != nil else { return EnclaveLayout.nameServer }
-    let servers = resolverConfiguration(nil)().servers.map(\.address)
-    guard let server = servers.first(where: { !$0.isLoopback }) else {
-      report("this machine's name server is on its loopback, where the enclave cannot reach it: name one with --dns")
-      return EnclaveLayout.nameServer
-    }
-    return server.description
   }
 
   private func pieces(hasUserNamespace: Bool) throws(SystemError) -> [RootPiece] {

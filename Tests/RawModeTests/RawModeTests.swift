@@ -33,6 +33,19 @@ final class RawModeTests: XCTestCase {
       "10.8.0.2\nfd08::2\ncontent-of-file\n")
   }
 
+  /// Without --dns: the host's own resolver behind the link's address, also where it is on the host's loopback.
+  func testTheHostsResolverAnswers() {
+    check(
+      """
+      mkdir -p /etc/netns/\(RawWorld.host); echo nameserver 127.0.0.1 > /etc/netns/\(RawWorld.host)/resolv.conf
+      $H dnsmasq --no-resolv --no-hosts --listen-address=127.0.0.1 --bind-interfaces --host-record=loop.test,10.8.0.2 \
+        --txt-record=big.test,$(printf 'x%.0s' $(seq 250)),$(printf 'y%.0s' $(seq 250)),$(printf 'z%.0s' $(seq 250)) \
+        --pid-file=$D/loop.pid --user=root
+      $H $T run --mode raw -- sh -c 'cat /etc/resolv.conf; curl -sS http://loop.test:8080/file; dig +tcp +short loop.test; dig +noedns +ignore big.test TXT | grep -c "flags:.* tc "; dig +noedns +short big.test TXT | wc -c'
+      kill $(cat $D/loop.pid); rm -r /etc/netns/\(RawWorld.host)
+      """, "nameserver 169.254.53.53\ncontent-of-file\n10.8.0.2\n1\n759\n")
+  }
+
   func testIperfOverUDP() {
     check(
       """
@@ -110,7 +123,7 @@ final class RawModeTests: XCTestCase {
       daemon off; pid /tmp/nginx.pid; error_log stderr; events {}
       http { access_log /dev/stdout; server { listen 80; listen [::]:80; location / { return 200 "hello\\n"; } } }
       X
-      run -p 8081:80 -p [::]:8081:80 -- nginx -c $D/inside.conf > $D/access & p=$!
+      $H $T run --mode raw -p 8081:80 -p [::]:8081:80 -- nginx -c $D/inside.conf > $D/access & p=$!
       for i in $(seq 50); do $S curl -s -o /dev/null http://10.8.0.1:8081/ && break; sleep 0.1; done
       $S curl -gsS http://[fd08::1]:8081/; $H curl -sS http://127.0.0.1:8081/
       # What is not published is closed, also for those who know the way.

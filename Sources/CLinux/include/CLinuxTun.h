@@ -16,6 +16,7 @@ int clinux_make_device(const char *path, unsigned major_number, unsigned minor_n
 
 // A detached thread with every signal blocked. Negative errno.
 int clinux_thread(void (*body)(void *), void *context);
+int clinux_bind_to_device(int fd, const char *name); // negative errno
 int clinux_flock(int fd, bool wait); // exclusive; negative errno, -EAGAIN when held by another
 
 enum {
