@@ -44,6 +44,8 @@ public final class HostTunnel {
   private let log: @Sendable (String) -> Void
   private var state: HostState
   private var first: TunQueue?
+  /// The first queue's descriptor, for the device's settings.
+  private var control: FileHandle?
   private var shape: Shape?
   private var workers: [PacketWorker] = []
   private var features = TunOffload()
@@ -125,6 +127,7 @@ public final class HostTunnel {
       HostRuleset.make(link: link, enclave4: four, enclave6: six, published: published))
     log("raw mode: link \(link), rules in \(backend)")
     try startWorkers(first, wanted, PacketGuard(.host, address4: four, address6: six))
+    control = first.file
     self.first = nil
     shape = wanted
   }
@@ -166,8 +169,8 @@ public final class HostTunnel {
       throw HostTunnelError(sentence: "there is no such queue")
     }
     // What the enclave's kernel cannot take, ours must not leave undone; the setting is the whole device's.
-    if let queue = try? TunQueue(link) {
-      _ = try setTunOffload(queue.file.rawValue, features.intersection(TunOffload(rawValue: request.features)))
+    if let control {
+      _ = try setTunOffload(control.rawValue, features.intersection(TunOffload(rawValue: request.features)))
     }
     answer(PacketsAnswer(features: features.rawValue))
     try workers[Int(request.queue)].give(stream)
@@ -182,6 +185,8 @@ public final class HostTunnel {
     closed = true
     for worker in workers { worker.stop() }
     workers = []
+    control = nil
+    first = nil
     state.leave()
   }
 

@@ -23,11 +23,11 @@ import Packets
 public final class PacketQueue: EventSource {
   public struct Settings: Sendable {
     /// Bytes read from the TUN device before they are sent on.
-    public var batch = 128 * 1024
+    public var batch = 256 * 1024
     /// Bytes read from the stream at once, at most.
     public var readSize = 256 * 1024
-    /// SO_SNDBUF of the stream, 0 for the system's own.
-    public var sendBuffer: Int32 = 1 << 20
+    /// SO_SNDBUF of the stream, 0 for the system's own; without CAP_NET_ADMIN at most net.core.wmem_max.
+    public var sendBuffer: Int32 = 4 << 20
     public init() {}
   }
 
@@ -96,7 +96,9 @@ public final class PacketQueue: EventSource {
     if stream != nil || counters.packetsOut &+ counters.packetsIn > 0 { counters.reconnects &+= 1 }
     detach()
     try new.descriptor.setNonblocking()
-    if sendBuffer > 0 { _ = clinux_set_option(new.rawValue, SOL_SOCKET, SO_SNDBUF, sendBuffer) }
+    if sendBuffer > 0, clinux_set_option(new.rawValue, SOL_SOCKET, SO_SNDBUFFORCE, sendBuffer) < 0 {
+      _ = clinux_set_option(new.rawValue, SOL_SOCKET, SO_SNDBUF, sendBuffer)
+    }
     streamRegistration = try loop.add(
       new.rawValue, [.readable, .writable, .readHangup, .edgeTriggered], self, tag: Self.streamTag)
     stream = new
