@@ -2,15 +2,14 @@ import CLinux
 
 /// A binary heap of deadlines; cancelled timers stay in it until they come up.
 struct TimerQueue {
-  struct Entry {
+  /// Only the id: a cancelled timer must not keep its source, and what that has captured, until it comes up.
+  private struct Entry {
     var deadline: UInt64
     var id: UInt64
-    var source: EventSource
-    var key: Int
   }
 
   private var heap: [Entry] = []
-  private var live: Set<UInt64> = []
+  private var live: [UInt64: (source: EventSource, key: Int)] = [:]
   private var nextID: UInt64 = 1
 
   var isEmpty: Bool { heap.isEmpty }
@@ -18,39 +17,38 @@ struct TimerQueue {
   mutating func add(deadline: UInt64, source: EventSource, key: Int) -> UInt64 {
     let id = nextID
     nextID &+= 1
-    live.insert(id)
-    heap.append(Entry(deadline: deadline, id: id, source: source, key: key))
+    live[id] = (source, key)
+    heap.append(Entry(deadline: deadline, id: id))
     siftUp(heap.count - 1)
     return id
   }
 
   mutating func cancel(_ id: UInt64) {
-    guard live.remove(id) != nil else { return }
+    guard live.removeValue(forKey: id) != nil else { return }
     // Mostly cancelled timers (handshakes that went well) must not pile up until their deadlines.
     if heap.count > 64, live.count * 2 < heap.count {
-      heap.removeAll { !live.contains($0.id) }
+      heap.removeAll { live[$0.id] == nil }
       heap.sort { $0.deadline < $1.deadline }
     }
   }
 
   /// For epoll_wait(2): -1 without timers, rounded up so that a timer is due when the wait ends.
   mutating func milliseconds(from now: UInt64) -> Int32 {
-    while let first = heap.first, !live.contains(first.id) { removeFirst() }
+    while let first = heap.first, live[first.id] == nil { removeFirst() }
     guard let first = heap.first else { return -1 }
     guard first.deadline > now else { return 0 }
     return Int32(min((first.deadline - now + 999_999) / 1_000_000, 60_000))
   }
 
-  mutating func popDue(_ now: UInt64) -> Entry? {
+  mutating func popDue(_ now: UInt64) -> (source: EventSource, key: Int)? {
     while let first = heap.first {
-      guard live.contains(first.id) else {
+      guard live[first.id] != nil else {
         removeFirst()
         continue
       }
       guard first.deadline <= now else { return nil }
-      live.remove(first.id)
       removeFirst()
-      return first
+      return live.removeValue(forKey: first.id)
     }
     return nil
   }

@@ -83,7 +83,9 @@ final class LogReceiver: EventSource {
     bytes.append(integer: position.last)
     // Eight bytes fit, or an enclave does not read its acknowledgements and the stream is no use.
     switch bytes.withUnsafeBytes({ sendBytes(stream.rawValue, $0) }) {
-    case .bytes(8): acknowledged = position.last
+    case .bytes(LogAcknowledgement.length): acknowledged = position.last
+    // The enclave has gone; what it sent before is still to be read, and its end comes behind that.
+    case .failed: acknowledged = position.last
     default: close(nil)
     }
   }

@@ -52,6 +52,8 @@ public final class LogForwarder: EventSource {
   private var patienceTimer: TimerToken?
   private var outOfPatience = false
   private var drained: (() -> Void)?
+  private var drainTimer: TimerToken?
+  private var drainStart: UInt64?
 
   public init(loop: EventLoop, target: StreamTarget, settings: Settings) {
     self.loop = loop
@@ -80,6 +82,7 @@ public final class LogForwarder: EventSource {
 
   /// Reads `descriptor` to its end, each chunk a record.
   public func attach(_ descriptor: FileHandle, _ source: LogSource) throws(SystemError) {
+    pipes.removeAll { $0.ended }
     pipes.append(try LogPipe(loop: loop, descriptor: descriptor) { [unowned self] in append(source, $0) })
   }
 
@@ -88,10 +91,24 @@ public final class LogForwarder: EventSource {
   public func drain(completion: @escaping () -> Void) {
     for pipe in pipes { pipe.readRest() }
     drained = completion
-    if let limit = stream == nil ? Self.absentDrain : settings.drain {
-      loop.schedule(after: limit, self, key: Key.drain)
-    }
+    limitDrain()
     checkDrained()
+  }
+
+  /// The end waits as configured for a host that is there, and briefly for one that is not; chosen again when that
+  /// changes. What has been waited already counts, so that a host that comes and goes cannot put the end off.
+  private func limitDrain() {
+    guard drained != nil else { return }
+    if let drainTimer { loop.cancel(drainTimer) }
+    let now = monotonicNanoseconds()
+    let start = drainStart ?? now
+    drainStart = start
+    guard let limit = stream == nil ? Self.absentDrain : settings.drain else {
+      drainTimer = nil
+      return
+    }
+    let waited = Duration.nanoseconds(Int64(clamping: now &- start))
+    drainTimer = loop.schedule(after: stream == nil ? limit : max(.zero, limit - waited), self, key: Key.drain)
   }
 
   /// What could not be delivered, for whoever has another place to show it.
@@ -156,6 +173,7 @@ public final class LogForwarder: EventSource {
     partial = []
     partialStart = 0
     buffer.rewind(after: known)
+    limitDrain()
     flush()
   }
 
@@ -167,6 +185,7 @@ public final class LogForwarder: EventSource {
     partialStart = 0
     outOfPatience = false
     letGo()
+    limitDrain()
     openLater()
   }
 
@@ -249,7 +268,7 @@ final class LogPipe: EventSource {
   private let descriptor: FileHandle
   private let received: ([UInt8]) -> Void
   private var registration: Registration?
-  private var ended = false
+  private(set) var ended = false
   private var scratch = [UInt8](repeating: 0, count: LogRecord.payloadLimit)
 
   init(loop: EventLoop, descriptor: FileHandle, received: @escaping ([UInt8]) -> Void) throws(SystemError) {

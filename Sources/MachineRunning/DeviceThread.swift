@@ -7,13 +7,17 @@ final class DeviceThread: @unchecked Sendable {
   private let device: VhostVsockDevice
   private let reading: FileHandle
   private let writing: FileHandle
+  /// Readable when the device has ended by itself or by `stop`.
+  let ended: FileHandle
+  private let endWriting: FileHandle
   private var thread = pthread_t()
   private var runs = false
-  /// What ended the device; read after `stop`.
+  /// What ended the device; read after `ended`.
   private(set) var problem: String?
 
   init(socket: String, cid: UInt32, hybrid: String) throws {
     (reading, writing) = try makePipe()
+    (ended, endWriting) = try makePipe()
     device = try VhostVsockDevice(socketPath: socket, guestCID: cid, hybridPath: hybrid)
     let context = Unmanaged.passRetained(self)
     let code = pthread_create(
@@ -36,6 +40,7 @@ final class DeviceThread: @unchecked Sendable {
     } catch {
       problem = error.description
     }
+    _ = try? writeAll(endWriting.rawValue, [1])
   }
 
   /// Ends the device and waits for its thread.

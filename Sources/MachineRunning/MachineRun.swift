@@ -17,7 +17,7 @@ import VhostVsock
 
 /// One machine from start to end.
 public final class MachineRun: EventSource {
-  private enum Tag { static let signals = 0, console = 1 }
+  private enum Tag { static let signals = 0, console = 1, device = 2 }
   private enum Key { static let overdue = 0, settle = 1 }
   private static let signals: [Int32] = [SIGTERM, SIGINT, SIGCHLD]
   /// From the program's status to QEMU's own end.
@@ -35,6 +35,7 @@ public final class MachineRun: EventSource {
   private var machineEnd: String?
   private var console: FileHandle?
   private var consoleRegistration: Registration?
+  private var deviceRegistration: Registration?
   private var tail: [UInt8] = []
   private var status: Int32?
   private var stopping = false
@@ -83,6 +84,7 @@ public final class MachineRun: EventSource {
     let socket = directory + "/device"
     let thread = try DeviceThread(socket: socket, cid: request.guestCID, hybrid: hybrid)
     device = thread
+    deviceRegistration = try loop.add(thread.ended.rawValue, [.readable], self, tag: Tag.device)
     let command = try MachineCommand(request, machines: machines, socket: socket, directory: directory)
     if request.verbose { report(([request.qemu] + command.arguments).joined(separator: " ")) }
     let (reading, writing) = try makePipe()
@@ -105,29 +107,18 @@ public final class MachineRun: EventSource {
     }
   }
 
-  /// What `qemu -M help` prints.
+  /// What `qemu -M help` prints: into a file, so that a program that prints without end fills no pipe of ours.
   private func machines() throws -> String {
-    let (reading, writing) = try makePipe()
+    let output = try makeMemoryFile([])
     let null = FileHandle(try openFile("/dev/null", O_RDWR))
-    let pid: Int32
-    do {
-      // Scoped, so that our copy of the writing end is closed and the reading ends.
-      let mine = writing
-      pid = try spawnMachine(["-M", "help"], [null.rawValue, mine.rawValue, null.rawValue])
+    let pid = try spawnMachine(["-M", "help"], [null.rawValue, output.rawValue, null.rawValue])
+    for _ in 0..<500 {
+      if clinux_has_ended(pid) { break }
+      sleepMilliseconds(10)
     }
-    return try collect(reading, writing, pid)
-  }
-
-  private func collect(_ reading: FileHandle, _ writing: FileHandle, _ pid: Int32) throws -> String {
+    sendSignal(SIGKILL, to: pid)
     clinux_wait(pid)
-    try reading.descriptor.setNonblocking()
-    var text: [UInt8] = []
-    var chunk = [UInt8](repeating: 0, count: 65536)
-    while case .bytes(let count) = chunk.withUnsafeMutableBytes({ readBytes(reading.rawValue, $0) }), count > 0 {
-      text += chunk[..<count]
-    }
-    _ = writing
-    return String(decoding: text, as: UTF8.self)
+    return try readText("/proc/self/fd/\(output.rawValue)", limit: 1 << 20)
   }
 
   // MARK: events
@@ -137,8 +128,25 @@ public final class MachineRun: EventSource {
       readConsole()
       return
     }
+    if tag == Tag.device {
+      if let deviceRegistration { loop.remove(deviceRegistration) }
+      deviceRegistration = nil
+      // Without its device the guest has no host, and would be waited for in vain.
+      if machine > 1, !stopping {
+        report("vsock device: \(device?.problem ?? "ended")")
+        sendSignal(SIGKILL, to: machine)
+      }
+      return
+    }
     while let signal = nextSignal(signals) {
-      if signal == SIGCHLD { reap() } else { stop() }
+      if signal == SIGCHLD {
+        reap()
+      } else if machineEnd != nil {
+        // Only our output waits for a reader.
+        loop.stop()
+      } else {
+        stop()
+      }
     }
   }
 
@@ -172,6 +180,8 @@ public final class MachineRun: EventSource {
     while case .child(let pid, let exited, let signal) = reapChild() {
       guard pid == machine else { continue }
       machine = 0
+      // Its streams end with it, and behind their last bytes the log.
+      device?.stop()
       machineEnd = signal.map { "was ended by signal \($0)" } ?? "ended (QEMU's status \(exited ?? 0))"
       readConsole()
       // What the device has taken from the guest is still on its way to us.
@@ -182,7 +192,7 @@ public final class MachineRun: EventSource {
   override public func timerFired(_ key: Int) {
     if key == Key.overdue {
       if machine > 1 { sendSignal(SIGKILL, to: machine) }
-    } else if status == nil || gateway?.isLogDelivered == true {
+    } else if gateway?.isLogDelivered != false {
       loop.stop()
     } else {
       loop.schedule(after: .milliseconds(20), self, key: Key.settle)
@@ -195,7 +205,6 @@ public final class MachineRun: EventSource {
       clinux_wait(machine)
     }
     device?.stop()
-    if let problem = device?.problem { report("vsock device: \(problem)") }
     if !directory.isEmpty { removeTree(directory) }
   }
 }

@@ -6,8 +6,22 @@ struct ByteQueue {
   var count: Int { bytes.count - start }
   var isEmpty: Bool { start == bytes.count }
 
-  mutating func append(_ buffer: UnsafeRawBufferPointer) { bytes.append(contentsOf: buffer) }
-  mutating func append(_ array: [UInt8]) { bytes += array }
+  mutating func append(_ buffer: UnsafeRawBufferPointer) {
+    compact()
+    bytes.append(contentsOf: buffer)
+  }
+
+  mutating func append(_ array: [UInt8]) {
+    compact()
+    bytes += array
+  }
+
+  /// A queue that is never quite empty must not keep all that has gone through it.
+  private mutating func compact() {
+    guard start > 65536, start > bytes.count / 2 else { return }
+    bytes.removeFirst(start)
+    start = 0
+  }
 
   mutating func consume(_ count: Int) {
     start += count

@@ -89,7 +89,7 @@ public final class Relay: EventSource {
 
   /// Takes over two connected sockets; both become this relay's own.
   /// - Parameter early: bytes of the framed stream that came with its handshake.
-  /// - Parameter onEnd: called once, after the descriptors are closed.
+  /// - Parameter onEnd: called once; the descriptors close when this object goes.
   public init(
     loop: EventLoop, buffer: RelayBuffer, plain: FileHandle, framed: FileHandle, early: [UInt8] = [],
     onEnd: @escaping (Relay, End) -> Void

@@ -230,6 +230,11 @@ public final class EnclaveSupervision: EventSource {
       perform(supervisor.proxyStarted())
     } catch {
       log(.error, "the proxy could not be started: \(error)")
+      // Started, and of no use all the same: the reaper tells of its end.
+      if let proxy {
+        sendSignal(SIGKILL, to: proxy)
+        return
+      }
       perform(supervisor.proxyExited(.exited(125), uptime: .zero))
     }
   }

@@ -171,13 +171,22 @@ public struct Supervisor: Equatable, Sendable {
     switch (timer, phase) {
     case (.ready, .preparing):
       return [.log("the proxy was not ready within \(settings.readyTimeout)")] + programEnded(125)
+    // What SIGKILL does not end (uninterruptible sleep) must not hold the enclave up: a second timer ends each wait.
     case (.stop, .stopping):
-      return [.log("the program did not stop within \(settings.stopTimeout): SIGKILL"), .killProgram]
+      guard !programKilled else { return programEnded(137) }
+      programKilled = true
+      return [
+        .log("the program did not stop within \(settings.stopTimeout): SIGKILL"), .killProgram,
+        .setTimer(.stop, Self.serviceStopTimeout),
+      ]
     case (.proxyStop, .stoppingProxy):
-      return [.killProxy]
+      guard !proxyKilled else {
+        proxyRuns = false
+        return stopRest()
+      }
+      proxyKilled = true
+      return [.killProxy, .setTimer(.proxyStop, Self.restStopTimeout)]
     case (.restStop, .stoppingRest):
-      // What SIGKILL does not end (uninterruptible sleep) must not hold the enclave up: a second timer ends the wait.
-      phase = .stoppingRest
       guard !restKilled else { return finish() }
       restKilled = true
       return [.killRest, .setTimer(.restStop, Self.restStopTimeout)]
@@ -186,5 +195,7 @@ public struct Supervisor: Equatable, Sendable {
     }
   }
 
+  private var programKilled = false
+  private var proxyKilled = false
   private var restKilled = false
 }

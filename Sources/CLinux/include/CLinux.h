@@ -143,6 +143,7 @@ int clinux_poll_writable(int fd); // 1 when a write of PIPE_BUF bytes would not 
 enum { CLINUX_MNT_DETACH = MNT_DETACH };
 void clinux_raise_nofile(void);
 void clinux_close_on_exec_from(int first); // every open descriptor from `first` on
+bool clinux_has_ended(pid_t pid); // a child that is still to be waited for
 void clinux_wait(pid_t pid); // until that child has ended
 #include "CLinuxVhost.h"
 #include "CLinuxNetfilter.h"
