@@ -133,7 +133,7 @@ let package = Package(
       name: "tombolo",
       dependencies: [
         "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
-        "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "VhostVsock",
+        "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink", "VhostVsock",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
@@ -150,7 +150,11 @@ let package = Package(
     tests("RawModeTests", []),
     tests("HostNetworkTests", ["HostNetwork", "Netfilter", "Inet"]),
     tests("PacketsTests", ["Packets", "Inet"]),
-    tests("PacketRelayingTests", ["PacketRelaying", "Packets", "CLinux", "EventLoop", "LinuxSystem", "Inet"]),
+    tests(
+      "PacketRelayingTests",
+      [
+        "PacketRelaying", "Packets", "CLinux", "EventLoop", "LinuxSystem", "Inet", "Netlink", "Relaying", "Wire",
+      ]),
     tests("InetTests", ["Inet"]),
     tests("WireTests", ["Wire", "Inet"]),
     tests("DNSTests", ["DNS", "Inet"]),
