@@ -41,6 +41,7 @@ public final class HostTunnel {
 
   private let ranges: [IPPrefix]
   private let published: [Publication]
+  private let firewall: PacketFilter?
   private let log: @Sendable (String) -> Void
   private var state: HostState
   private var first: TunQueue?
@@ -56,12 +57,15 @@ public final class HostTunnel {
   /// Makes the link, so that a missing right is found before anything is started, and takes over what a killed gateway left.
   /// - Parameters:
   ///   - ranges: an enclave with an address outside is refused.
+  ///   - firewall: what the rules are made with; nil for the first that takes them.
   ///   - log: takes sentences for the operator; called in any thread.
   public init(
-    ranges: [IPPrefix] = defaultRanges, published: [Publication], log: @escaping @Sendable (String) -> Void
+    ranges: [IPPrefix] = defaultRanges, published: [Publication], firewall: PacketFilter? = nil,
+    log: @escaping @Sendable (String) -> Void
   ) throws {
     self.ranges = ranges
     self.published = published
+    self.firewall = firewall
     self.log = log
     do {
       state = try HostState()
@@ -124,7 +128,7 @@ public final class HostTunnel {
     if case .v4(let address) = wanted.address4?.address { four = address }
     if case .v6(let address) = v6?.address { six = address }
     let backend = try PacketFilter.install(
-      HostRuleset.make(link: link, enclave4: four, enclave6: six, published: published))
+      HostRuleset.make(link: link, enclave4: four, enclave6: six, published: published), with: firewall)
     log("raw mode: link \(link), rules in \(backend)")
     try startWorkers(first, wanted, PacketGuard(.host, address4: four, address6: six))
     control = first.file

@@ -36,12 +36,8 @@ struct HostCommand: ParsableCommand {
   var dns: String?
   @Option(help: "raw (the program's bytes as they are), text or json (a line each, with time and source).")
   var logFormat: LogFormat = .text
-  @Flag(help: "Let an enclave in raw mode into this machine's network; needs root.")
-  var raw = false
-  @Option(
-    help: ArgumentHelp(
-      "With --raw, a range in which the enclave's address may be, besides the usual ones.", valueName: "prefix"))
-  var rawRange: [String] = []
+  @OptionGroup
+  var rawOptions: RawOptions
   @Flag(name: .shortAndLong, help: "Log every connection.")
   var verbose = false
 
@@ -71,6 +67,9 @@ struct HostCommand: ParsableCommand {
         guard publish.isEmpty else {
           throw Misuse("-p: with --cid any it is not known which enclave a port belongs to")
         }
+        guard !rawOptions.raw else {
+          throw Misuse("--raw: with --cid any several enclaves would share one link; start one `tombolo host` for each")
+        }
         return Place(listen: listen, enclave: StreamTarget(.vsock(cid: .max, port: port)), peers: .any)
       }
       guard let number = UInt32(cid), number > 2, number != .max else {
@@ -92,22 +91,12 @@ struct HostCommand: ParsableCommand {
       enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: directory))))
   }
 
-  private func rawTunnel(_ published: [PublishedPort]) throws -> HostTunnel? {
-    guard raw else { return nil }
-    let ranges = try rawRange.map { text in
-      guard let prefix = IPPrefix(text) else {
-        throw Misuse("--raw-range: found \"\(text)\", expected a prefix such as 10.0.0.0/8")
-      }
-      return prefix
-    }
-    return try RawMode.tunnel(published, HostTunnel.defaultRanges + ranges)
-  }
-
   private func serve() throws {
     let place = try place()
     let published = try publishedPorts(publish)
     let server = try nameServer(dns)
-    let tunnel = try rawTunnel(published)
+    let tunnel = try rawOptions.tunnel(published)
+    let raw = tunnel != nil
     defer { tunnel?.close() }
     let signals = try openSignals([SIGTERM, SIGINT, SIGUSR1])
     ignoreBrokenPipes()

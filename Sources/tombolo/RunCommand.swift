@@ -89,7 +89,8 @@ struct RunCommand: ParsableCommand {
     if let mode { configuration.networkMode = mode }
     var tunnel: HostTunnel?
     if configuration.networkMode == .raw {
-      let made = try RawMode.tunnel(published, RawMode.ranges(configuration.raw))
+      let made = try RawMode.tunnel(
+        published, RawMode.ranges(configuration.raw), configuration.firewall)
       overrides += try RawMode.configure(made, &configuration)
       tunnel = made
     } else if let mode {
