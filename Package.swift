@@ -90,9 +90,13 @@ let package = Package(
       [
         "CLinux", "Inet", "Wire", "Netfilter", "Netlink", "Packets", "LinuxSystem", "EventLoop", "PacketRelaying",
       ]),
+    module("HostStatus", ["CLinux", "LinuxSystem", "EventLoop", "Relaying"]),
     module(
       "HostGateway",
-      ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "HostNetwork"]),
+      [
+        "CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "HostNetwork", "HostStatus",
+        "Netlink", "PacketRelaying", "Packets",
+      ]),
     module("PacketRelaying", ["CLinux", "Inet", "Packets", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module("LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module(
@@ -133,7 +137,7 @@ let package = Package(
       name: "tombolo",
       dependencies: [
         "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
-        "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink", "VhostVsock",
+        "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink", "VhostVsock",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
@@ -162,6 +166,7 @@ let package = Package(
     tests("EnclaveConfigTests", ["EnclaveConfig"]),
     tests("BootPlanningTests", ["BootPlanning", "EnclaveConfig"]),
     tests("HostGatewayTests", ["HostGateway"]),
+    tests("HostStatusTests", ["HostStatus", "CLinux", "EventLoop", "LinuxSystem"]),
     tests("LocalRunningTests", ["LocalRunning", "BootPlanning", "LinuxSystem"]),
     tests("RelayingTests", ["Relaying", "EventLoop", "LinuxSystem", "CLinux", "Wire"]),
     tests("LogForwardingTests", ["LogForwarding", "Relaying", "EventLoop", "LinuxSystem", "Wire"]),

@@ -51,6 +51,9 @@ public final class HostTunnel {
   private var workers: [PacketWorker] = []
   private var features = TunOffload()
   private var closed = false
+  private let tally: QueueTally
+  /// What the rules are made with; nil before there are any.
+  public private(set) var backend: PacketFilter?
   /// The link's name.
   public let link: String
 
@@ -66,6 +69,7 @@ public final class HostTunnel {
     self.ranges = ranges
     self.published = published
     self.firewall = firewall
+    tally = try QueueTally(pipe: makePipe())
     self.log = log
     do {
       state = try HostState()
@@ -127,9 +131,10 @@ public final class HostTunnel {
     var six: IPv6Address?
     if case .v4(let address) = wanted.address4?.address { four = address }
     if case .v6(let address) = v6?.address { six = address }
-    let backend = try PacketFilter.install(
+    let installed = try PacketFilter.install(
       HostRuleset.make(link: link, enclave4: four, enclave6: six, published: published), with: firewall)
-    log("raw mode: link \(link), rules in \(backend)")
+    backend = installed
+    log("raw mode: link \(link), rules in \(installed)")
     try startWorkers(first, wanted, PacketGuard(.host, address4: four, address6: six))
     control = first.file
     self.first = nil
@@ -141,7 +146,7 @@ public final class HostTunnel {
     for index in 0..<Int(wanted.queues) {
       let tun = index == 0 ? first.file : try TunQueue(link).file
       workers.append(
-        try PacketWorker { [log] (loop) throws(SystemError) in
+        try PacketWorker { [log, answer = tally.answer] (loop) throws(SystemError) in
           let queue = try PacketQueue(loop: loop, tun: tun, packetGuard: packetGuard) { loss in
             if loss != .closed { log("packets, queue \(index): the enclave's stream was lost: \(loss)") }
           }
@@ -153,6 +158,8 @@ public final class HostTunnel {
             }
           } report: {
             log("packets, queue \(index): \(queue.counters)")
+          } count: {
+            answer(QueueCount(queue: UInt32(clamping: index), connected: queue.isAttached, counters: queue.counters))
           }
         } failed: { [log] in
           log("packets, queue \(index): \($0)")
@@ -182,6 +189,15 @@ public final class HostTunnel {
 
   /// Has every queue's counters written to the log.
   public func report() { for worker in workers { worker.report() } }
+
+  /// What the enclave asked for; nil before it has come.
+  public var currentShape: Shape? { shape }
+
+  /// Asks every queue for its counters.
+  /// - Parameter completion: called in `loop`; queues whose thread did not answer within 1 s are missing.
+  public func count(in loop: EventLoop, _ completion: @escaping ([QueueCount]) -> Void) {
+    tally.ask(workers, in: loop, completion)
+  }
 
   /// Takes away the rules and, where no other enclave is left, restores the settings; the link goes with the process.
   public func close() {

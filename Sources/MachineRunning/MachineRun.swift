@@ -29,6 +29,7 @@ public final class MachineRun: EventSource {
   private let loop: EventLoop
   private let signals: FileHandle
   private var gateway: Gateway?
+  private var statusService: StatusService?
   private var heartbeat: HeartbeatResponder?
   private var device: DeviceThread?
   private var machine: Int32 = 0
@@ -79,6 +80,9 @@ public final class MachineRun: EventSource {
     }
     made.onOutputLost = { [unowned self] in stop() }
     gateway = made
+    statusService = StatusService(
+      loop: loop, gateway: made, command: "boot", name: request.name, transport: "vsock of QEMU",
+      published: request.published, report: report)
     heartbeat = try HeartbeatResponder(
       loop: loop, socket: FileHandle(try listenStream(.unix("\(hybrid)_\(HeartbeatResponder.port)"))), report: report)
     let socket = directory + "/device"
@@ -200,6 +204,7 @@ public final class MachineRun: EventSource {
   }
 
   private func cleanUp() {
+    statusService?.close()
     if machine > 1 {
       sendSignal(SIGKILL, to: machine)
       clinux_wait(machine)

@@ -67,6 +67,8 @@ struct BootCommand: ParsableCommand {
   private func request() throws -> MachineRequest {
     var request = MachineRequest(image: try source(), qemu: try findQEMU())
     request.kind = machine
+    request.name = lastComponent(image ?? kernel ?? "enclave")
+    if request.name.hasSuffix(".eif") { request.name.removeLast(4) }
     request.qemuData = try data(request.qemu)
     guard ["tcg", "kvm"].contains(accel) else { throw Misuse("--accel: found \"\(accel)\", expected tcg or kvm") }
     request.accelerator = accel

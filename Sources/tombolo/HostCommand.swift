@@ -54,6 +54,9 @@ struct HostCommand: ParsableCommand {
     var listen: SocketAddress
     var enclave: StreamTarget
     var peers = PeerRule.only
+    /// For `tombolo status`.
+    var name: String
+    var transport: String
   }
 
   private func place() throws -> Place {
@@ -70,15 +73,21 @@ struct HostCommand: ParsableCommand {
         guard !rawOptions.raw else {
           throw Misuse("--raw: with --cid any several enclaves would share one link; start one `tombolo host` for each")
         }
-        return Place(listen: listen, enclave: StreamTarget(.vsock(cid: .max, port: port)), peers: .any)
+        return Place(
+          listen: listen, enclave: StreamTarget(.vsock(cid: .max, port: port)), peers: .any, name: "any",
+          transport: "vsock, every CID")
       }
       guard let number = UInt32(cid), number > 2, number != .max else {
         throw Misuse("--cid: found \"\(cid)\", expected \"any\" or a number from 3 to 4294967294")
       }
-      return Place(listen: listen, enclave: StreamTarget(.vsock(cid: number, port: port)), peers: .cid(number))
+      return Place(
+        listen: listen, enclave: StreamTarget(.vsock(cid: number, port: port)), peers: .cid(number),
+        name: "cid-\(number)", transport: "vsock, CID \(number)")
     }
     if let hybrid {
-      return Place(listen: .unix("\(hybrid)_\(port)"), enclave: StreamTarget(.unix(hybrid), hybridPort: port))
+      return Place(
+        listen: .unix("\(hybrid)_\(port)"), enclave: StreamTarget(.unix(hybrid), hybridPort: port),
+        name: lastComponent(hybrid), transport: "hybrid vsock at \(hybrid)")
     }
     let text = transport ?? ""
     guard text.hasPrefix("unix:"), text.utf8.count > 5 else {
@@ -88,7 +97,8 @@ struct HostCommand: ParsableCommand {
     guard fileKind(directory) == .directory else { throw Misuse("--transport: \(directory) is not a directory") }
     return Place(
       listen: .unix(EnclaveLayout.hostSocket(in: directory)),
-      enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: directory))))
+      enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: directory))),
+      name: lastComponent(directory), transport: "unix:\(directory)")
   }
 
   private func serve() throws {
@@ -113,10 +123,17 @@ struct HostCommand: ParsableCommand {
       loop: loop, transport: listener, enclave: place.enclave, published: raw ? [] : sockets, peers: place.peers,
       logFormat: logFormat, verbose: verbose, resolverConfiguration: resolverConfiguration(server), log: say)
     gateway.tunnel = tunnel
+    let status = StatusService(
+      loop: loop, gateway: gateway, command: "host", name: place.name, transport: place.transport,
+      published: published, report: say)
+    defer { status.close() }
     gateway.onExit = { say("the enclave's program ended with status \($0)") }
     try withExtendedLifetime((gateway, stop, sockets)) { try loop.run() }
   }
 }
+
+/// What stands behind the last slash.
+func lastComponent(_ path: String) -> String { path.split(separator: "/").last.map(String.init) ?? path }
 
 /// A socket of the transport. One that a host before us left behind is taken over, one that somebody listens on is not.
 func listen(transport address: SocketAddress) throws -> FileHandle {

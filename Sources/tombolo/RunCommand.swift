@@ -99,7 +99,7 @@ struct RunCommand: ParsableCommand {
     return LocalRunRequest(
       initPath: try initPath(), rootfs: root, configuration: file, overrides: overrides, published: published,
       nameServer: server, logFormat: logFormat, passesInput: interactive, verbose: verbose > 1,
-      tunnel: tunnel)
+      tunnel: tunnel, name: configuration.hostname)
   }
 
   private func initPath() throws -> String {

@@ -111,6 +111,53 @@ final class HostSideTests: XCTestCase {
       """)
   }
 
+  /// The numbers of `tombolo status`, frame for frame: an operator finds out by them what an enclave does.
+  func testStatusCountsEveryFrame() {
+    check(
+      """
+      host
+      cat > $D/frames.py <<'X'
+      import json, socket, struct, subprocess, sys
+      tombolo, directory, pid = sys.argv[1:]
+      def connect():
+          s = socket.socket(socket.AF_UNIX); s.settimeout(10); s.connect(directory + "/host_7766")
+          s.sendall(b"TMBL\\x01\\x03" + struct.pack(">HBBHI", 15, 0, 1, 1500, 0) + bytes([4, 10, 118, 0, 2, 30, 0]))
+          assert s.recv(12)[:6] == b"TMBL\\x01\\x00"; return s
+      def frame(source, data, cut=0):
+          packet = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(data), 0, 0, 64, 17, 0, socket.inet_aton(source), socket.inet_aton("10.8.0.2")) + data
+          bytes = b"\\0" * 10 + packet; bytes = bytes[:len(bytes) - cut]; return struct.pack(">I", len(bytes)) + bytes
+      def show():
+          [s] = json.loads(subprocess.run([tombolo, "status", "--json", pid], check=True, stdout=subprocess.PIPE).stdout)
+          [q] = s["raw"]["queues"]; print(q["connected"], q["from_enclave"], q["dropped"], q["reconnects"], flush=True)
+      s = connect()
+      s.sendall(3 * frame("10.118.0.2", b"x" * 80) + 5 * frame("10.118.0.3", b"x" * 80) + 2 * frame("10.118.0.2", b"x" * 80, 95))
+      # Read after the frames, hence behind them in the counters as well.
+      s.sendall(frame("10.118.0.2", struct.pack(">HHHH", 9, 9, 8, 0)))
+      while json.loads(subprocess.run([tombolo, "status", "--json", pid], stdout=subprocess.PIPE).stdout)[0]["raw"]["queues"][0]["from_enclave"]["packets"] < 4: pass
+      show()
+      s.sendall(b"\\0\\0\\0\\0"); print(s.recv(1) == b""); show()
+      t = connect(); show()
+      X
+      python3 $D/frames.py $T $D/transport $h
+      $T status $h | sed '1s/.* raw/raw/; 1s/, up.*//'; kill $h; wait $h; $T status $h; echo "status $?"
+      """,
+      """
+      True {'bytes': 328, 'mean_size': 82, 'packets': 4} {'bad source': 5, 'truncated': 2} 0
+      True
+      False {'bytes': 328, 'mean_size': 82, 'packets': 4} {'bad source': 5, 'truncated': 2} 0
+      True {'bytes': 328, 'mean_size': 82, 'packets': 4} {'bad source': 5, 'truncated': 2} 1
+      raw mode
+        transport  unix:\(RawWorld.directory)/transport, no enclave
+        published  0.0.0.0:8084 → 80
+        published  [::]:8084 → 80
+        link       tombolo0: 10.118.0.2/30, MTU 1500, rules in nf_tables
+        queue 0    from the enclave 4 packets 328 bytes (mean 82), to it 0 packets 0 bytes (mean 0), dropped 7 (bad source 5, truncated 2), unsent 0, reconnects 1, no stream
+        DNS        0 queries, 0 failed, 0 under way
+      status 1
+
+      """)
+  }
+
   func testMistakesAreSaid() {
     for (arguments, sentence) in [
       ("--cid any --raw", "--raw: with --cid any several enclaves would share one link"),
