@@ -120,8 +120,8 @@ let package = Package(
     module(
       "MachineRunning",
       [
-        "CLinux", "Inet", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "VhostVsock",
-        "Imaging",
+        "CLinux", "Inet", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "HostNetwork",
+        "VhostVsock", "Imaging",
       ]),
 
     // Programs

@@ -224,7 +224,7 @@ public final class Gateway {
   /// An enclave that was not asked to be in raw mode has no way into the host's network.
   private func packets(_ stream: FileHandle, _ request: PacketsRequest, _ early: [UInt8]) throws {
     guard let tunnel else {
-      log("the enclave is in raw mode, and its host side was not started so (--mode raw)")
+      log("the enclave is in raw mode, and its host side was not started so (--raw; --mode raw of run)")
       answer(stream, Answer(.unsupported))
       return
     }

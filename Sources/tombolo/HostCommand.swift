@@ -114,9 +114,7 @@ struct HostCommand: ParsableCommand {
     let loop = try EventLoop()
     let stop = StopSource(signals, loop) { tunnel?.report() }
     _ = try loop.add(signals.rawValue, [.readable], stop)
-    let sockets = try published.map { port in
-      (try raw ? FileHandle(reserveStream(.ip(port.listen))) : listen(publishedPort: port), port)
-    }
+    let sockets = try published.map { port in (try listen(publishedPort: port, raw: raw), port) }
     let listener = try listen(transport: place.listen)
     defer { if case .unix(let path) = place.listen { removeFile(path) } }
     let gateway = try Gateway(
@@ -151,10 +149,12 @@ func listen(transport address: SocketAddress) throws -> FileHandle {
   return listener
 }
 
-/// The listening socket of a published port.
-func listen(publishedPort port: PublishedPort) throws -> FileHandle {
+/// The listening socket of a published port; in raw mode, where the kernel passes clients on, one that only keeps the port
+/// from others.
+func listen(publishedPort port: PublishedPort, raw: Bool) throws -> FileHandle {
   do throws(SystemError) {
-    return FileHandle(try listenStream(.ip(port.listen)))
+    let address = SocketAddress.ip(port.listen)
+    return FileHandle(try raw ? reserveStream(address) : listenStream(address))
   } catch {
     if error.errno == EADDRINUSE {
       throw Misuse("-p \(port): port \(port.listen.port) is already taken on this machine (\(error))")
