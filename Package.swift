@@ -78,7 +78,12 @@ let package = Package(
     module("Capabilities", ["CCap", "CLinux", "LinuxSystem"]),
 
     // Engines
-    module("Booting", ["CLinux", "EnclaveConfig", "Inet", "LinuxSystem", "BootPlanning", "Netfilter", "Netlink"]),
+    module(
+      "Booting",
+      [
+        "CLinux", "EnclaveConfig", "Inet", "Wire", "LinuxSystem", "EventLoop", "BootPlanning", "Netfilter", "Netlink",
+        "Relaying",
+      ]),
     module("Relaying", ["CLinux", "Inet", "Wire", "LinuxSystem", "EventLoop"]),
     module(
       "Proxying",

@@ -7,6 +7,9 @@ import Netlink
 /// The enclave's TUN device. It outlives this descriptor, so that the queues can be opened one by one afterwards.
 enum EnclaveTunnel {
   static func create(_ plan: TunnelPlan) throws {
+    guard let address = plan.address, let address6 = plan.address6 else {
+      throw MissingFeature(sentence: "the host has not been asked for the addresses of \(TunnelPlan.link)")
+    }
     let name = TunnelPlan.link
     let queue: TunQueue
     do throws(SystemError) {
@@ -23,10 +26,10 @@ enum EnclaveTunnel {
     var socket = try RouteSocket()
     try socket.setLink(named: name, up: true, mtu: plan.mtu)
     let link = try socket.linkIndex(named: name)
-    try socket.addAddress(plan.address, link: link)
-    try socket.addRoute(Route(.ip, link: link, preferredSource: plan.address.address), replace: true)
+    try socket.addAddress(address, link: link)
+    try socket.addRoute(Route(.ip, link: link, preferredSource: address.address), replace: true)
     guard IPv6Support.probe() == .available else { return }
-    try socket.addAddress(plan.address6, link: link)
-    try socket.addRoute(Route(.ip6, link: link, preferredSource: plan.address6.address), replace: true)
+    try socket.addAddress(address6, link: link)
+    try socket.addRoute(Route(.ip6, link: link, preferredSource: address6.address), replace: true)
   }
 }

@@ -2,9 +2,14 @@ import Inet
 
 /// The enclave's interface in raw mode.
 public struct RawNetwork: Equatable, Sendable {
-  /// The enclave's own addresses, each with its link's prefix.
+  /// The enclave's own addresses, each with its link's prefix; without meaning as long as it is to be asked for.
   public var address = defaultAddress
   public var address6 = defaultAddress6
+  /// Whether the host gives the address: `"host"` in the configuration. False again when it has.
+  public var asksForAddress = false
+  public var asksForAddress6 = false
+  /// Where an address from the host may be: networks, each in whole.
+  public var allowed = defaultAllowed
   /// In bytes; what a path to the internet carries whole. Segmentation offload makes larger ones useless in bulk.
   public var mtu = 1500
   /// Of the TUN device, one stream each; nil: one per CPU, at most 4.
@@ -13,33 +18,140 @@ public struct RawNetwork: Equatable, Sendable {
   /// Private addresses (RFC 1918, RFC 4193) that nothing else is known to use.
   public static let defaultAddress = prefix(.v4(IPv4Address(10, 118, 0, 2)), 30)
   public static let defaultAddress6 = prefix(.v6(IPv6Address(high: 0xfd74_6f6d_626f_0000, low: 2)), 64)
+  public static let defaultAllowed = [
+    prefix(.v4(IPv4Address(10, 118, 0, 0)), 16), prefix(.v6(IPv6Address(high: 0xfd74_6f6d_626f_0000, low: 0)), 48),
+  ]
+  private static let smallestMTU = 1280
 
   public init() {}
+
+  public var asksHost: Bool { asksForAddress || asksForAddress6 }
 
   /// How many queues to open on a machine of that many CPUs.
   public func queueCount(processors: Int) -> Int { queues ?? max(1, min(4, processors)) }
 
   mutating func read(_ table: inout TableReader) throws(ConfigurationError) {
-    address =
-      try table.value("address", "an IPv4 address and its prefix's length such as \"10.118.0.2/30\"") { text in
-        Self.hostPrefix(text).flatMap { if case .v4 = $0.address { $0 } else { nil } }
-      } ?? address
-    address6 =
-      try table.value("address6", "an IPv6 address and its prefix's length such as \"fd74:6f6d:626f::2/64\"") { text in
-        Self.hostPrefix(text).flatMap { if case .v6 = $0.address { $0 } else { nil } }
-      } ?? address6
-    mtu = try table.integer("mtu", in: 1280...65535) ?? mtu
+    if let given = try table.value(
+      "address", "\"host\", or an IPv4 address and its prefix's length such as \"10.118.0.2/30\"",
+      { text in Self.given(text) { if case .v4 = $0.address { $0 } else { nil } } })
+    {
+      asksForAddress = given == .fromHost
+      if case .fixed(let prefix) = given { address = prefix }
+    }
+    if let given = try table.value(
+      "address6", "\"host\", or an IPv6 address and its prefix's length such as \"fd74:6f6d:626f::2/64\"",
+      { text in Self.given(text) { if case .v6 = $0.address { $0 } else { nil } } })
+    {
+      asksForAddress6 = given == .fromHost
+      if case .fixed(let prefix) = given { address6 = prefix }
+    }
+    if let texts = try table.strings("allowed") {
+      allowed = []
+      for text in texts {
+        guard let prefix = IPPrefix(text) else {
+          throw table.error("allowed", "found \"\(text)\", expected networks such as \"10.118.0.0/16\"")
+        }
+        allowed.append(prefix)
+      }
+      for (asks, key, family, bytes) in [
+        (asksForAddress, "address", "IPv4", 4), (asksForAddress6, "address6", "IPv6", 16),
+      ] where asks && !allowed.contains(where: { $0.address.bytes.count == bytes }) {
+        throw table.error("allowed", "found no \(family) network, expected one because of network.\(key) = \"host\"")
+      }
+    }
+    mtu = try table.integer("mtu", in: Self.smallestMTU...65535) ?? mtu
     queues = try table.integer("queues", in: 1...64) ?? queues
   }
 
+  private enum Given: Equatable {
+    case fromHost
+    case fixed(IPPrefix)
+  }
+
+  private static func given(_ text: String, _ ofFamily: (IPPrefix) -> IPPrefix?) -> Given? {
+    if text == "host" { return .fromHost }
+    guard let prefix = IPPrefix(text), !prefix.address.isLoopback, isLinkLength(prefix) else { return nil }
+    return ofFamily(prefix).map { .fixed($0) }
+  }
+
   /// With room for the host's address beside the enclave's.
-  private static func hostPrefix(_ text: String) -> IPPrefix? {
-    guard let prefix = IPPrefix(text), !prefix.address.isLoopback, prefix.length >= 8 else { return nil }
-    return Int(prefix.length) <= prefix.address.bytes.count * 8 - 2 ? prefix : nil
+  private static func isLinkLength(_ prefix: IPPrefix) -> Bool {
+    prefix.length >= 8 && Int(prefix.length) <= prefix.address.bytes.count * 8 - 2
   }
 
   private static func prefix(_ address: IPAddress, _ length: UInt8) -> IPPrefix {
     guard let prefix = IPPrefix(address, length) else { preconditionFailure("\(length) bits of \(address)") }
     return prefix
+  }
+
+  // MARK: from the host
+
+  /// What the host gave cannot be used.
+  public struct OfferError: Error, Equatable, Sendable, CustomStringConvertible {
+    public var description: String
+  }
+
+  /// Takes over what the host gave where it was asked for, after checking all of it; the host is not trusted. What was not
+  /// asked for is not looked at.
+  /// - Parameter mtu: in bytes; 0 where the host has no wish, never more than our own.
+  public mutating func take(address4: IPPrefix?, address6: IPPrefix?, mtu offered: UInt16) throws(OfferError) {
+    var taken = self
+    if asksForAddress {
+      taken.address = try checked(address4, "IPv4", "address")
+      taken.asksForAddress = false
+    }
+    if asksForAddress6 {
+      taken.address6 = try checked(address6, "IPv6", "address6")
+      taken.asksForAddress6 = false
+    }
+    if offered != 0 {
+      guard (Self.smallestMTU...mtu).contains(Int(offered)) else {
+        throw OfferError(
+          description: "the host gave an MTU of \(offered), expected \(Self.smallestMTU) to \(mtu) (network.mtu)")
+      }
+      taken.mtu = Int(offered)
+    }
+    self = taken
+  }
+
+  private func checked(_ offer: IPPrefix?, _ family: String, _ key: String) throws(OfferError) -> IPPrefix {
+    guard let offer else {
+      throw OfferError(description: "the host gave no \(family) address (network.\(key) = \"host\")")
+    }
+    func refuse(_ reason: String) -> OfferError {
+      OfferError(description: "the host gave the address \(offer), \(reason)")
+    }
+    guard Self.isLinkLength(offer) else { throw refuse("whose prefix is no link's: 8 to 30 bits, of IPv6 8 to 126") }
+    guard Self.isUsable(offer.address) else { throw refuse("which no machine can have as its own") }
+    guard Self.isHost(offer) else { throw refuse("which is its network's own address or its broadcast address") }
+    guard allowed.contains(where: { $0.contains(offer.address) && $0.length <= offer.length }) else {
+      let ranges = allowed.map(\.description).joined(separator: ", ")
+      throw refuse("which is outside what the image allows (network.allowed): \(ranges)")
+    }
+    return offer
+  }
+
+  /// Not unspecified, loopback, link-local, multicast or reserved (RFC 6890), nor IPv4 in IPv6's clothes.
+  private static func isUsable(_ address: IPAddress) -> Bool {
+    let bytes = address.bytes
+    switch address {
+    case .v4: return bytes[0] != 0 && bytes[0] != 127 && bytes[0] < 224 && !(bytes[0] == 169 && bytes[1] == 254)
+    case .v6(let six):
+      return six.high != 0 && six.high >> 54 != 0x3fa && six.high >> 56 != 0xff
+    }
+  }
+
+  /// Neither all zeros nor, in IPv4, all ones behind the prefix.
+  private static func isHost(_ prefix: IPPrefix) -> Bool {
+    var isZero = true
+    var isOnes = true
+    for (index, byte) in prefix.address.bytes.enumerated() {
+      let kept = min(max(Int(prefix.length) - index * 8, 0), 8)
+      let mask = UInt8(truncatingIfNeeded: 0xff >> kept)
+      if byte & mask != 0 { isZero = false }
+      if byte & mask != mask { isOnes = false }
+    }
+    if case .v6 = prefix.address { return !isZero }
+    return !isZero && !isOnes
   }
 }

@@ -152,7 +152,7 @@ public final class Gateway {
       case .resolve: try resolve(stream, early)
       case .logs: try logs(stream, try LogStreamParameters(parameters: hello.parameters), early)
       case .packets: try packets(stream, try PacketsRequest(parameters: hello.parameters), early)
-      case .control: answer(stream, Answer(.unsupported))
+      case .control: try control(stream, hello.parameters)
       }
     } catch {
       log("a \(hello.channel) stream from the enclave: \(error)")
@@ -234,6 +234,23 @@ public final class Gateway {
       tunnelResolver = try TunnelResolver(loop: loop, resolver: resolver, link: tunnel.link, report: log)
     }
     try tunnel.serve(stream, request) { answer(stream, Answer(.ok, parameters: $0.parameters)) }
+  }
+
+  /// An enclave asks for its addresses before it opens anything else.
+  private func control(_ stream: FileHandle, _ parameters: [UInt8]) throws {
+    guard let request = try AddressRequest(parameters: parameters) else {
+      answer(stream, Answer(.unsupported))
+      return
+    }
+    guard let tunnel else {
+      log("the enclave asks for an address, and its host side was not started for raw mode (--raw; --mode raw of run)")
+      answer(stream, Answer(.unsupported))
+      return
+    }
+    let given = try tunnel.assign(request)
+    log(
+      "the enclave is given \([given.address4, given.address6].compactMap { $0?.description }.joined(separator: ", "))")
+    answer(stream, Answer(.ok, parameters: given.parameters))
   }
 
   private func resolve(_ stream: FileHandle, _ early: [UInt8]) throws(SystemError) {

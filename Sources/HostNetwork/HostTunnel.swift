@@ -42,6 +42,9 @@ public final class HostTunnel {
   private let ranges: [IPPrefix]
   private let published: [Publication]
   private let firewall: PacketFilter?
+  private let mtu: UInt16?
+  /// What the enclave was given when it asked.
+  private var assigned: AddressAnswer?
   private let log: @Sendable (String) -> Void
   private var state: HostState
   private var first: TunQueue?
@@ -61,14 +64,16 @@ public final class HostTunnel {
   /// - Parameters:
   ///   - ranges: an enclave with an address outside is refused.
   ///   - firewall: what the rules are made with; nil for the first that takes them.
+  ///   - mtu: for enclaves that ask for their addresses, where they would have a larger one, in bytes; nil for no wish.
   ///   - log: takes sentences for the operator; called in any thread.
   public init(
     ranges: [IPPrefix] = defaultRanges, published: [Publication], firewall: PacketFilter? = nil,
-    log: @escaping @Sendable (String) -> Void
+    mtu: UInt16? = nil, log: @escaping @Sendable (String) -> Void
   ) throws {
     self.ranges = ranges
     self.published = published
     self.firewall = firewall
+    self.mtu = mtu
     tally = try QueueTally(pipe: makePipe())
     self.log = log
     do {
@@ -101,9 +106,25 @@ public final class HostTunnel {
     return (v4, v6)
   }
 
+  /// Gives an enclave that asks the addresses that no other enclave of this host has, the same every time.
+  public func assign(_ request: AddressRequest) throws -> AddressAnswer {
+    guard let suggested = suggestedAddresses else {
+      throw HostTunnelError(sentence: "there is no address for the link \(link)")
+    }
+    let answer = AddressAnswer(
+      address4: request.wants4 ? suggested.v4 : nil, address6: request.wants6 ? suggested.v6 : nil,
+      mtu: mtu.map { min($0, request.mtu) } ?? 0)
+    assigned = answer
+    return answer
+  }
+
   /// Sets up addresses, forwarding, rules and queues. Doing it again with the same shape does nothing.
   public func configure(_ wanted: Shape) throws {
     guard wanted != shape else { return }
+    for (given, found) in [(assigned?.address4, wanted.address4), (assigned?.address6, wanted.address6)] {
+      guard let given, let found, given != found else { continue }
+      throw HostTunnelError(sentence: "the enclave was given the address \(given) and has come with \(found)")
+    }
     for address in [wanted.address4, wanted.address6].compactMap({ $0 })
     where !ranges.contains(where: { $0.contains(address.address) && $0.length <= address.length }) {
       throw HostTunnelError(

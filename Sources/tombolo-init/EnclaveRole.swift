@@ -65,10 +65,10 @@ struct EnclaveRole {
   ///   - known: the configuration where it has been read already.
   ///   - finished: ends the process, or the machine.
   mutating func run(
-    known: Configuration? = nil, notes earlier: [(Logger.Level, String)] = [], finished: @escaping (UInt8) -> Void
+    known given: Configuration? = nil, notes earlier: [(Logger.Level, String)] = [], finished: @escaping (UInt8) -> Void
   ) throws {
     notes = earlier
-    var configuration = try known ?? readConfiguration(arguments, document, root: document?.local.rootfs ?? "")
+    var configuration = try given ?? readConfiguration(arguments, document, root: document?.local.rootfs ?? "")
     var plan = BootPlan(configuration, kind)
     try boot(plan.fileSystem)
     if case .local(let local) = kind, document?.configuration == nil, local.rootfs != nil {
@@ -81,8 +81,18 @@ struct EnclaveRole {
     {
       configuration.program.workingDirectory = directory
     }
+    var known: (host: StreamTarget, listen: SocketAddress)?
+    if configuration.networkMode == .raw, configuration.raw.asksHost {
+      // Streams to the host need no IP: neither vsock nor Unix sockets do.
+      let found = try transport(configuration)
+      configuration.raw = try AddressAssignment.ask(
+        found.host, configuration.raw, timeout: configuration.boot.hostTimeout)
+      notes.append((.info, "the host's addresses: \(configuration.raw.address), \(configuration.raw.address6)"))
+      known = found
+      plan = BootPlan(configuration, kind)
+    }
     try boot(plan.network)
-    let addresses = try transport(configuration)
+    let addresses = try known ?? transport(configuration)
     try Capabilities.dropBounding(.harmful)
 
     let loop = try EventLoop()

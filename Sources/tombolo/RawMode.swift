@@ -16,7 +16,7 @@ enum RawMode {
   }
 
   static func tunnel(
-    _ published: [PublishedPort], _ ranges: [IPPrefix], _ firewall: Configuration.Firewall
+    _ published: [PublishedPort], _ ranges: [IPPrefix], _ firewall: Configuration.Firewall, mtu: UInt16? = nil
   ) throws -> HostTunnel {
     let backend: PacketFilter? =
       switch firewall {
@@ -26,7 +26,7 @@ enum RawMode {
       }
     return try HostTunnel(
       ranges: ranges, published: published.map { Publication(listen: $0.listen, port: $0.enclavePort) },
-      firewall: backend
+      firewall: backend, mtu: mtu
     ) { sentence in
       _ = try? writeAll(2, Array("tombolo: \(sentence)\n".utf8))
     }
@@ -36,11 +36,12 @@ enum RawMode {
   /// host's side ready.
   /// - Returns: what the enclave's configuration must say.
   static func configure(_ tunnel: HostTunnel, _ configuration: inout Configuration) throws -> String {
+    var raw = configuration.raw
     if let suggested = tunnel.suggestedAddresses {
-      if configuration.raw.address == RawNetwork.defaultAddress { configuration.raw.address = suggested.v4 }
-      if configuration.raw.address6 == RawNetwork.defaultAddress6 { configuration.raw.address6 = suggested.v6 }
+      if raw.asksForAddress || raw.address == RawNetwork.defaultAddress { raw.address = suggested.v4 }
+      if raw.asksForAddress6 || raw.address6 == RawNetwork.defaultAddress6 { raw.address6 = suggested.v6 }
     }
-    let raw = configuration.raw
+    configuration.raw = raw
     let queues = raw.queueCount(processors: processorCount())
     try tunnel.configure(
       .init(
@@ -48,8 +49,8 @@ enum RawMode {
     return """
       [network]
       mode = "raw"
-      address = "\(raw.address)"
-      address6 = "\(raw.address6)"
+      address = "\(raw.asksForAddress ? "host" : raw.address.description)"
+      address6 = "\(raw.asksForAddress6 ? "host" : raw.address6.description)"
       queues = \(queues)
 
       """
@@ -67,6 +68,12 @@ struct RawOptions: ParsableArguments {
   @Option(help: ArgumentHelp("With --raw, what its rules are made with: auto, nftables or xtables.", valueName: "kind"))
   var rawFirewall = Configuration.Firewall.auto
 
+  @Option(
+    help: ArgumentHelp(
+      "With --raw, the MTU of an enclave that asks for its addresses: 1280 to 65535; its own if that is smaller.",
+      valueName: "bytes"))
+  var rawMtu: Int?
+
   /// nil without --raw.
   func tunnel(_ published: [PublishedPort]) throws -> HostTunnel? {
     let ranges = try rawRange.map { text in
@@ -77,9 +84,16 @@ struct RawOptions: ParsableArguments {
     }
     guard raw else {
       if !ranges.isEmpty { throw Misuse("--raw-range: expected --raw with it") }
+      if rawMtu != nil { throw Misuse("--raw-mtu: expected --raw with it") }
       if rawFirewall != .auto { throw Misuse("--raw-firewall: expected --raw with it") }
       return nil
     }
-    return try RawMode.tunnel(published, HostTunnel.defaultRanges + ranges, rawFirewall)
+    let mtu = try rawMtu.map { number in
+      guard let mtu = UInt16(exactly: number), mtu >= 1280 else {
+        throw Misuse("--raw-mtu: found \(number), expected 1280 to 65535")
+      }
+      return mtu
+    }
+    return try RawMode.tunnel(published, HostTunnel.defaultRanges + ranges, rawFirewall, mtu: mtu)
   }
 }

@@ -78,6 +78,28 @@ struct BootPlanTests {
     #expect(plan.network == [.setHostname("enclave"), .bringUpLoopback(routed: false)])
   }
 
+  /// An auditor sees what the host may decide, and within what.
+  @Test func rawModeWithTheHostsAddress() throws {
+    let plan = BootPlan(
+      try Self.configuration(
+        "[program]\ncommand = [\"/bin/server\"]\n[network]\nmode = \"raw\"\naddress = \"host\"\nallowed = [\"10.7.0.0/16\"]"
+      ),
+      .child
+    ).networkAndProgram
+    #expect(
+      plan == """
+        ip link set lo up
+        ask the host for an IPv4 address within 10.7.0.0/16
+        ip tuntap add dev tun0 mode tun multi_queue vnet_hdr; ip link set tun0 mtu 1500 up
+        ip address add ADDRESS/LENGTH dev tun0; ip route add default dev tun0 src ADDRESS
+        ip address add fd74:6f6d:626f::2/64 dev tun0; ip -6 route add default dev tun0 src fd74:6f6d:626f::2
+        start the proxy: the queues of tun0, a stream to the host for each
+        wait until the proxy is ready
+        cd /
+        start as root: /bin/server
+        """)
+  }
+
   static let local = LocalEnclave(
     rootfs: nil, stage: "/s", transport: "/t", pieces: [.overlay("/"), .overlay("/home,x")],
     hasUserNamespace: false, nameServer: "169.254.53.53")

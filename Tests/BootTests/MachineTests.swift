@@ -66,12 +66,12 @@ final class MachineTests: XCTestCase {
   }
 
   /// Whole packets over vsock on a kernel like Nitro's own: no nf_tables, no nfnetlink. What TCP mode cannot do is what this
-  /// shows: ICMP, UDP, refusals and time-outs as they are, and the client's own address in nginx's log.
+  /// shows, with addresses that the host gives: ICMP, UDP, refusals and time-outs as they are, and the client's own address in nginx's log.
   func testRawModeOnTheEnclaveKernel() {
     let outcome = bash(
       """
       cd \(directory); rm -rf root; cp -a \(Self.debian) root; cp /bin/busybox root/bin/busybox
-      printf '[network]\\nmode = "raw"\\nqueues = 2\\n[ingress]\\nports = [80]\\n' > raw.toml
+      printf '[network]\\nmode = "raw"\\naddress = "host"\\naddress6 = "host"\\nqueues = 2\\n[ingress]\\nports = [80]\\n' > raw.toml
       cat > root/inside.sh <<'X'
       echo "$(ls /proc/net/netfilter 2>/dev/null | grep -c nfnetlink) nfnetlink"
       nginx
@@ -93,7 +93,7 @@ final class MachineTests: XCTestCase {
       \(tombolo) status raw | grep -c '  queue'
       wait $boot; echo "status $?"; sed "s/$sum/the same bytes/" raw.out
       $H nft list ruleset > after; $H ip -br link >> after; $H sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding >> after
-      cmp before after && echo as before; cat raw.err >&2
+      cmp before after && echo as before; grep -c 'is given 10.118.0.2/30, fd74:6f6d:626f::2/64' raw.err; cat raw.err >&2
       """, timeout: 240)
     XCTAssertEqual(
       outcome.output,
@@ -112,6 +112,7 @@ final class MachineTests: XCTestCase {
       10.9.0.2
       fd09::2
       as before
+      1
 
       """, outcome.errors)
   }

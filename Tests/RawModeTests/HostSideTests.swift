@@ -73,7 +73,7 @@ final class HostSideTests: XCTestCase {
       rules > $D/rules.before; snapshot > $D/before
       host --raw-firewall xtables; enclave nginx -c $D/inside.conf
       grep -o 'rules in .*' $D/host.log; $H nft list tables
-      rules | grep '^-A tombolo0'
+      rules | grep '^-A tombolo0' | sort -s -k 2,2
       $S curl -sS http://10.8.0.1:8084/; $S curl -gsS http://[fd08::1]:8084/; $H curl -sS http://127.0.0.1:8084/; $H curl -sS http://10.8.0.1:8084/
       $H curl -s --max-time 5 http://10.8.0.2:8084/; echo "another machine's: $?"
       kill -TERM $h; wait $h; echo "status $?"
@@ -83,22 +83,22 @@ final class HostSideTests: XCTestCase {
       """,
       """
       rules in legacy xtables
-      -A tombolo0_output -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
-      -A tombolo0_postrouting -s 10.118.0.2/32 ! -o tombolo0 -j MASQUERADE
-      -A tombolo0_postrouting -s 127.0.0.0/8 -o tombolo0 -j MASQUERADE
-      -A tombolo0_prerouting ! -i tombolo0 -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
       -A tombolo0_forward -o tombolo0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
       -A tombolo0_forward -d 10.118.0.2/32 -o tombolo0 -p tcp -m tcp --dport 80 -j ACCEPT
       -A tombolo0_forward -o tombolo0 -p tcp -j REJECT --reject-with tcp-reset
       -A tombolo0_forward -o tombolo0 -j REJECT --reject-with icmp-admin-prohibited
-      -A tombolo0_output -d ::1/128 -j ACCEPT
-      -A tombolo0_output -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
-      -A tombolo0_postrouting -s fd74:6f6d:626f::2/128 ! -o tombolo0 -j MASQUERADE
-      -A tombolo0_prerouting ! -i tombolo0 -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
       -A tombolo0_forward -o tombolo0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
       -A tombolo0_forward -d fd74:6f6d:626f::2/128 -o tombolo0 -p tcp -m tcp --dport 80 -j ACCEPT
       -A tombolo0_forward -o tombolo0 -p tcp -j REJECT --reject-with tcp-reset
       -A tombolo0_forward -o tombolo0 -j REJECT --reject-with icmp6-adm-prohibited
+      -A tombolo0_output -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
+      -A tombolo0_output -d ::1/128 -j ACCEPT
+      -A tombolo0_output -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
+      -A tombolo0_postrouting -s 10.118.0.2/32 ! -o tombolo0 -j MASQUERADE
+      -A tombolo0_postrouting -s 127.0.0.0/8 -o tombolo0 -j MASQUERADE
+      -A tombolo0_postrouting -s fd74:6f6d:626f::2/128 ! -o tombolo0 -j MASQUERADE
+      -A tombolo0_prerouting ! -i tombolo0 -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
+      -A tombolo0_prerouting ! -i tombolo0 -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
       10.8.0.2
       fd08::2
       10.118.0.1
@@ -158,11 +158,135 @@ final class HostSideTests: XCTestCase {
       """)
   }
 
+  // MARK: addresses from the host
+
+  private static let asking = """
+    asking() { # name, options of the host side: a host side and the configuration of an enclave that asks it
+      mkdir -p $D/$1; printf '[network]\\nmode = "raw"\\naddress = "host"\\naddress6 = "host"\\nqueues = 1\\ntransport = "unix:%s"\\n' $D/$1 > $D/$1.toml
+      $H $T host --transport unix:$D/$1 --log-format raw "${@:2}" > $D/$1.out 2> $D/$1.log & h="$h $!"
+      for i in $(seq 50); do [ -S $D/$1/host_7766 ] && break; sleep 0.1; done
+    }
+    child() { unshare -n $I --config $D/$1.toml -- sh -c 'hostname -I | xargs -n1; ip link show tun0 | grep -o "mtu [0-9]*"; curl -sS http://10.8.0.2:8080/file' 2>&1; echo "status $?"; }
+
+    """
+
+  /// Several enclaves of one image side by side: the host's operator need not build an image for each.
+  func testEachEnclaveIsGivenAnAddressOfItsOwn() {
+    check(
+      Self.asking + """
+        asking one --raw; asking two --raw --raw-mtu 1400
+        child one; child two; child one
+        cat $D/one.out; echo; cat $D/two.out; grep -h 'is given' $D/one.log $D/two.log
+        kill $h; wait $h
+        printf '[network]\\naddress = "host"\\nallowed = ["10.118.0.0/24"]\\n' > $D/local.toml
+        run --config $D/local.toml -- sh -c 'hostname -I | xargs -n1; curl -sS http://10.8.0.2:8080/file'
+        """,
+      """
+      status 0
+      status 0
+      status 0
+      10.118.0.2
+      fd74:6f6d:626f::2
+      mtu 1500
+      content-of-file
+      10.118.0.2
+      fd74:6f6d:626f::2
+      mtu 1500
+      content-of-file
+
+      10.118.0.6
+      fd74:6f6d:626f:1::2
+      mtu 1400
+      content-of-file
+      tombolo: the enclave is given 10.118.0.2/30, fd74:6f6d:626f::2/64
+      tombolo: the enclave is given 10.118.0.2/30, fd74:6f6d:626f::2/64
+      tombolo: the enclave is given 10.118.0.6/30, fd74:6f6d:626f:1::2/64
+      10.118.0.2
+      fd74:6f6d:626f::2
+      content-of-file
+
+      """)
+  }
+
+  /// An image decides where its enclave may be. A host that wants something else, or nothing, gets no enclave, and whoever
+  /// looks for the reason reads it.
+  func testAddressesThatCannotBe() {
+    check(
+      Self.asking + """
+        asking outside --raw; echo 'allowed = ["192.168.0.0/16", "fd74:6f6d:626f::/48"]' >> $D/outside.toml; child outside
+        asking tcp; child tcp
+        mkdir -p $D/silent; sed "s#$D/tcp#$D/silent#" $D/tcp.toml > $D/silent.toml; printf '[boot]\\nhost_timeout = "1s"\\n' >> $D/silent.toml
+        child silent | sed "s#$D##"
+        python3 -c 'import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); time.sleep(30)' $D/silent/host_7766 & p=$!
+        for i in $(seq 50); do [ -S $D/silent/host_7766 ] && break; sleep 0.1; done
+        child silent; kill $p; rm $D/silent/host_7766
+        # The loopback's address, an answer that is too short, and one that is none.
+        cat > $D/liar.py <<'X'
+        import socket, sys
+        s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()
+        ok = b"TMBL\\x01\\0\\0"
+        for answer in [ok + b"\\x18\\0\\0\\x7f\\0\\0\\2\\x08" + bytes(17), ok + b"\\x05" + bytes(5)] + 100 * [b"HTTP/1.1 200 OK"]:
+            while True:
+                c, _ = s.accept()
+                if len(c.recv(100)) == 12: break
+            c.sendall(answer)
+        X
+        timeout 20 python3 $D/liar.py $D/silent/host_7766 & p=$!
+        for i in $(seq 50); do [ -S $D/silent/host_7766 ] && break; sleep 0.1; done
+        child silent; child silent; child silent | sed "s#$D##"; kill $p $h; wait $p $h
+        """,
+      """
+      tombolo-init: the host gave the address 10.118.0.2/30, which is outside what the image allows (network.allowed): 192.168.0.0/16, fd74:6f6d:626f::/48
+      status 125
+      tombolo-init: the host gives no addresses (network.address = "host"): it was not started for raw mode (--raw)
+      status 125
+      tombolo-init: the host gave no address within 1.0 seconds (network.address = "host", boot.host_timeout): connect /silent/host_7766: No such file or directory (ENOENT)
+      status 125
+      tombolo-init: the host gave no address within 1.0 seconds (network.address = "host", boot.host_timeout): it does not answer
+      status 125
+      tombolo-init: the host gave the address 127.0.0.2/8, which no machine can have as its own
+      status 125
+      tombolo-init: asked for an address, the host answered with something else: message ends too early
+      status 125
+      tombolo-init: the host gave no address within 1.0 seconds (network.address = "host", boot.host_timeout): /silent/host_7766: found the magic 48 54 54 50, expected 54 4d 42 4c (TMBL)
+      status 125
+
+      """)
+  }
+
+  /// An enclave that was given one address must not come with its neighbour's.
+  func testAnEnclaveKeepsToTheAddressItWasGiven() {
+    check(
+      """
+      host
+      cat > $D/neighbour.py <<'X'
+      import socket, struct, sys
+      def ask(channel, parameters):
+          s = socket.socket(socket.AF_UNIX); s.settimeout(10); s.connect(sys.argv[1] + "/host_7766")
+          s.sendall(b"TMBL\\x01" + bytes([channel]) + struct.pack(">H", len(parameters)) + parameters); return s.recv(100)[5:]
+      print(ask(5, bytes([1, 1]) + struct.pack(">H", 1500)).hex())
+      for last in [6, 2]: print(ask(3, struct.pack(">BBHI", 0, 1, 1500, 0) + bytes([4, 10, 118, 0, last, 30, 0]))[0])
+      print(ask(5, bytes([2])).hex(), ask(5, bytes([1, 0, 5, 220])).hex())
+      X
+      python3 $D/neighbour.py $D/transport; grep -o 'was given.*' $D/host.log; kill $h; wait $h
+      """,
+      """
+      00001800000a7600021e0000000000000000000000000000000000
+      5
+      0
+      090000 080000
+      was given the address 10.118.0.2/30 and has come with 10.118.0.6/30
+
+      """)
+  }
+
   func testMistakesAreSaid() {
     for (arguments, sentence) in [
       ("--cid any --raw", "--raw: with --cid any several enclaves would share one link"),
       ("--cid 16 --raw-range 10.0.0.0/8", "--raw-range: expected --raw with it"),
       ("--cid 16 --raw --raw-range ten", "--raw-range: found \"ten\", expected a prefix such as 10.0.0.0/8"),
+      ("--cid 16 --raw-mtu 1400", "--raw-mtu: expected --raw with it"),
+      ("--cid 16 --raw --raw-mtu 100", "--raw-mtu: found 100, expected 1280 to 65535"),
       ("--cid 16 --raw-firewall xtables", "--raw-firewall: expected --raw with it"),
     ] {
       let outcome = RawWorld.bash("$H $T host \(arguments); echo $?")

@@ -273,3 +273,39 @@ struct PacketsHandshakeTests {
     #expect(throws: WireError.self) { try PacketsRequest(parameters: Array(good.prefix(8)) + [0, 0]) }
   }
 }
+
+/// The question for addresses: the vectors of docs/protocol-raw.md.
+struct AddressesHandshakeTests {
+  static let answer = AddressAnswer(
+    address4: IPPrefix("10.118.0.6/30"), address6: IPPrefix("fd74:6f6d:626f:1::2/64"), mtu: 0)
+
+  @Test func vectors() throws {
+    let request = AddressRequest(wants4: true, wants6: true, mtu: 1500)
+    #expect(request.hello.encoded() == hex("54 4d 42 4c 01 05 00 04 01 03 05 dc"))
+    #expect(try AddressRequest(parameters: hex("01 03 05 dc")) == request)
+    #expect(
+      Answer(.ok, parameters: Self.answer.parameters).encoded()
+        == hex("54 4d 42 4c 01 00 00 18 00 00 0a 76 00 06 1e fd 74 6f 6d 62 6f 00 01 00 00 00 00 00 00 00 02 40"))
+    #expect(try AddressAnswer(parameters: Self.answer.parameters) == Self.answer)
+    let none = AddressAnswer(address4: nil, address6: nil, mtu: 1280)
+    #expect(try AddressAnswer(parameters: none.parameters) == none)
+  }
+
+  /// Neither side trusts the other: nothing is read beyond the fixed places.
+  @Test func hostileBytes() throws {
+    let good = Self.answer.parameters
+    for count in 0..<good.count {
+      #expect(throws: WireError.self) { try AddressAnswer(parameters: Array(good.prefix(count))) }
+    }
+    #expect(throws: WireError.self) { try AddressAnswer(parameters: good + [0]) }
+    for (index, value) in [(6, 33), (6, 255), (23, 129)] as [(Int, UInt8)] {
+      var bad = good
+      bad[index] = value
+      #expect(throws: WireError.self) { try AddressAnswer(parameters: bad) }
+    }
+    for bad in ["", "01", "01 03 05", "01 03 05 dc 00", "01 00 05 dc", "01 04 05 dc", "01 03 04 ff"] {
+      #expect(throws: WireError.self) { try AddressRequest(parameters: hex(bad)) }
+    }
+    #expect(try AddressRequest(parameters: hex("02")) == nil)
+  }
+}
