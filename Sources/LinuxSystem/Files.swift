@@ -126,3 +126,10 @@ public func isExecutable(_ path: String) -> Bool {
   var info = stat()
   return stat(path, &info) == 0 && info.st_mode & 0o111 != 0
 }
+
+/// Who owns what stands at a path, and its permission bits; nil where nothing does. The C function is `stat` or `lstat`.
+public func fileOwner(_ path: String, followLinks: Bool = true) -> (user: UInt32, mode: UInt32)? {
+  var info = stat()
+  guard (followLinks ? stat(path, &info) : lstat(path, &info)) == 0 else { return nil }
+  return (info.st_uid, info.st_mode & 0o7777)
+}

@@ -120,6 +120,7 @@ ssize_t clinux_writev(int fd, const struct iovec *vectors, int count);
 ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_storage *from);
 ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length);
 int clinux_peer_pid(int fd);
+int64_t clinux_peer_user(int fd); // SO_PEERCRED; negative errno
 const char *clinux_errno_name(int error); // or NULL
 const char *clinux_signal_name(int sig);  // "TERM", or NULL
 int clinux_dup_cloexec(int fd);           // -1 and errno
