@@ -11,8 +11,10 @@ public func openFile(_ path: String, _ flags: Int32, mode: UInt32 = 0) throws(Sy
 public func readFile(_ path: String, limit: Int = 16 << 20) throws(SystemError) -> [UInt8] {
   let file = try openFile(path, O_RDONLY)
   var bytes: [UInt8] = []
-  var chunk = [UInt8](repeating: 0, count: 65536)
+  // Most of what init reads is small; what is large gets large reads.
+  var chunk = [UInt8](repeating: 0, count: 1024)
   while true {
+    if bytes.count == chunk.count, chunk.count < 1 << 18 { chunk = [UInt8](repeating: 0, count: chunk.count * 16) }
     let raw = file.rawValue
     let count = chunk.withUnsafeMutableBytes { clinux_read(raw, $0.baseAddress, $0.count) }
     try check("read", path, count)

@@ -50,9 +50,6 @@
 // --- Process start (start.c) ---------------------------------------------------------------------------------------
 // argc and argv as the kernel gave them: Swift's own CommandLine is empty when /proc was not mounted at start.
 const char *clinux_argument(int index); // NULL behind the last
-// 0, or the negative errno of mounting /proc before the Swift runtime started (only tried where getpid() is 1 and
-// nothing is there).
-int clinux_early_proc_error(void);
 int clinux_memfd(const char *name); // negative errno
 
 // --- Child processes (spawn.c) -------------------------------------------------------------------------------------
