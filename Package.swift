@@ -168,7 +168,7 @@ let package = Package(
     tests("WireTests", ["Wire", "Inet"]),
     tests("DNSTests", ["DNS", "Inet"]),
     tests("SupervisionTests", ["Supervision"]),
-    tests("EnclaveConfigTests", ["EnclaveConfig"]),
+    tests("EnclaveConfigTests", ["EnclaveConfig", "Inet"]),
     tests("BootPlanningTests", ["BootPlanning", "EnclaveConfig"]),
     tests("HostGatewayTests", ["HostGateway"]),
     tests("HostStatusTests", ["HostStatus", "CLinux", "EventLoop", "LinuxSystem"]),

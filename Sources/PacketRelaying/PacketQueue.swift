@@ -65,6 +65,8 @@ public final class PacketQueue: EventSource {
   private var tunReadable = true
   private var streamReadable = false
   private var streamWritable = false
+  /// No edge will follow the one that told of the stream's end: it is read until the end is found.
+  private var streamEnding = false
 
   /// - Parameter lost: the stream has ended and is closed; `attach` may give another.
   public init(
@@ -109,6 +111,7 @@ public final class PacketQueue: EventSource {
     early.withUnsafeBytes { incoming.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[..<inEnd])) }
     streamReadable = true
     streamWritable = true
+    streamEnding = false
     loop.enqueue(self)
   }
 
@@ -136,6 +139,7 @@ public final class PacketQueue: EventSource {
       tunReadable = true
     } else {
       if !events.isDisjoint(with: [.readable, .readHangup, .hangup, .error]) { streamReadable = true }
+      if !events.isDisjoint(with: [.readHangup, .hangup, .error]) { streamEnding = true }
       if !events.isDisjoint(with: [.writable, .hangup, .error]) { streamWritable = true }
     }
     resume()
@@ -213,8 +217,9 @@ public final class PacketQueue: EventSource {
     guard streamReadable else { return false }
     let result = clinux_read(stream, base + inEnd, incoming.count - inEnd)
     if result > 0 {
-      // Less than there was room for: the socket was empty, and an edge will tell of more.
-      streamReadable = result == incoming.count - inEnd
+      // Less than there was room for: the socket was empty, and an edge will tell of more. But for the end, whose edge may
+      // have come together with these bytes.
+      streamReadable = streamEnding || result == incoming.count - inEnd
       inEnd += result
       return parse(base)
     }

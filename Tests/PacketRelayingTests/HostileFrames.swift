@@ -29,6 +29,9 @@ struct HostileFrames {
     large = Self.large(host: isHost)
   }
 
+  /// The reasons that the sender of these frames brings about by construction.
+  var reasons: Set<PacketDefect> { Set(crafted.map(\.reason)) }
+
   mutating func next() -> UInt64 {
     state ^= state << 13
     state ^= state >> 7

@@ -153,6 +153,19 @@ private func packet(_ count: Int = 40) -> [UInt8] {
     }
   }
 
+  /// The last bytes and the end may come together, in one event: the end must be seen all the same, or an enclave with nothing
+  /// to send would wait on a host that has gone, and its published ports with it.
+  @Test func anEndBehindTheLastBytesIsSeen() throws {
+    let test = try TestQueue()
+    try test.turn()
+    let bytes = framed(packet()) + [0, 0]
+    #expect(clinux_write(test.far.rawValue, bytes, bytes.count) == bytes.count)
+    shutdownSending(test.far.rawValue)
+    try test.turn()
+    #expect(test.drain(test.device.rawValue) == packet())
+    #expect(test.losses == [.closed])
+  }
+
   /// While the host is away the device is emptied: what waited for minutes must not come out at once.
   @Test func withoutAStreamPacketsAreThrownAway() throws {
     let test = try TestQueue()
