@@ -24,7 +24,8 @@ enum KernelStart {
     do {
       var notes: [(Logger.Level, String)] = []
       try BootRunner.run(BootPlan.early) { notes.append((.info, $0)) }
-      say("version \(tomboloVersion), started by the kernel")
+      let age = (monotonicNanoseconds() &- clinux_started_at()) / 1_000_000
+      say("version \(tomboloVersion), started by the kernel \(age) ms ago")
       let hasRootfs = fileKind("/rootfs") == .directory
       var configuration = try readConfiguration(KernelArguments.own(arguments), root: hasRootfs ? "/rootfs" : "")
       end = configuration.boot.end
