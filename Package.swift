@@ -90,9 +90,13 @@ let package = Package(
       [
         "CLinux", "Inet", "Wire", "Netfilter", "Netlink", "Packets", "LinuxSystem", "EventLoop", "PacketRelaying",
       ]),
+    module("HostStatus", ["CLinux", "LinuxSystem", "EventLoop", "Relaying"]),
     module(
       "HostGateway",
-      ["CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "HostNetwork"]),
+      [
+        "CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "HostNetwork", "HostStatus",
+        "Netlink", "PacketRelaying", "Packets",
+      ]),
     module("PacketRelaying", ["CLinux", "Inet", "Packets", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module("LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module(
@@ -116,8 +120,8 @@ let package = Package(
     module(
       "MachineRunning",
       [
-        "CLinux", "Inet", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "VhostVsock",
-        "Imaging",
+        "CLinux", "Inet", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "HostNetwork",
+        "VhostVsock", "Imaging",
       ]),
 
     // Programs
@@ -133,7 +137,7 @@ let package = Package(
       name: "tombolo",
       dependencies: [
         "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
-        "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "VhostVsock",
+        "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink", "VhostVsock",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
@@ -150,7 +154,11 @@ let package = Package(
     tests("RawModeTests", []),
     tests("HostNetworkTests", ["HostNetwork", "Netfilter", "Inet"]),
     tests("PacketsTests", ["Packets", "Inet"]),
-    tests("PacketRelayingTests", ["PacketRelaying", "Packets", "CLinux", "EventLoop", "LinuxSystem", "Inet"]),
+    tests(
+      "PacketRelayingTests",
+      [
+        "PacketRelaying", "Packets", "CLinux", "EventLoop", "LinuxSystem", "Inet", "Netlink", "Relaying", "Wire",
+      ]),
     tests("InetTests", ["Inet"]),
     tests("WireTests", ["Wire", "Inet"]),
     tests("DNSTests", ["DNS", "Inet"]),
@@ -158,6 +166,7 @@ let package = Package(
     tests("EnclaveConfigTests", ["EnclaveConfig"]),
     tests("BootPlanningTests", ["BootPlanning", "EnclaveConfig"]),
     tests("HostGatewayTests", ["HostGateway"]),
+    tests("HostStatusTests", ["HostStatus", "CLinux", "EventLoop", "LinuxSystem"]),
     tests("LocalRunningTests", ["LocalRunning", "BootPlanning", "LinuxSystem"]),
     tests("RelayingTests", ["Relaying", "EventLoop", "LinuxSystem", "CLinux", "Wire"]),
     tests("LogForwardingTests", ["LogForwarding", "Relaying", "EventLoop", "LinuxSystem", "Wire"]),

@@ -9,7 +9,7 @@ public enum EnclaveLayout {
   /// Where redirected TCP arrives, on both loopbacks.
   public static let egressPort: UInt16 = 61_001
   /// The enclave's own IPv6 address besides ::1 (Netlink's `EnclaveRoutes`); connections to it stay inside.
-  public static let ownAddress6 = "fd54:6f6d:626f::1"
+  public static let ownAddress6 = IPv6Address(high: 0xfd54_6f6d_626f_0000, low: 1)
   /// Where redirected DNS arrives.
   public static let dnsPort: UInt16 = 61_053
   /// The unix transport's directory as seen inside.
@@ -68,7 +68,7 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
         .installRules(
           .transparentProxy(
             tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort,
-            local: [IPPrefix(EnclaveLayout.ownAddress6)].compactMap { $0 }), configuration.firewall))
+            local: [IPPrefix(.v6(EnclaveLayout.ownAddress6), 128)].compactMap { $0 }), configuration.firewall))
     }
   }
 

@@ -141,6 +141,13 @@ int clinux_peer_pid(int fd) {
   return peer.pid;
 }
 
+int64_t clinux_peer_user(int fd) {
+  struct ucred peer;
+  socklen_t length = sizeof peer;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0) return -errno;
+  return peer.uid;
+}
+
 const char *clinux_errno_name(int error) { return strerrorname_np(error); }
 const char *clinux_signal_name(int sig) { return sigabbrev_np(sig); }
 int clinux_dup_cloexec(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 3); }

@@ -2,12 +2,10 @@
 
 static int saved_argc = 0;
 static char *const *saved_argv = NULL;
-static int early_proc_error = 0;
 static bool started_bare = false;
 static uint64_t started_at = 0;
 
 const char *clinux_argument(int index) { return index >= 0 && index < saved_argc ? saved_argv[index] : NULL; }
-int clinux_early_proc_error(void) { return early_proc_error; }
 uint64_t clinux_started_at(void) { return started_at; }
 bool clinux_started_bare(void) { return started_bare; }
 
@@ -34,7 +32,7 @@ __attribute__((constructor(101))) static void clinux_start(int argc, char **argv
   started_bare = true;
   mkdir("/proc", 0555);
   if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0) {
-    early_proc_error = -errno;
+    // What is wrong with it is said by the boot plan, which tries again.
     // The runtime would abort at once; with these it starts all the same.
     setenv("SWIFT_BACKTRACE", "enable=no,swift-backtrace=/", 0);
   }

@@ -51,9 +51,11 @@ public struct Account: Equatable, Sendable {
 
   /// Lines with at least `fields` colon-separated fields; others are passed over, as the C library does.
   private static func lines(_ text: String, fields: Int) -> [[String]] {
-    text.split(whereSeparator: \.isNewline).compactMap { line in
-      let parts = line.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
-      return parts.count >= fields && !line.hasPrefix("#") ? parts : nil
+    // Bytes, as in the C library; splitting Characters took a tenth of a boot's instructions.
+    text.utf8.split { $0 == UInt8(ascii: "\n") || $0 == UInt8(ascii: "\r") }.compactMap { line in
+      guard line.first != UInt8(ascii: "#") else { return nil }
+      let parts = line.split(separator: UInt8(ascii: ":"), omittingEmptySubsequences: false)
+      return parts.count >= fields ? parts.map { String(decoding: $0, as: UTF8.self) } : nil
     }
   }
 }

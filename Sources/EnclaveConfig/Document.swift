@@ -25,11 +25,11 @@ struct Document {
 
   let file: String
   let root: [String: Value]
-  private let lines: KeyLines
+  private let text: String
 
   init(_ text: String, file: String) throws(ConfigurationError) {
     self.file = file
-    lines = KeyLines(text)
+    self.text = text
     let table: TOMLTable
     do {
       table = try TOMLTable(string: text)
@@ -41,7 +41,8 @@ struct Document {
     root = Self.values(table)
   }
 
-  func line(of keyPath: [String]) -> Int? { lines.line(of: keyPath) }
+  /// Only errors ask, so the lines are not looked for before.
+  func line(of keyPath: [String]) -> Int? { KeyLines(text).line(of: keyPath) }
 
   private static func values(_ table: TOMLTable) -> [String: Value] {
     var result: [String: Value] = [:]

@@ -50,10 +50,10 @@ struct TableReader {
 
   /// A string that `parse` understands; `what` completes "expected …".
   mutating func value<T>(
-    _ key: String, _ what: String, _ parse: (String) -> T?
+    _ key: String, _ what: @autoclosure () -> String, _ parse: (String) -> T?
   ) throws(ConfigurationError) -> T? {
     guard let text = try string(key) else { return nil }
-    guard let parsed = parse(text) else { throw error(key, "found \"\(text)\", expected \(what)") }
+    guard let parsed = parse(text) else { throw error(key, "found \"\(text)\", expected \(what())") }
     return parsed
   }
 

@@ -1,6 +1,8 @@
 import CLinux
 
 /// A binary heap of deadlines; cancelled timers stay in it until they come up.
+///
+/// A timer's id is a slot's number and the slot's generation, so that the id of a timer that is gone finds nobody.
 struct TimerQueue {
   /// Only the id: a cancelled timer must not keep its source, and what that has captured, until it comes up.
   private struct Entry {
@@ -8,33 +10,61 @@ struct TimerQueue {
     var id: UInt64
   }
 
+  private struct Slot {
+    var source: EventSource?
+    var key = 0
+    var generation: UInt32 = 0
+  }
+
   private var heap: [Entry] = []
-  private var live: [UInt64: (source: EventSource, key: Int)] = [:]
-  private var nextID: UInt64 = 1
+  private var slots: [Slot] = []
+  private var free: [Int] = []
 
   var isEmpty: Bool { heap.isEmpty }
 
   mutating func add(deadline: UInt64, source: EventSource, key: Int) -> UInt64 {
-    let id = nextID
-    nextID &+= 1
-    live[id] = (source, key)
+    let index: Int
+    if let last = free.popLast() {
+      index = last
+    } else {
+      index = slots.count
+      slots.append(Slot())
+    }
+    slots[index].source = source
+    slots[index].key = key
+    let id = UInt64(slots[index].generation) << 32 | UInt64(UInt32(truncatingIfNeeded: index))
     heap.append(Entry(deadline: deadline, id: id))
     siftUp(heap.count - 1)
     return id
   }
 
+  private func isLive(_ id: UInt64) -> Bool {
+    let index = Int(id & 0xffff_ffff)
+    return slots.indices.contains(index) && slots[index].source != nil
+      && slots[index].generation == UInt32(truncatingIfNeeded: id >> 32)
+  }
+
+  private mutating func take(_ id: UInt64) -> (source: EventSource, key: Int)? {
+    guard isLive(id) else { return nil }
+    let index = Int(id & 0xffff_ffff)
+    let slot = slots[index]
+    slots[index].source = nil
+    slots[index].generation &+= 1
+    free.append(index)
+    return slot.source.map { ($0, slot.key) }
+  }
+
   mutating func cancel(_ id: UInt64) {
-    guard live.removeValue(forKey: id) != nil else { return }
+    guard take(id) != nil else { return }
     // Mostly cancelled timers (handshakes that went well) must not pile up until their deadlines.
-    if heap.count > 64, live.count * 2 < heap.count {
-      heap.removeAll { live[$0.id] == nil }
-      heap.sort { $0.deadline < $1.deadline }
+    if heap.count > 64, (slots.count - free.count) * 2 < heap.count {
+      heap = heap.filter { isLive($0.id) }.sorted { $0.deadline < $1.deadline }
     }
   }
 
   /// For epoll_wait(2): -1 without timers, rounded up so that a timer is due when the wait ends.
   mutating func milliseconds(from now: UInt64) -> Int32 {
-    while let first = heap.first, live[first.id] == nil { removeFirst() }
+    while let first = heap.first, !isLive(first.id) { removeFirst() }
     guard let first = heap.first else { return -1 }
     guard first.deadline > now else { return 0 }
     return Int32(min((first.deadline - now + 999_999) / 1_000_000, 60_000))
@@ -42,13 +72,13 @@ struct TimerQueue {
 
   mutating func popDue(_ now: UInt64) -> (source: EventSource, key: Int)? {
     while let first = heap.first {
-      guard live[first.id] != nil else {
+      guard isLive(first.id) else {
         removeFirst()
         continue
       }
       guard first.deadline <= now else { return nil }
       removeFirst()
-      return live.removeValue(forKey: first.id)
+      return take(first.id)
     }
     return nil
   }

@@ -2,6 +2,7 @@ import CLinux
 import DNS
 import EventLoop
 import HostNetwork
+import HostStatus
 import Inet
 import LinuxSystem
 import Policy
@@ -80,6 +81,9 @@ public final class Gateway {
   public var tunnel: HostTunnel?
   private var tunnelResolver: TunnelResolver?
   public private(set) var hasSeenLogStream = false
+  private var traffic = HostStatus.Traffic()
+  /// Those under way, for the bytes that they have carried.
+  private var relays: [ObjectIdentifier: Relay] = [:]
 
   /// Takes over listening sockets opened before, so that a port already taken is found before anything is started.
   /// - Parameter log: takes sentences for the operator.
@@ -157,11 +161,14 @@ public final class Gateway {
   }
 
   private func egress(_ stream: FileHandle, _ request: ConnectRequest, _ early: [UInt8]) {
+    traffic.outgoing.total &+= 1
     guard case .endpoint(let destination) = request.destination else {
+      traffic.outgoing.failed &+= 1
       answer(stream, Answer(.badRequest))
       return
     }
     if let reason = Self.denial(of: destination) {
+      traffic.outgoing.denied &+= 1
       log("connection to \(destination) denied: \(reason)")
       answer(stream, Answer(.denied))
       return
@@ -172,8 +179,9 @@ public final class Gateway {
       switch result {
       case .success(let endpoint):
         answer(stream, Answer(.ok))
-        relay(plain: endpoint, framed: stream, early: early, "connection to \(destination)")
+        relay(plain: endpoint, framed: stream, early: early, \.outgoing.open, "connection to \(destination)")
       case .failure(let error):
+        traffic.outgoing.failed &+= 1
         debug("connection to \(destination): \(error)")
         answer(stream, Answer(Status(errno: error.errno)))
       }
@@ -189,18 +197,26 @@ public final class Gateway {
     return nil
   }
 
-  private func relay(plain: FileHandle, framed: FileHandle, early: [UInt8], _ what: @autoclosure @escaping () -> String)
-  {
+  private func relay(
+    plain: FileHandle, framed: FileHandle, early: [UInt8], _ open: WritableKeyPath<HostStatus.Traffic, Int>,
+    _ what: @autoclosure @escaping () -> String
+  ) {
+    traffic[keyPath: open] += 1
     do throws(SystemError) {
-      _ = try Relay(loop: loop, buffer: buffer, plain: plain, framed: framed, early: early) {
+      let made = try Relay(loop: loop, buffer: buffer, plain: plain, framed: framed, early: early) {
         [unowned self] relay, end in
+        traffic[keyPath: open] -= 1
+        traffic.add(relay.totals)
+        relays[ObjectIdentifier(relay)] = nil
         switch end {
         case .completed, .reset, .transportLost:
           debug("\(what()): \(end), \(relay.totals.fromTransport) bytes out, \(relay.totals.toTransport) in")
         case .protocolError(let error): log("\(what()): the enclave broke the protocol: \(error)")
         }
       }
+      if !made.ended { relays[ObjectIdentifier(made)] = made }
     } catch {
+      traffic[keyPath: open] -= 1
       log("\(what()): \(error)")
     }
   }
@@ -208,7 +224,7 @@ public final class Gateway {
   /// An enclave that was not asked to be in raw mode has no way into the host's network.
   private func packets(_ stream: FileHandle, _ request: PacketsRequest, _ early: [UInt8]) throws {
     guard let tunnel else {
-      log("the enclave is in raw mode, and its host side was not started so (--mode raw)")
+      log("the enclave is in raw mode, and its host side was not started so (--raw; --mode raw of run)")
       answer(stream, Answer(.unsupported))
       return
     }
@@ -257,19 +273,49 @@ public final class Gateway {
   // MARK: to the enclave
 
   private func ingress(_ client: FileHandle, _ peer: IPEndpoint?, _ port: PublishedPort) {
+    traffic.incoming.total &+= 1
     let request = ConnectRequest(.port(port.enclavePort), source: peer)
     StreamOpening(
       loop: loop, target: enclave, hello: request.hello, timeout: Self.enclaveTimeout
     ) { [unowned self] outcome in
       switch outcome {
       case .opened(let stream, _, let early):
-        relay(plain: client, framed: stream, early: early, "client \(peer?.description ?? "?") of \(port)")
+        relay(
+          plain: client, framed: stream, early: early, \.incoming.open, "client \(peer?.description ?? "?") of \(port)")
       case .refused(let status):
+        traffic.incoming.failed &+= 1
         debug("client \(peer?.description ?? "?") of \(port): \(status)")
       case .failed(let sentence):
+        traffic.incoming.failed &+= 1
         // Before the enclave is up its socket is not there, and clients that wait for it try again and again.
         if hasSeenLogStream || verbose { log("client \(peer?.description ?? "?") of \(port): \(sentence)") }
       }
     }.start()
+  }
+
+  // MARK: status
+
+  /// Completes what a host side says of itself.
+  /// - Parameter completion: called in the loop, at once in TCP mode.
+  func status(_ base: HostStatus, _ completion: @escaping (HostStatus) -> Void) {
+    var status = base
+    status.logConnected = !receivers.isEmpty
+    status.traffic = traffic
+    for relay in relays.values { status.traffic.add(relay.totals) }
+    status.names.queries = resolver.asked
+    status.names.failed = resolver.failed
+    status.names.underway = resolver.running
+    guard let tunnel else { return completion(status) }
+    tunnel.count(in: loop) { counts in
+      status.raw = .init(tunnel, counts)
+      completion(status)
+    }
+  }
+}
+
+extension HostStatus.Traffic {
+  fileprivate mutating func add(_ totals: Relay.Totals) {
+    bytesFromEnclave &+= totals.fromTransport
+    bytesToEnclave &+= totals.toTransport
   }
 }

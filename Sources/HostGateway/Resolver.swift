@@ -13,7 +13,9 @@ final class Resolver {
 
   private let loop: EventLoop
   private let configuration: () -> ResolverConfiguration
-  private var running = 0
+  private(set) var running = 0
+  private(set) var asked: UInt64 = 0
+  private(set) var failed: UInt64 = 0
 
   /// - Parameter configuration: asked for every query, so that a changed resolv.conf counts at once.
   init(loop: EventLoop, configuration: @escaping () -> ResolverConfiguration) {
@@ -22,13 +24,16 @@ final class Resolver {
   }
 
   func resolve(_ query: DNSMessage, reply: @escaping (DNSMessage) -> Void) {
+    asked &+= 1
     guard running < Self.limit else {
+      failed &+= 1
       reply(query.errorResponse(code: 2))
       return
     }
     running += 1
     UpstreamQuery(loop: loop, configuration: configuration(), query: query) { [unowned self] response in
       running -= 1
+      if response == nil { failed &+= 1 }
       reply(response ?? query.errorResponse(code: 2))
     }.start()
   }

@@ -41,6 +41,7 @@ public final class HostTunnel {
 
   private let ranges: [IPPrefix]
   private let published: [Publication]
+  private let firewall: PacketFilter?
   private let log: @Sendable (String) -> Void
   private var state: HostState
   private var first: TunQueue?
@@ -50,18 +51,25 @@ public final class HostTunnel {
   private var workers: [PacketWorker] = []
   private var features = TunOffload()
   private var closed = false
+  private let tally: QueueTally
+  /// What the rules are made with; nil before there are any.
+  public private(set) var backend: PacketFilter?
   /// The link's name.
   public let link: String
 
   /// Makes the link, so that a missing right is found before anything is started, and takes over what a killed gateway left.
   /// - Parameters:
   ///   - ranges: an enclave with an address outside is refused.
+  ///   - firewall: what the rules are made with; nil for the first that takes them.
   ///   - log: takes sentences for the operator; called in any thread.
   public init(
-    ranges: [IPPrefix] = defaultRanges, published: [Publication], log: @escaping @Sendable (String) -> Void
+    ranges: [IPPrefix] = defaultRanges, published: [Publication], firewall: PacketFilter? = nil,
+    log: @escaping @Sendable (String) -> Void
   ) throws {
     self.ranges = ranges
     self.published = published
+    self.firewall = firewall
+    tally = try QueueTally(pipe: makePipe())
     self.log = log
     do {
       state = try HostState()
@@ -123,9 +131,10 @@ public final class HostTunnel {
     var six: IPv6Address?
     if case .v4(let address) = wanted.address4?.address { four = address }
     if case .v6(let address) = v6?.address { six = address }
-    let backend = try PacketFilter.install(
-      HostRuleset.make(link: link, enclave4: four, enclave6: six, published: published))
-    log("raw mode: link \(link), rules in \(backend)")
+    let installed = try PacketFilter.install(
+      HostRuleset.make(link: link, enclave4: four, enclave6: six, published: published), with: firewall)
+    backend = installed
+    log("raw mode: link \(link), rules in \(installed)")
     try startWorkers(first, wanted, PacketGuard(.host, address4: four, address6: six))
     control = first.file
     self.first = nil
@@ -137,7 +146,7 @@ public final class HostTunnel {
     for index in 0..<Int(wanted.queues) {
       let tun = index == 0 ? first.file : try TunQueue(link).file
       workers.append(
-        try PacketWorker { [log] (loop) throws(SystemError) in
+        try PacketWorker { [log, answer = tally.answer] (loop) throws(SystemError) in
           let queue = try PacketQueue(loop: loop, tun: tun, packetGuard: packetGuard) { loss in
             if loss != .closed { log("packets, queue \(index): the enclave's stream was lost: \(loss)") }
           }
@@ -149,6 +158,8 @@ public final class HostTunnel {
             }
           } report: {
             log("packets, queue \(index): \(queue.counters)")
+          } count: {
+            answer(QueueCount(queue: UInt32(clamping: index), connected: queue.isAttached, counters: queue.counters))
           }
         } failed: { [log] in
           log("packets, queue \(index): \($0)")
@@ -178,6 +189,15 @@ public final class HostTunnel {
 
   /// Has every queue's counters written to the log.
   public func report() { for worker in workers { worker.report() } }
+
+  /// What the enclave asked for; nil before it has come.
+  public var currentShape: Shape? { shape }
+
+  /// Asks every queue for its counters.
+  /// - Parameter completion: called in `loop`; queues whose thread did not answer within 1 s are missing.
+  public func count(in loop: EventLoop, _ completion: @escaping ([QueueCount]) -> Void) {
+    tally.ask(workers, in: loop, completion)
+  }
 
   /// Takes away the rules and, where no other enclave is left, restores the settings; the link goes with the process.
   public func close() {

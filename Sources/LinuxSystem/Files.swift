@@ -11,8 +11,10 @@ public func openFile(_ path: String, _ flags: Int32, mode: UInt32 = 0) throws(Sy
 public func readFile(_ path: String, limit: Int = 16 << 20) throws(SystemError) -> [UInt8] {
   let file = try openFile(path, O_RDONLY)
   var bytes: [UInt8] = []
-  var chunk = [UInt8](repeating: 0, count: 65536)
+  // Most of what init reads is small; what is large gets large reads.
+  var chunk = [UInt8](repeating: 0, count: 1024)
   while true {
+    if bytes.count == chunk.count, chunk.count < 1 << 18 { chunk = [UInt8](repeating: 0, count: chunk.count * 16) }
     let raw = file.rawValue
     let count = chunk.withUnsafeMutableBytes { clinux_read(raw, $0.baseAddress, $0.count) }
     try check("read", path, count)
@@ -123,4 +125,11 @@ private func removeTree(_ path: String, device: dev_t) {
 public func isExecutable(_ path: String) -> Bool {
   var info = stat()
   return stat(path, &info) == 0 && info.st_mode & 0o111 != 0
+}
+
+/// Who owns what stands at a path, and its permission bits; nil where nothing does. The C function is `stat` or `lstat`.
+public func fileOwner(_ path: String, followLinks: Bool = true) -> (user: UInt32, mode: UInt32)? {
+  var info = stat()
+  guard (followLinks ? stat(path, &info) : lstat(path, &info)) == 0 else { return nil }
+  return (info.st_uid, info.st_mode & 0o7777)
 }

@@ -199,3 +199,6 @@ public func peerCID(_ fd: Int32) -> UInt32? {
   let cid = clinux_peer_cid(fd)
   return cid == 0 ? nil : cid
 }
+
+/// The user at the other end of a Unix connection, as it was at connect(2). The C function is `getsockopt(SO_PEERCRED)`.
+public func peerUserID(_ fd: Int32) -> UInt32? { UInt32(exactly: clinux_peer_user(fd)) }

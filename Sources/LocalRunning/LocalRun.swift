@@ -20,12 +20,15 @@ public struct LocalRunRequest {
   public var verbose: Bool
   /// Raw mode, already configured.
   public var tunnel: HostTunnel?
+  /// For `tombolo status`.
+  public var name: String
 
   public init(
     initPath: String, rootfs: String?, configuration: (name: String, text: String)?, overrides: String,
     published: [PublishedPort], nameServer: IPAddress?, logFormat: LogFormat, passesInput: Bool, verbose: Bool,
-    tunnel: HostTunnel? = nil
+    tunnel: HostTunnel? = nil, name: String = "enclave"
   ) {
+    self.name = name
     self.tunnel = tunnel
     self.initPath = initPath
     self.rootfs = rootfs
@@ -62,6 +65,7 @@ public final class LocalRun: EventSource {
   private let signals: FileHandle
   private let report: (String) -> Void
   private var gateway: Gateway?
+  private var statusService: StatusService?
   private var initPID: Int32 = 0
   private var status: Int32?
   private var directory = ""
@@ -126,6 +130,9 @@ public final class LocalRun: EventSource {
     made.onOutputLost = { [unowned self] in if initPID > 1 { sendSignal(SIGTERM, to: initPID) } }
     made.tunnel = request.tunnel
     gateway = made
+    statusService = StatusService(
+      loop: loop, gateway: made, command: "run", name: request.name, transport: "unix:\(transport)",
+      published: request.published, report: report)
     try startInit(transport: transport, stage: stage)
   }
 
@@ -231,6 +238,7 @@ public final class LocalRun: EventSource {
       clinux_wait(initPID)
       initPID = 0
     }
+    statusService?.close()
     request.tunnel?.close()
     root.restore()
     if !directory.isEmpty { removeTree(directory) }

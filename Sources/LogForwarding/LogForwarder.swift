@@ -43,12 +43,14 @@ public final class LogForwarder: EventSource {
   private var stream: FileHandle?
   private var registration: Registration?
   private var opening: StreamOpening?
+  private var begun = false
   private var partial: [UInt8] = []
   private var partialStart = 0
   private var acks: [UInt8] = []
   private var writable = true
   private var delay = LogForwarder.firstDelay
   private var pipes: [LogPipe] = []
+  private let scratch = LogPipe.Scratch()
   private var patienceTimer: TimerToken?
   private var outOfPatience = false
   private var drained: (() -> Void)?
@@ -66,9 +68,15 @@ public final class LogForwarder: EventSource {
   /// The host asks for the program to be stopped.
   public var onStopRequest: (() -> Void)?
 
-  public var isConnected: Bool { stream != nil }
+  /// Connects to the host after `delay`, or at once where `connect` or `drain` comes before. Records wait in the buffer.
+  public func start(after delay: Duration = .zero) {
+    if delay == .zero { connect() } else { loop.schedule(after: delay, self, key: Key.reconnect) }
+  }
 
-  public func start() { open() }
+  /// Does nothing where that has begun.
+  public func connect() {
+    if stream == nil, opening == nil, !begun { open() }
+  }
 
   // MARK: records
 
@@ -83,12 +91,14 @@ public final class LogForwarder: EventSource {
   /// Reads `descriptor` to its end, each chunk a record.
   public func attach(_ descriptor: FileHandle, _ source: LogSource) throws(SystemError) {
     pipes.removeAll { $0.ended }
-    pipes.append(try LogPipe(loop: loop, descriptor: descriptor) { [unowned self] in append(source, $0) })
+    pipes.append(
+      try LogPipe(loop: loop, descriptor: descriptor, scratch: scratch) { [unowned self] in append(source, $0) })
   }
 
   /// Takes what the pipes still hold, sends everything, and calls `completion` when the host has it all or the time
   /// for it is over.
   public func drain(completion: @escaping () -> Void) {
+    connect()
     for pipe in pipes { pipe.readRest() }
     drained = completion
     limitDrain()
@@ -110,9 +120,6 @@ public final class LogForwarder: EventSource {
     let waited = Duration.nanoseconds(Int64(clamping: now &- start))
     drainTimer = loop.schedule(after: stream == nil ? limit : max(.zero, limit - waited), self, key: Key.drain)
   }
-
-  /// What could not be delivered, for whoever has another place to show it.
-  public var undeliveredRecords: Bool { !buffer.isEmpty }
 
   private func checkDrained() {
     guard let completion = drained, buffer.isEmpty, partialStart == partial.count else { return }
@@ -136,6 +143,7 @@ public final class LogForwarder: EventSource {
   // MARK: the stream
 
   private func open() {
+    begun = true
     let attempt = StreamOpening(
       loop: loop, target: target, hello: LogStreamParameters(bootID: bootID).hello, timeout: .seconds(5)
     ) { [unowned self] outcome in
@@ -269,10 +277,19 @@ final class LogPipe: EventSource {
   private let received: ([UInt8]) -> Void
   private var registration: Registration?
   private(set) var ended = false
-  private var scratch = [UInt8](repeating: 0, count: LogRecord.payloadLimit)
+  private let scratch: Scratch
 
-  init(loop: EventLoop, descriptor: FileHandle, received: @escaping ([UInt8]) -> Void) throws(SystemError) {
+  /// Where all pipes of a loop read to, one after the other.
+  final class Scratch {
+    let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: LogRecord.payloadLimit, alignment: 1)
+    deinit { bytes.deallocate() }
+  }
+
+  init(
+    loop: EventLoop, descriptor: FileHandle, scratch: Scratch, received: @escaping ([UInt8]) -> Void
+  ) throws(SystemError) {
     self.loop = loop
+    self.scratch = scratch
     self.descriptor = descriptor
     self.received = received
     super.init()
@@ -286,13 +303,13 @@ final class LogPipe: EventSource {
   @discardableResult
   private func readOnce() -> Bool {
     guard !ended else { return false }
-    switch scratch.withUnsafeMutableBytes({ readBytes(descriptor.rawValue, $0) }) {
+    switch readBytes(descriptor.rawValue, scratch.bytes) {
     case .bytes(0), .failed:
       ended = true
       pause()
       return false
     case .bytes(let count):
-      received(Array(scratch[..<count]))
+      received(Array(scratch.bytes[..<count]))
       return true
     case .wouldBlock:
       return false

@@ -33,6 +33,8 @@ public struct MachineRequest: Sendable {
   public var logFormat = LogFormat.raw
   public var showsConsole = false
   public var verbose = false
+  /// For `tombolo status`.
+  public var name = "enclave"
 
   public init(image: Image, qemu: String) {
     self.image = image

@@ -2,6 +2,7 @@ import BootPlanning
 import CLinux
 import EventLoop
 import HostGateway
+import HostNetwork
 import Inet
 import LinuxSystem
 import Relaying
@@ -19,16 +20,18 @@ import VhostVsock
 public final class MachineRun: EventSource {
   private enum Tag { static let signals = 0, console = 1, device = 2 }
   private enum Key { static let overdue = 0, settle = 1 }
-  private static let signals: [Int32] = [SIGTERM, SIGINT, SIGCHLD]
+  private static let signals: [Int32] = [SIGTERM, SIGINT, SIGUSR1, SIGCHLD]
   /// From the program's status to QEMU's own end.
   private static let endTimeout: Duration = .seconds(15)
   private static let consoleTail = 16 * 1024
 
   private let request: MachineRequest
+  private let tunnel: HostTunnel?
   private let report: (String) -> Void
   private let loop: EventLoop
   private let signals: FileHandle
   private var gateway: Gateway?
+  private var statusService: StatusService?
   private var heartbeat: HeartbeatResponder?
   private var device: DeviceThread?
   private var machine: Int32 = 0
@@ -41,8 +44,12 @@ public final class MachineRun: EventSource {
   private var stopping = false
   private var directory = ""
 
-  public init(_ request: MachineRequest, report: @escaping (String) -> Void) throws(SystemError) {
+  /// - Parameter tunnel: raw mode's way into the network; nil where the image must not have one.
+  public init(
+    _ request: MachineRequest, tunnel: HostTunnel? = nil, report: @escaping (String) -> Void
+  ) throws(SystemError) {
     self.request = request
+    self.tunnel = tunnel
     self.report = report
     signals = try openSignals(Self.signals)
     ignoreBrokenPipes()
@@ -52,7 +59,7 @@ public final class MachineRun: EventSource {
     _ = try loop.add(signals.rawValue, [.readable], self, tag: Tag.signals)
   }
 
-  /// - Parameter published: the listening sockets, opened before.
+  /// - Parameter published: the ports' sockets, opened before; with a tunnel they only keep the ports.
   /// - Returns: the program's status; 125 where the machine ended without one.
   public func run(published: [(FileHandle, PublishedPort)]) throws -> Int32 {
     defer { cleanUp() }
@@ -71,14 +78,19 @@ public final class MachineRun: EventSource {
     let port = EnclaveLayout.port
     let made = try Gateway(
       loop: loop, transport: FileHandle(try listenStream(.unix("\(hybrid)_\(port)"))),
-      enclave: StreamTarget(.unix(hybrid), hybridPort: port), published: published, logFormat: request.logFormat,
+      enclave: StreamTarget(.unix(hybrid), hybridPort: port), published: tunnel == nil ? published : [],
+      logFormat: request.logFormat,
       verbose: request.verbose, resolverConfiguration: resolverConfiguration(request.nameServer), log: report)
+    made.tunnel = tunnel
     made.onExit = { [unowned self] code in
       status = Int32(code)
       loop.schedule(after: Self.endTimeout, self, key: Key.overdue)
     }
     made.onOutputLost = { [unowned self] in stop() }
     gateway = made
+    statusService = StatusService(
+      loop: loop, gateway: made, command: "boot", name: request.name, transport: "vsock of QEMU",
+      published: request.published, report: report)
     heartbeat = try HeartbeatResponder(
       loop: loop, socket: FileHandle(try listenStream(.unix("\(hybrid)_\(HeartbeatResponder.port)"))), report: report)
     let socket = directory + "/device"
@@ -141,6 +153,8 @@ public final class MachineRun: EventSource {
     while let signal = nextSignal(signals) {
       if signal == SIGCHLD {
         reap()
+      } else if signal == SIGUSR1 {
+        tunnel?.report()
       } else if machineEnd != nil {
         // Only our output waits for a reader.
         loop.stop()
@@ -200,6 +214,8 @@ public final class MachineRun: EventSource {
   }
 
   private func cleanUp() {
+    statusService?.close()
+    tunnel?.close()
     if machine > 1 {
       sendSignal(SIGKILL, to: machine)
       clinux_wait(machine)

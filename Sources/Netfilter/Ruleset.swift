@@ -15,7 +15,12 @@ public struct Ruleset: Hashable, Sendable {
   }
 
   /// `inet` tables are left out on purpose: NAT in them needs Linux 5.2.
-  public enum Family: Hashable, Sendable, CaseIterable { case ip, ip6 }
+  public enum Family: String, Hashable, Sendable, CaseIterable, CustomStringConvertible {
+    case ip, ip6
+
+    /// As nft(8) says it. Without it, every "\(family)" would look the case's name up by reflection.
+    public var description: String { rawValue }
+  }
 
   /// The chains of one address family.
   public struct Table: Hashable, Sendable {

@@ -11,35 +11,36 @@ public struct RulesetError: Error, Equatable, CustomStringConvertible, Sendable 
 extension Ruleset {
   /// The same rules for both back ends, so that a ruleset either works on all kernels or on none.
   public func validate() throws(RulesetError) {
-    try Self.checkName(name, "table", limit: 16)
+    try Self.checkName(name, limit: 16) { "table" }
     // In xtables the chain `a_b_c` must be that of one ruleset only.
     guard !name.utf8.contains(UInt8(ascii: "_")) else {
       throw RulesetError(place: "table", reason: "\"\(name)\" has a _")
     }
     for table in tables {
-      let place = "table \(table.family) \(name)"
+      // Put together only where there is something to say: every boot passes here.
+      let place = { "table \(table.family) \(name)" }
       guard tables.count(where: { $0.family == table.family }) == 1 else {
-        throw RulesetError(place: place, reason: "more than one table of this family")
+        throw RulesetError(place: place(), reason: "more than one table of this family")
       }
       for chain in table.chains {
-        let place = "\(place) chain \(chain.name)"
+        let place = { "\(place()) chain \(chain.name)" }
         // Together they are the name of a chain in xtables: at most 28 bytes for iptables(8).
-        try Self.checkName(chain.name, place, limit: 27 - name.utf8.count)
+        try Self.checkName(chain.name, limit: 27 - name.utf8.count, place)
         guard table.chains.count(where: { $0.name == chain.name }) == 1 else {
-          throw RulesetError(place: place, reason: "more than one chain of this name")
+          throw RulesetError(place: place(), reason: "more than one chain of this name")
         }
         if chain.kind == .nat, chain.hook == .forward {
-          throw RulesetError(place: place, reason: "there is no NAT in the forward hook")
+          throw RulesetError(place: place(), reason: "there is no NAT in the forward hook")
         }
         if chain.kind == .filter, chain.hook == .prerouting || chain.hook == .postrouting {
-          throw RulesetError(place: place, reason: "legacy xtables has no filter in the \(chain.hook.rawValue) hook")
+          throw RulesetError(place: place(), reason: "legacy xtables has no filter in the \(chain.hook.rawValue) hook")
         }
         if chain.kind == .nat, chain.priority <= -200 {
-          throw RulesetError(place: place, reason: "NAT must come after conntrack (priority -200)")
+          throw RulesetError(place: place(), reason: "NAT must come after conntrack (priority -200)")
         }
         for (index, rule) in chain.rules.enumerated() {
           if let reason = rule.defect(in: chain, of: table.family) {
-            let place = "\(place) rule \(index + 1) (\(rule.description(in: table.family)))"
+            let place = "\(place()) rule \(index + 1) (\(rule.description(in: table.family)))"
             throw RulesetError(place: place, reason: reason)
           }
         }
@@ -47,7 +48,7 @@ extension Ruleset {
     }
   }
 
-  private static func checkName(_ name: String, _ place: String, limit: Int) throws(RulesetError) {
+  private static func checkName(_ name: String, limit: Int, _ place: () -> String) throws(RulesetError) {
     let legal = name.utf8.allSatisfy {
       switch $0 {
       case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "_"),
@@ -56,9 +57,10 @@ extension Ruleset {
       default: false
       }
     }
-    guard legal, (1...limit).contains(name.utf8.count), name.first?.isNumber == false else {
+    let startsWithDigit = name.utf8.first.map { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) } ?? true
+    guard legal, (1...limit).contains(name.utf8.count), !startsWithDigit else {
       throw RulesetError(
-        place: place, reason: "\"\(name)\" is not 1 to \(limit) letters, digits and _, starting with no digit")
+        place: place(), reason: "\"\(name)\" is not 1 to \(limit) letters, digits and _, starting with no digit")
     }
   }
 }

@@ -64,11 +64,12 @@ public struct XTablesTable: Hashable, Sendable {
     validHooks = info.validHooks
     let layout = XTablesLayout.of(family)
     var entries: [XTablesEntry] = []
-    var offsets: [Int: Int] = [:]
+    // Where each entry starts, in order; its place here is its id.
+    var offsets: [Int] = []
     var offset = 0
     while offset < blob.count {
       let entry = try XTablesEntry.parse(blob, at: offset, id: entries.count, layout)
-      offsets[offset] = entry.id
+      offsets.append(offset)
       entries.append(entry)
       offset += entry.bytes.count
     }
@@ -77,7 +78,9 @@ public struct XTablesTable: Hashable, Sendable {
     }
     for index in entries.indices {
       guard case .entry(let destination) = entries[index].target else { continue }
-      guard let id = offsets[destination] else { throw XTablesError("entry \(index) jumps to \(destination)") }
+      guard let id = Self.position(of: destination, in: offsets) else {
+        throw XTablesError("entry \(index) jumps to \(destination)")
+      }
       entries[index].target = .entry(id)
     }
     originalCount = entries.count
@@ -91,13 +94,14 @@ public struct XTablesTable: Hashable, Sendable {
 
   /// The entries of the hooks' chains, which come first and in the order of the hooks' numbers; `entries` keeps the rest.
   private mutating func splitHooks(
-    _ info: Info, _ entries: inout [XTablesEntry], _ offsets: [Int: Int]
+    _ info: Info, _ entries: inout [XTablesEntry], _ offsets: [Int]
   ) throws(XTablesError) {
     var position = 0
     for hook in Ruleset.Hook.allCases where info.validHooks & 1 << hook.number != 0 {
       let number = Int(hook.number)
       guard info.hookEntries.indices.contains(number), info.underflows.indices.contains(number),
-        let first = offsets[Int(info.hookEntries[number])], let policy = offsets[Int(info.underflows[number])],
+        let first = Self.position(of: Int(info.hookEntries[number]), in: offsets),
+        let policy = Self.position(of: Int(info.underflows[number]), in: offsets),
         first == position, policy >= first, policy < entries.count
       else { throw XTablesError("chain of the \(hook.rawValue) hook is not where it should be") }
       let chain = Array(entries[first...policy])
@@ -108,6 +112,16 @@ public struct XTablesTable: Hashable, Sendable {
       position = policy + 1
     }
     entries.removeFirst(position)
+  }
+
+  private static func position(of offset: Int, in offsets: [Int]) -> Int? {
+    var low = 0
+    var high = offsets.count
+    while low < high {
+      let middle = (low + high) / 2
+      if offsets[middle] < offset { low = middle + 1 } else { high = middle }
+    }
+    return low < offsets.count && offsets[low] == offset ? low : nil
   }
 
   private mutating func splitUserChains(_ entries: [XTablesEntry]) throws(XTablesError) {
@@ -154,7 +168,8 @@ public struct XTablesTable: Hashable, Sendable {
     let order = chains.flatMap { chain in
       if case .user(_, let head) = chain.name { [head] + chain.entries } else { chain.entries }
     }
-    var offsets: [Int: Int] = [:]
+    // By id; -1 for an entry that is gone.
+    var offsets = [Int](repeating: -1, count: nextID + 1)
     var offset = 0
     for entry in order + [end] {
       offsets[entry.id] = offset
@@ -164,12 +179,12 @@ public struct XTablesTable: Hashable, Sendable {
       guard case .hook(let hook) = chain.name, let first = chain.entries.first, let last = chain.entries.last else {
         continue
       }
-      hookEntries[Int(hook.number)] = UInt32(clamping: offsets[first.id] ?? 0)
-      underflows[Int(hook.number)] = UInt32(clamping: offsets[last.id] ?? 0)
+      hookEntries[Int(hook.number)] = UInt32(clamping: offsets[first.id])
+      underflows[Int(hook.number)] = UInt32(clamping: offsets[last.id])
     }
     for entry in order + [end] {
-      if case .entry(let id) = entry.target, let destination = offsets[id] {
-        blob += entry.bytes(goingOnAt: destination, layout)
+      if case .entry(let id) = entry.target, offsets.indices.contains(id), offsets[id] >= 0 {
+        blob += entry.bytes(goingOnAt: offsets[id], layout)
       } else {
         blob += entry.bytes
       }

@@ -12,15 +12,16 @@ public enum PacketFilter: String, Sendable, CaseIterable, CustomStringConvertibl
   /// nf_tables and yet lack an expression (CONFIG_NFT_REDIR, CONFIG_NFT_QUEUE); nothing stays behind of the attempt.
   ///
   /// The tables of IPv6 are left out where the kernel has no IPv6, because then no packet could ever meet them.
+  /// - Parameter wanted: the only back end to try; nil for all.
   /// - Returns: the back end, for the boot log.
   /// - Throws: `RulesetError`, or `NoPacketFilter` with what each back end said.
   @discardableResult
-  public static func install(_ ruleset: Ruleset) throws -> PacketFilter {
+  public static func install(_ ruleset: Ruleset, with wanted: PacketFilter? = nil) throws -> PacketFilter {
     try ruleset.validate()
     var ruleset = ruleset
     if IPv6Support.probe() == .absent { ruleset.tables.removeAll { $0.family == .ip6 } }
     var refusals: [NoPacketFilter.Refusal] = []
-    for backend in allCases {
+    for backend in wanted.map({ [$0] }) ?? allCases {
       guard backend.isAvailable(for: ruleset) else {
         refusals.append(.init(backend: backend, reason: nil))
         continue

@@ -51,7 +51,8 @@ public struct ReceivedMessage: Equatable, Sendable {
 
 /// The attributes of a message; of several with one type the last counts, as in the kernel (nla_parse).
 struct Attributes {
-  private var values: [UInt16: [UInt8]] = [:]
+  /// In the message's order. A link has about fifty and is asked for two or three, so no dictionary.
+  private var values: [(type: UInt16, value: [UInt8])] = []
 
   /// Reads up to the first attribute that is not whole.
   init(_ bytes: [UInt8], after start: Int) {
@@ -62,14 +63,20 @@ struct Attributes {
         let attribute = (base + offset).assumingMemoryBound(to: nlattr.self)
         let left = Int32(clamping: buffer.count - offset)
         guard mnl_attr_ok(attribute, left), let value = mnl_attr_get_payload(attribute) else { return }
-        values[mnl_attr_get_type(attribute)] = Array(
-          UnsafeRawBufferPointer(start: value, count: Int(mnl_attr_get_payload_len(attribute))))
+        values.append(
+          (
+            mnl_attr_get_type(attribute),
+            Array(UnsafeRawBufferPointer(start: value, count: Int(mnl_attr_get_payload_len(attribute))))
+          ))
         offset += (Int(mnl_attr_get_len(attribute)) + 3) & ~3
       }
     }
   }
 
-  func bytes(_ type: some BinaryInteger) -> [UInt8]? { values[UInt16(truncatingIfNeeded: type)] }
+  func bytes(_ type: some BinaryInteger) -> [UInt8]? {
+    let type = UInt16(truncatingIfNeeded: type)
+    return values.last { $0.type == type }?.value
+  }
 
   /// A number of the machine's order, exactly as long as `T`.
   func number<T: FixedWidthInteger>(_ type: some BinaryInteger, as: T.Type = T.self) -> T? {

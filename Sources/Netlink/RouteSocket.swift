@@ -27,8 +27,16 @@ public struct RouteSocket: ~Copyable {
 
   /// Switches a link on or off and sets its MTU in bytes; nil leaves either as it is.
   public mutating func setLink(named name: String, up: Bool? = nil, mtu: UInt32? = nil) throws(NetlinkError) {
+    try setLink(try linkIndex(named: name), named: name, up: up, mtu: mtu)
+  }
+
+  /// The same for a link whose index is known.
+  /// - Parameter name: for the error.
+  public mutating func setLink(
+    _ index: UInt32, named name: String, up: Bool? = nil, mtu: UInt32? = nil
+  ) throws(NetlinkError) {
     var header = ifinfomsg()
-    header.ifi_index = Int32(truncatingIfNeeded: try linkIndex(named: name))
+    header.ifi_index = Int32(truncatingIfNeeded: index)
     if let up {
       header.ifi_change = UInt32(IFF_UP)
       header.ifi_flags = up ? UInt32(IFF_UP) : 0

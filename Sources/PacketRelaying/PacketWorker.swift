@@ -7,6 +7,7 @@ public final class PacketWorker: Sendable {
   private enum Order {
     static let report: Int32 = -1
     static let stop: Int32 = -2
+    static let count: Int32 = -3
   }
 
   private let orders: FileHandle
@@ -16,9 +17,14 @@ public final class PacketWorker: Sendable {
     /// A stream for the queue, with the handshake behind it.
     public var stream: (FileHandle) -> Void
     public var report: () -> Void
-    public init(stream: @escaping (FileHandle) -> Void, report: @escaping () -> Void) {
+    /// Asked by `PacketWorker.count`; passes the counters on by means of its own.
+    public var count: () -> Void
+    public init(
+      stream: @escaping (FileHandle) -> Void, report: @escaping () -> Void, count: @escaping () -> Void = {}
+    ) {
       self.stream = stream
       self.report = report
+      self.count = count
     }
   }
 
@@ -53,6 +59,9 @@ public final class PacketWorker: Sendable {
   /// Has the queue's counters written to the log.
   public func report() { order(Order.report) }
 
+  /// Has the body's `count` called in the thread.
+  public func count() { order(Order.count) }
+
   /// Ends the thread; its descriptors close.
   public func stop() { order(Order.stop) }
 
@@ -83,6 +92,7 @@ public final class PacketWorker: Sendable {
       }
       switch number {
       case Order.report: body.report()
+      case Order.count: body.count()
       case Order.stop: loop.stop()
       default: body.stream(FileHandle(OwnedFileDescriptor(number)))
       }

@@ -84,7 +84,7 @@ public final class Relay: EventSource {
   private var plainShut = false
   /// A reset frame is in `toFramed`: the relay ends when it has been sent.
   private var resetting: Status?
-  private var ended = false
+  public private(set) var ended = false
   public private(set) var totals = Totals()
 
   /// Takes over two connected sockets; both become this relay's own.

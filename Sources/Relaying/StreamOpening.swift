@@ -159,11 +159,6 @@ public final class StreamOpening: EventSource {
     if key == Self.retryKey { start() } else { finish(.refused(.timedOut)) }
   }
 
-  public func cancel() {
-    finished = true
-    cleanUp()
-  }
-
   private func finish(_ outcome: Outcome) {
     guard !finished else { return }
     finished = true

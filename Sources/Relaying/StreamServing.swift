@@ -56,10 +56,6 @@ public final class StreamServing: EventSource {
 
   override public func timerFired(_ key: Int) { finish(.failed("no hello within \(Self.timeout)")) }
 
-  public func cancel() {
-    cleanUp()
-  }
-
   private func cleanUp() {
     if let registration { loop.remove(registration) }
     if let deadline { loop.cancel(deadline) }

@@ -22,7 +22,10 @@ public final class EnclaveSupervision: EventSource {
   /// Signals that a program may want to see, and SIGCHLD.
   public static let signals: [Int32] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD]
 
-  private enum Key: Int { case ready, stop, proxyStop, restStop, startProxy }
+  /// The program's start comes before the log's stream, but not by more than this.
+  private static let logDelay: Duration = .milliseconds(200)
+
+  private enum Key: Int, CaseIterable { case ready, stop, proxyStop, restStop, startProxy }
 
   private let loop: EventLoop
   private let configuration: Configuration
@@ -39,7 +42,7 @@ public final class EnclaveSupervision: EventSource {
   private var program: Int32?
   private var proxyStarted: UInt64 = 0
   private let born: UInt64
-  private var timers: [Key: TimerToken] = [:]
+  private var timers = [TimerToken?](repeating: nil, count: Key.allCases.count)
   private var readiness: Readiness?
   private var executable: FileHandle
 
@@ -80,7 +83,7 @@ public final class EnclaveSupervision: EventSource {
       log(.info, "the host asks for the program to be stopped")
       perform(supervisor.signal(SIGTERM))
     }
-    forwarder.start()
+    forwarder.start(after: Self.logDelay)
     perform(supervisor.start())
   }
 
@@ -126,7 +129,7 @@ public final class EnclaveSupervision: EventSource {
 
   override public func timerFired(_ key: Int) {
     guard let key = Key(rawValue: key) else { return }
-    timers[key] = nil
+    timers[key.rawValue] = nil
     switch key {
     case .ready: perform(supervisor.timerFired(.ready))
     case .stop: perform(supervisor.timerFired(.stop))
@@ -188,11 +191,12 @@ public final class EnclaveSupervision: EventSource {
 
   private func setTimer(_ key: Key, _ delay: Duration) {
     cancelTimer(key)
-    timers[key] = loop.schedule(after: delay, self, key: key.rawValue)
+    timers[key.rawValue] = loop.schedule(after: delay, self, key: key.rawValue)
   }
 
   private func cancelTimer(_ key: Key) {
-    if let timer = timers.removeValue(forKey: key) { loop.cancel(timer) }
+    if let timer = timers[key.rawValue] { loop.cancel(timer) }
+    timers[key.rawValue] = nil
   }
 
   // MARK: processes
@@ -265,6 +269,7 @@ public final class EnclaveSupervision: EventSource {
       log(.info, "started \(launch.path) as process \(program ?? 0), \(elapsed) ms after init")
       forwarder.append(.initProcess, .started)
       perform(supervisor.programStarted())
+      forwarder.connect()
     } catch {
       log(.error, "\(error)")
       perform(supervisor.programFailed(code: (error as? ProgramLaunch.Failure)?.status ?? 125))

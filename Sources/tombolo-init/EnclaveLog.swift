@@ -37,7 +37,7 @@ struct EnclaveLogHandler: LogHandler {
   }
 
   func log(event: LogEvent) {
-    target.write("\(event.level): \(event.message)")
+    target.write("\(event.level.rawValue): \(event.message)")
   }
 }
 

@@ -30,6 +30,8 @@ struct BootCommand: ParsableCommand {
   var dns: String?
   @Option(help: "raw (the program's bytes as they are), text or json (a line each, with time and source).")
   var logFormat: LogFormat = .raw
+  @OptionGroup
+  var rawOptions: RawOptions
   @Flag(help: "Show the machine's console on standard error.")
   var console = false
   @Flag(name: .shortAndLong, help: "Log QEMU's command line and every connection.")
@@ -54,8 +56,9 @@ struct BootCommand: ParsableCommand {
   func run() throws {
     do {
       let request = try request()
-      let sockets = try request.published.map { port in (try listen(publishedPort: port), port) }
-      let run = try MachineRun(request, report: say)
+      let tunnel = try rawOptions.tunnel(request.published)
+      let sockets = try request.published.map { port in (try listen(publishedPort: port, raw: tunnel != nil), port) }
+      let run = try MachineRun(request, tunnel: tunnel, report: say)
       throw ExitCode(try run.run(published: sockets))
     } catch let code as ExitCode {
       throw code
@@ -67,6 +70,8 @@ struct BootCommand: ParsableCommand {
   private func request() throws -> MachineRequest {
     var request = MachineRequest(image: try source(), qemu: try findQEMU())
     request.kind = machine
+    request.name = lastComponent(image ?? kernel ?? "enclave")
+    if request.name.hasSuffix(".eif") { request.name.removeLast(4) }
     request.qemuData = try data(request.qemu)
     guard ["tcg", "kvm"].contains(accel) else { throw Misuse("--accel: found \"\(accel)\", expected tcg or kvm") }
     request.accelerator = accel

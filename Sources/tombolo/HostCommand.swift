@@ -36,12 +36,8 @@ struct HostCommand: ParsableCommand {
   var dns: String?
   @Option(help: "raw (the program's bytes as they are), text or json (a line each, with time and source).")
   var logFormat: LogFormat = .text
-  @Flag(help: "Let an enclave in raw mode into this machine's network; needs root.")
-  var raw = false
-  @Option(
-    help: ArgumentHelp(
-      "With --raw, a range in which the enclave's address may be, besides the usual ones.", valueName: "prefix"))
-  var rawRange: [String] = []
+  @OptionGroup
+  var rawOptions: RawOptions
   @Flag(name: .shortAndLong, help: "Log every connection.")
   var verbose = false
 
@@ -58,6 +54,9 @@ struct HostCommand: ParsableCommand {
     var listen: SocketAddress
     var enclave: StreamTarget
     var peers = PeerRule.only
+    /// For `tombolo status`.
+    var name: String
+    var transport: String
   }
 
   private func place() throws -> Place {
@@ -71,15 +70,24 @@ struct HostCommand: ParsableCommand {
         guard publish.isEmpty else {
           throw Misuse("-p: with --cid any it is not known which enclave a port belongs to")
         }
-        return Place(listen: listen, enclave: StreamTarget(.vsock(cid: .max, port: port)), peers: .any)
+        guard !rawOptions.raw else {
+          throw Misuse("--raw: with --cid any several enclaves would share one link; start one `tombolo host` for each")
+        }
+        return Place(
+          listen: listen, enclave: StreamTarget(.vsock(cid: .max, port: port)), peers: .any, name: "any",
+          transport: "vsock, every CID")
       }
       guard let number = UInt32(cid), number > 2, number != .max else {
         throw Misuse("--cid: found \"\(cid)\", expected \"any\" or a number from 3 to 4294967294")
       }
-      return Place(listen: listen, enclave: StreamTarget(.vsock(cid: number, port: port)), peers: .cid(number))
+      return Place(
+        listen: listen, enclave: StreamTarget(.vsock(cid: number, port: port)), peers: .cid(number),
+        name: "cid-\(number)", transport: "vsock, CID \(number)")
     }
     if let hybrid {
-      return Place(listen: .unix("\(hybrid)_\(port)"), enclave: StreamTarget(.unix(hybrid), hybridPort: port))
+      return Place(
+        listen: .unix("\(hybrid)_\(port)"), enclave: StreamTarget(.unix(hybrid), hybridPort: port),
+        name: lastComponent(hybrid), transport: "hybrid vsock at \(hybrid)")
     }
     let text = transport ?? ""
     guard text.hasPrefix("unix:"), text.utf8.count > 5 else {
@@ -89,25 +97,16 @@ struct HostCommand: ParsableCommand {
     guard fileKind(directory) == .directory else { throw Misuse("--transport: \(directory) is not a directory") }
     return Place(
       listen: .unix(EnclaveLayout.hostSocket(in: directory)),
-      enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: directory))))
-  }
-
-  private func rawTunnel(_ published: [PublishedPort]) throws -> HostTunnel? {
-    guard raw else { return nil }
-    let ranges = try rawRange.map { text in
-      guard let prefix = IPPrefix(text) else {
-        throw Misuse("--raw-range: found \"\(text)\", expected a prefix such as 10.0.0.0/8")
-      }
-      return prefix
-    }
-    return try RawMode.tunnel(published, HostTunnel.defaultRanges + ranges)
+      enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: directory))),
+      name: lastComponent(directory), transport: "unix:\(directory)")
   }
 
   private func serve() throws {
     let place = try place()
     let published = try publishedPorts(publish)
     let server = try nameServer(dns)
-    let tunnel = try rawTunnel(published)
+    let tunnel = try rawOptions.tunnel(published)
+    let raw = tunnel != nil
     defer { tunnel?.close() }
     let signals = try openSignals([SIGTERM, SIGINT, SIGUSR1])
     ignoreBrokenPipes()
@@ -115,19 +114,24 @@ struct HostCommand: ParsableCommand {
     let loop = try EventLoop()
     let stop = StopSource(signals, loop) { tunnel?.report() }
     _ = try loop.add(signals.rawValue, [.readable], stop)
-    let sockets = try published.map { port in
-      (try raw ? FileHandle(reserveStream(.ip(port.listen))) : listen(publishedPort: port), port)
-    }
+    let sockets = try published.map { port in (try listen(publishedPort: port, raw: raw), port) }
     let listener = try listen(transport: place.listen)
     defer { if case .unix(let path) = place.listen { removeFile(path) } }
     let gateway = try Gateway(
       loop: loop, transport: listener, enclave: place.enclave, published: raw ? [] : sockets, peers: place.peers,
       logFormat: logFormat, verbose: verbose, resolverConfiguration: resolverConfiguration(server), log: say)
     gateway.tunnel = tunnel
+    let status = StatusService(
+      loop: loop, gateway: gateway, command: "host", name: place.name, transport: place.transport,
+      published: published, report: say)
+    defer { status.close() }
     gateway.onExit = { say("the enclave's program ended with status \($0)") }
     try withExtendedLifetime((gateway, stop, sockets)) { try loop.run() }
   }
 }
+
+/// What stands behind the last slash.
+func lastComponent(_ path: String) -> String { path.split(separator: "/").last.map(String.init) ?? path }
 
 /// A socket of the transport. One that a host before us left behind is taken over, one that somebody listens on is not.
 func listen(transport address: SocketAddress) throws -> FileHandle {
@@ -145,10 +149,12 @@ func listen(transport address: SocketAddress) throws -> FileHandle {
   return listener
 }
 
-/// The listening socket of a published port.
-func listen(publishedPort port: PublishedPort) throws -> FileHandle {
+/// The listening socket of a published port; in raw mode, where the kernel passes clients on, one that only keeps the port
+/// from others.
+func listen(publishedPort port: PublishedPort, raw: Bool) throws -> FileHandle {
   do throws(SystemError) {
-    return FileHandle(try listenStream(.ip(port.listen)))
+    let address = SocketAddress.ip(port.listen)
+    return FileHandle(try raw ? reserveStream(address) : listenStream(address))
   } catch {
     if error.errno == EADDRINUSE {
       throw Misuse("-p \(port): port \(port.listen.port) is already taken on this machine (\(error))")

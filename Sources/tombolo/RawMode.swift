@@ -1,8 +1,12 @@
+import ArgumentParser
 import EnclaveConfig
 import HostGateway
 import HostNetwork
 import Inet
 import LinuxSystem
+import Netlink
+
+extension Configuration.Firewall: ExpressibleByArgument {}
 
 /// Raw mode on the command line.
 enum RawMode {
@@ -11,9 +15,18 @@ enum RawMode {
     HostTunnel.defaultRanges + [raw.address, raw.address6]
   }
 
-  static func tunnel(_ published: [PublishedPort], _ ranges: [IPPrefix]) throws -> HostTunnel {
-    try HostTunnel(
-      ranges: ranges, published: published.map { Publication(listen: $0.listen, port: $0.enclavePort) }
+  static func tunnel(
+    _ published: [PublishedPort], _ ranges: [IPPrefix], _ firewall: Configuration.Firewall
+  ) throws -> HostTunnel {
+    let backend: PacketFilter? =
+      switch firewall {
+      case .auto: nil
+      case .nftables: .nfTables
+      case .xtables: .xtables
+      }
+    return try HostTunnel(
+      ranges: ranges, published: published.map { Publication(listen: $0.listen, port: $0.enclavePort) },
+      firewall: backend
     ) { sentence in
       _ = try? writeAll(2, Array("tombolo: \(sentence)\n".utf8))
     }
@@ -40,5 +53,33 @@ enum RawMode {
       queues = \(queues)
 
       """
+  }
+}
+
+/// What the commands that wait for an enclave, instead of making one, say of raw mode.
+struct RawOptions: ParsableArguments {
+  @Flag(help: "Let an enclave in raw mode into this machine's network; needs root.")
+  var raw = false
+  @Option(
+    help: ArgumentHelp(
+      "With --raw, a range in which the enclave's address may be, besides the usual ones.", valueName: "prefix"))
+  var rawRange: [String] = []
+  @Option(help: ArgumentHelp("With --raw, what its rules are made with: auto, nftables or xtables.", valueName: "kind"))
+  var rawFirewall = Configuration.Firewall.auto
+
+  /// nil without --raw.
+  func tunnel(_ published: [PublishedPort]) throws -> HostTunnel? {
+    let ranges = try rawRange.map { text in
+      guard let prefix = IPPrefix(text) else {
+        throw Misuse("--raw-range: found \"\(text)\", expected a prefix such as 10.0.0.0/8")
+      }
+      return prefix
+    }
+    guard raw else {
+      if !ranges.isEmpty { throw Misuse("--raw-range: expected --raw with it") }
+      if rawFirewall != .auto { throw Misuse("--raw-firewall: expected --raw with it") }
+      return nil
+    }
+    return try RawMode.tunnel(published, HostTunnel.defaultRanges + ranges, rawFirewall)
   }
 }

@@ -89,7 +89,8 @@ struct RunCommand: ParsableCommand {
     if let mode { configuration.networkMode = mode }
     var tunnel: HostTunnel?
     if configuration.networkMode == .raw {
-      let made = try RawMode.tunnel(published, RawMode.ranges(configuration.raw))
+      let made = try RawMode.tunnel(
+        published, RawMode.ranges(configuration.raw), configuration.firewall)
       overrides += try RawMode.configure(made, &configuration)
       tunnel = made
     } else if let mode {
@@ -98,7 +99,7 @@ struct RunCommand: ParsableCommand {
     return LocalRunRequest(
       initPath: try initPath(), rootfs: root, configuration: file, overrides: overrides, published: published,
       nameServer: server, logFormat: logFormat, passesInput: interactive, verbose: verbose > 1,
-      tunnel: tunnel)
+      tunnel: tunnel, name: configuration.hostname)
   }
 
   private func initPath() throws -> String {

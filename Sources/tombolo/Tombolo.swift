@@ -9,7 +9,10 @@ struct Tombolo: ParsableCommand {
     commandName: "tombolo",
     abstract: "Runs ordinary programs in enclaves, and is their other half on the host.",
     version: "tombolo \(tomboloVersion)",
-    subcommands: [RunCommand.self, HostCommand.self, BootCommand.self, ImageCommand.self, VsockDeviceCommand.self])
+    subcommands: [
+      RunCommand.self, HostCommand.self, BootCommand.self, StatusCommand.self, ImageCommand.self,
+      VsockDeviceCommand.self,
+    ])
 }
 
 /// Ends with a sentence on stderr; `status` as docker(1) gives it: 125 for our own errors.

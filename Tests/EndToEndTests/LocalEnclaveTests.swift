@@ -211,9 +211,10 @@ final class LocalEnclaveTests: XCTestCase {
     for (signal, number) in [("TERM", 15), ("INT", 2), ("HUP", 1), ("USR1", 10), ("USR2", 12), ("QUIT", 3)] {
       let outcome = bash(
         """
+        rm -f \(directory)/sig
         ip netns exec \(World.host) bash -c '
           \(World.tombolo) run -- sh -c "trap \\"echo got \(signal); exit \(number)\\" \(signal); echo up; while :; do sleep 0.05; done" > \(directory)/sig & p=$!
-          for i in $(seq 50); do grep -q up \(directory)/sig && break; sleep 0.1; done
+          for i in $(seq 50); do grep -qs up \(directory)/sig && break; sleep 0.1; done
           kill -\(signal) $p; wait $p; echo "status $?"'; cat \(directory)/sig
         """, timeout: 20)
       XCTAssertEqual(outcome.output, "status \(number)\nup\ngot \(signal)\n", outcome.errors)
@@ -224,9 +225,10 @@ final class LocalEnclaveTests: XCTestCase {
     let outcome = bash(
       """
       printf '[program]\\nstop_timeout = "500ms"\\n' > \(directory)/stop.toml
+      rm -f \(directory)/sig
       ip netns exec \(World.host) bash -c '
         \(World.tombolo) run --config \(directory)/stop.toml -- sh -c "trap : TERM; echo up; while :; do sleep 0.05; done" > \(directory)/sig & p=$!
-        for i in $(seq 50); do grep -q up \(directory)/sig && break; sleep 0.1; done
+        for i in $(seq 50); do grep -qs up \(directory)/sig && break; sleep 0.1; done
         s=$(date +%s%N); kill $p; wait $p; echo "status $? $(( ($(date +%s%N) - s) / 100000000 ))"'
       """, timeout: 20)
     let words = outcome.output.split(separator: " ")

@@ -110,7 +110,8 @@ final class MisuseTests: XCTestCase {
 
   func testHelpAndVersionNeedNoRights() {
     for command in [
-      "tombolo --help", "tombolo run --help", "tombolo host --help", "tombolo --version", "tombolo-init --help",
+      "tombolo --help", "tombolo run --help", "tombolo host --help", "tombolo status --help", "tombolo --version",
+      "tombolo-init --help",
       "tombolo-init --version",
     ] {
       let outcome = bash(

@@ -30,13 +30,14 @@ enum RawWorld {
     }
     """
 
-  static func setUp() {
+  /// - Parameter bigFile: a gibibyte of random bytes to move.
+  static func setUp(bigFile: Bool = true) {
     let made = bash(
       """
       set -e
       mkdir -p $D/www/up && cd $D && chmod 777 www/up
       echo content-of-file > www/file
-      head -c 1073741824 /dev/urandom > www/big; chmod -R a+rX .
+      head -c \(bigFile ? 1 << 30 : 1) /dev/urandom > www/big; chmod -R a+rX .
       sha256sum www/big | cut -d' ' -f1 > big.sum
       ip netns add \(host); ip netns add \(server)
       ip link add v0 netns \(host) type veth peer name v1 netns \(server)

@@ -50,9 +50,6 @@
 // --- Process start (start.c) ---------------------------------------------------------------------------------------
 // argc and argv as the kernel gave them: Swift's own CommandLine is empty when /proc was not mounted at start.
 const char *clinux_argument(int index); // NULL behind the last
-// 0, or the negative errno of mounting /proc before the Swift runtime started (only tried where getpid() is 1 and
-// nothing is there).
-int clinux_early_proc_error(void);
 int clinux_memfd(const char *name); // negative errno
 
 // --- Child processes (spawn.c) -------------------------------------------------------------------------------------
@@ -123,6 +120,7 @@ ssize_t clinux_writev(int fd, const struct iovec *vectors, int count);
 ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_storage *from);
 ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length);
 int clinux_peer_pid(int fd);
+int64_t clinux_peer_user(int fd); // SO_PEERCRED; negative errno
 const char *clinux_errno_name(int error); // or NULL
 const char *clinux_signal_name(int sig);  // "TERM", or NULL
 int clinux_dup_cloexec(int fd);           // -1 and errno

@@ -1,0 +1,232 @@
+import FoundationEssentials
+
+/// What a host side says of itself: `tombolo status` prints it, and as JSON its keys are these names in snake case.
+/// "From" and "to" are seen from the host: from the enclave, to the enclave. All numbers count from the host side's start.
+public struct HostStatus: Codable, Equatable, Sendable {
+  public struct Published: Codable, Equatable, Sendable {
+    /// Address and port of this machine.
+    public var listen: String
+    /// The enclave's port.
+    public var port: UInt16
+
+    public init(listen: String, port: UInt16) {
+      self.listen = listen
+      self.port = port
+    }
+  }
+
+  /// TCP mode: connections out of the enclave.
+  public struct Outgoing: Codable, Equatable, Sendable {
+    public var open = 0
+    public var total: UInt64 = 0
+    /// Not made, because the network said no.
+    public var failed: UInt64 = 0
+    /// Not made, because the policy said no.
+    public var denied: UInt64 = 0
+  }
+
+  /// TCP mode: connections to published ports.
+  public struct Incoming: Codable, Equatable, Sendable {
+    public var open = 0
+    public var total: UInt64 = 0
+    /// Refused by the enclave, or there was none.
+    public var failed: UInt64 = 0
+  }
+
+  public struct Traffic: Codable, Equatable, Sendable {
+    public var outgoing = Outgoing()
+    public var incoming = Incoming()
+    /// Payload of the connections, those under way included.
+    public var bytesFromEnclave: UInt64 = 0
+    public var bytesToEnclave: UInt64 = 0
+    public init() {}
+  }
+
+  public struct Names: Codable, Equatable, Sendable {
+    public var queries: UInt64 = 0
+    /// Queries that no server answered.
+    public var failed: UInt64 = 0
+    public var underway = 0
+    public init() {}
+  }
+
+  /// One direction of a queue.
+  public struct Flow: Codable, Equatable, Sendable {
+    public var packets: UInt64
+    public var bytes: UInt64
+    /// Bytes, rounded down; 0 without packets.
+    public var meanSize: UInt64
+
+    public init(packets: UInt64, bytes: UInt64) {
+      self.packets = packets
+      self.bytes = bytes
+      meanSize = packets == 0 ? 0 : bytes / packets
+    }
+  }
+
+  public struct Queue: Codable, Equatable, Sendable {
+    public var queue: Int
+    /// Whether the enclave's stream stands.
+    public var connected: Bool
+    public var fromEnclave: Flow
+    public var toEnclave: Flow
+    /// Packets of the enclave that did not get any further, by reason; reasons that did not occur are not there.
+    public var dropped: [String: UInt64]
+    /// Packets to the enclave that came while there was no stream.
+    public var unsent: UInt64
+    public var reconnects: UInt64
+
+    public init(
+      queue: Int, connected: Bool, fromEnclave: Flow, toEnclave: Flow, dropped: [String: UInt64], unsent: UInt64,
+      reconnects: UInt64
+    ) {
+      self.queue = queue
+      self.connected = connected
+      self.fromEnclave = fromEnclave
+      self.toEnclave = toEnclave
+      self.dropped = dropped
+      self.unsent = unsent
+      self.reconnects = reconnects
+    }
+  }
+
+  /// Raw mode.
+  public struct Raw: Codable, Equatable, Sendable {
+    public var link: String
+    /// The enclave's addresses with their prefixes; empty before it has come.
+    public var addresses: [String]
+    /// Bytes; nil before the enclave has come.
+    public var mtu: UInt16?
+    /// What the rules are made with; nil before the enclave has come.
+    public var firewall: String?
+    public var queues: [Queue]
+    /// Queues whose thread did not answer in time.
+    public var silent: [Int]
+
+    public init(
+      link: String, addresses: [String], mtu: UInt16?, firewall: String?, queues: [Queue], silent: [Int]
+    ) {
+      self.link = link
+      self.addresses = addresses
+      self.mtu = mtu
+      self.firewall = firewall
+      self.queues = queues
+      self.silent = silent
+    }
+  }
+
+  public var pid: Int32
+  /// `run`, `host` or `boot`.
+  public var command: String
+  public var name: String
+  public var version: String
+  /// Since the host side's start.
+  public var seconds: UInt64 = 0
+  /// How the enclave is reached.
+  public var transport: String
+  public var published: [Published]
+  /// Whether the enclave's log is connected, which is so from its start to its end.
+  public var logConnected = false
+  public var traffic = Traffic()
+  public var names = Names()
+  /// nil in TCP mode.
+  public var raw: Raw?
+
+  public init(
+    pid: Int32, command: String, name: String, version: String, transport: String, published: [Published]
+  ) {
+    self.pid = pid
+    self.command = command
+    self.name = name
+    self.version = version
+    self.transport = transport
+    self.published = published
+  }
+
+  /// Whether `text` names it: its process, its name, or its link in raw mode.
+  public func answers(to text: String) -> Bool { text == "\(pid)" || text == name || text == raw?.link }
+}
+
+// MARK: JSON
+
+extension HostStatus {
+  private static func encoder() -> JSONEncoder {
+    let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    return encoder
+  }
+
+  public func encoded() throws -> [UInt8] { Array(try Self.encoder().encode(self)) }
+
+  public init(json: [UInt8]) throws {
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    self = try decoder.decode(Self.self, from: Data(json))
+  }
+
+  /// One array, a host side an element.
+  public static func document(_ all: [HostStatus]) throws -> String {
+    let encoder = encoder()
+    encoder.outputFormatting.insert(.prettyPrinted)
+    return String(decoding: try encoder.encode(all), as: UTF8.self)
+  }
+}
+
+// MARK: words
+
+extension HostStatus: CustomStringConvertible {
+  /// Several lines for a terminal. What other processes have said has its control characters taken out.
+  public var description: String {
+    var lines = [
+      "\(name) (pid \(pid)): tombolo \(command), \(raw == nil ? "TCP" : "raw") mode, up \(Self.duration(seconds))"
+    ]
+    func add(_ label: String, _ text: String) {
+      lines.append("  \(label)\(String(repeating: " ", count: max(1, 11 - label.count)))\(text)")
+    }
+    add("transport", "\(transport), \(logConnected ? "the enclave is there" : "no enclave")")
+    for port in published { add("published", "\(port.listen) → \(port.port)") }
+    if let raw {
+      let parts = [
+        raw.addresses.isEmpty ? nil : raw.addresses.joined(separator: ", "), raw.mtu.map { "MTU \($0)" },
+        raw.firewall.map { "rules in \($0)" },
+      ].compactMap { $0 }
+      add("link", raw.link + (parts.isEmpty ? "" : ": " + parts.joined(separator: ", ")))
+      for queue in raw.queues { add("queue \(queue.queue)", Self.words(queue)) }
+      for index in raw.silent { add("queue \(index)", "does not answer") }
+    } else {
+      let out = traffic.outgoing
+      let into = traffic.incoming
+      add("out", "\(out.open) open, \(out.total) in all, \(out.failed) failed, \(out.denied) denied")
+      add("in", "\(into.open) open, \(into.total) in all, \(into.failed) failed")
+      add("bytes", "\(traffic.bytesFromEnclave) from the enclave, \(traffic.bytesToEnclave) to it")
+    }
+    add("DNS", "\(names.queries) queries, \(names.failed) failed, \(names.underway) under way")
+    return lines.map(Self.printable).joined(separator: "\n")
+  }
+
+  private static func words(_ queue: Queue) -> String {
+    func flow(_ flow: Flow) -> String { "\(flow.packets) packets \(flow.bytes) bytes (mean \(flow.meanSize))" }
+    let total = queue.dropped.values.reduce(0, &+)
+    let reasons = queue.dropped.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
+    return "from the enclave \(flow(queue.fromEnclave)), to it \(flow(queue.toEnclave)), dropped \(total)"
+      + (reasons.isEmpty ? "" : " (\(reasons.joined(separator: ", ")))")
+      + ", unsent \(queue.unsent), reconnects \(queue.reconnects)" + (queue.connected ? "" : ", no stream")
+  }
+
+  /// `3d 4h`, `2h 5m`, `2m 5s`, `5s`.
+  static func duration(_ seconds: UInt64) -> String {
+    switch seconds {
+    case ..<60: "\(seconds)s"
+    case ..<3600: "\(seconds / 60)m \(seconds % 60)s"
+    case ..<86400: "\(seconds / 3600)h \(seconds / 60 % 60)m"
+    default: "\(seconds / 86400)d \(seconds / 3600 % 24)h"
+    }
+  }
+
+  /// Without control characters, which could steer a terminal.
+  public static func printable(_ text: String) -> String {
+    String(
+      String.UnicodeScalarView(text.unicodeScalars.filter { $0.value >= 0x20 && !(0x7f...0x9f).contains($0.value) }))
+  }
+}
