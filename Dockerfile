@@ -6,11 +6,13 @@ FROM ${BUILDER} AS build
 WORKDIR /src
 COPY rootfs/setup rootfs/setup
 RUN rootfs/setup --build
+# Tests too: Package.swift names their folders, and SwiftPM loads nothing where one of them is missing.
 COPY Package.swift ./
 COPY Sources Sources
 COPY Tests Tests
-RUN swift build -c release --product tombolo-init && swift build -c release --product tombolo
+RUN swift build -c release --product tombolo-init && swift build -c release --product tombolo && \
+  install -D -t /product .build/release/tombolo-init .build/release/tombolo
 
 FROM scratch
-COPY --from=build /src/.build/release/tombolo-init /src/.build/release/tombolo /
+COPY --from=build /product/ /
 ENTRYPOINT ["/tombolo-init"]

@@ -4,8 +4,8 @@ import PackageDescription
 // Layers, imports downwards only (checked in CI with --explicit-target-dependency-import-check error):
 //   C shims → pure values and decisions → kernel wrappers → engines → programs. See docs/architecture.md.
 
-// MemberImportVisibility, because TOMLKit imports Foundation: without it a `contains` or `range(of:)` anywhere above is
-// silently Foundation's, which makes the static programs 40 MB larger.
+// MemberImportVisibility, because ArgumentParser imports Foundation: without it a `contains` or `range(of:)` anywhere above
+// is silently Foundation's, which makes the static program 40 MB larger.
 // _GNU_SOURCE, because libc's headers must look the same to every Clang module (Glibc's own, CLinux, CMnl): otherwise
 // debug builds fail on types such as fd_set that have two definitions.
 let strict: [SwiftSetting] = [
@@ -16,11 +16,11 @@ let strict: [SwiftSetting] = [
 /// Both programs are fully static files: `-static-executable` with gold, stripped.
 let staticLink: [LinkerSetting] = [
   .unsafeFlags(["-L/usr/local/lib"]),
-  // Not in debug builds, which the tests are: without dead code stripped, TOMLKit pulls all of Foundation and ICU in.
+  // Not in debug builds: without dead code stripped, ArgumentParser pulls all of Foundation and ICU in.
   .unsafeFlags(["-static-executable", "-use-ld=gold", "-Xlinker", "-s"], .when(configuration: .release)),
 ]
 
-/// What the Foundation imports of ArgumentParser and TOMLKit need and static linking does not find by itself.
+/// What the Foundation import of ArgumentParser needs and static linking does not find by itself.
 let foundationEssentials: [LinkerSetting] = [
   .linkedLibrary("FoundationEssentials", .when(configuration: .release)),
   .linkedLibrary("_FoundationCollections", .when(configuration: .release)),
@@ -47,7 +47,6 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
-    .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
   ],
@@ -59,13 +58,16 @@ let package = Package(
     .target(
       name: "CDecompress", linkerSettings: [.linkedLibrary("z"), .linkedLibrary("lzma"), .linkedLibrary("zstd")]),
 
+    // toml++ comes from libtomlplusplus-dev: headers only.
+    .target(name: "CToml"),
+
     // Pure
     module("Inet"),
     module("Wire", ["Inet"]),
     module("DNS", ["Inet"]),
     module("Policy", ["Inet"]),
     module("Supervision"),
-    module("EnclaveConfig", ["Inet", "TOMLKit"]),
+    module("EnclaveConfig", ["Inet", "CToml"]),
     module("Netfilter", ["Inet"]),
     module("BootPlanning", ["EnclaveConfig", "Inet", "Netfilter"]),
     module("Packets", ["Inet"]),
@@ -118,7 +120,7 @@ let package = Package(
     module(
       "Imaging",
       [
-        "CDecompress", "CLinux", "EnclaveConfig", "LinuxSystem", "TOMLKit",
+        "CDecompress", "CLinux", "EnclaveConfig", "LinuxSystem",
         .product(name: "Crypto", package: "swift-crypto"), .product(name: "SwiftASN1", package: "swift-asn1"),
       ]),
 
@@ -137,7 +139,7 @@ let package = Package(
         "Relaying",
         "Proxying", "LogForwarding", "Booting", "ServiceControl", .product(name: "Logging", package: "swift-log"),
       ],
-      swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
+      swiftSettings: strict, linkerSettings: staticLink),
     .executableTarget(
       name: "tombolo",
       dependencies: [

@@ -1,13 +1,33 @@
-import TOMLKit
+import CToml
 
-/// A parsed TOML document as plain values.
-struct Document {
-  indirect enum Value {
+/// A parsed TOML document as plain values, each with its line.
+public struct Document {
+  /// Pairs in the order of their keys: tables are small, and a dictionary's first use has the runtime look through every
+  /// conformance of the program, which is milliseconds of a boot.
+  public typealias Table = [Entry]
+
+  public struct Entry {
+    public var key: String
+    public var value: Value
+    /// From 1; nil for what did not come from a text.
+    var line: Int?
+
+    public init(_ key: String, _ value: Value) { self.init(key, value, line: nil) }
+
+    init(_ key: String, _ value: Value, line: Int?) {
+      self.key = key
+      self.value = value
+      self.line = line
+    }
+  }
+
+  public indirect enum Value {
     case string(String)
     case integer(Int)
     case boolean(Bool)
     case array([Value])
-    case table([String: Value])
+    case table(Table)
+    /// What no configuration has.
     case other(String)
 
     /// As an error message shows it.
@@ -24,92 +44,115 @@ struct Document {
   }
 
   let file: String
-  let root: [String: Value]
-  private let text: String
+  public var root: Table
 
-  init(_ text: String, file: String) throws(ConfigurationError) {
+  public init(_ text: String, file: String) throws(ConfigurationError) {
     self.file = file
-    self.text = text
-    let table: TOMLTable
-    do {
-      table = try TOMLTable(string: text)
-    } catch let error as TOMLParseError {
-      throw ConfigurationError(file: file, line: error.source.begin.line, problem: "not TOML: \(error.description)")
-    } catch {
-      throw ConfigurationError(file: file, problem: "not TOML: \(error)")
+    var problem = ctoml_error()
+    var text = text
+    let parsed = text.withUTF8 { bytes in
+      bytes.withMemoryRebound(to: CChar.self) { ctoml_parse($0.baseAddress, $0.count, &problem) }
     }
-    root = Self.values(table)
+    guard let parsed else {
+      let reason = withUnsafeBytes(of: problem.problem) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+      throw ConfigurationError(file: file, line: Int(problem.line), problem: "not TOML: \(reason)")
+    }
+    defer { ctoml_free(parsed) }
+    root = Self.entries(ctoml_root(parsed))
   }
 
-  /// Only errors ask, so the lines are not looked for before.
-  func line(of keyPath: [String]) -> Int? { KeyLines(text).line(of: keyPath) }
+  /// The line of a key, or of the table around it that there is.
+  func line(of keyPath: [String]) -> Int? {
+    var table = root
+    var found: Int?
+    for key in keyPath {
+      guard let entry = table.first(where: { $0.key == key }) else { break }
+      found = entry.line ?? found
+      guard case .table(let inner) = entry.value else { break }
+      table = inner
+    }
+    return found
+  }
 
-  private static func values(_ table: TOMLTable) -> [String: Value] {
-    var result: [String: Value] = [:]
-    for key in table.keys {
-      if let value = table[key] { result[key] = convert(value) }
+  private static func entries(_ node: OpaquePointer?) -> Table {
+    var result: Table = []
+    withUnsafeMutablePointer(to: &result) { place in
+      ctoml_each(node, place) { context, key, length, line, value in
+        let text = key.map { String(decoding: UnsafeRawBufferPointer(start: $0, count: length), as: UTF8.self) } ?? ""
+        let entry = Entry(text, Document.value(value), line: line == 0 ? nil : Int(line))
+        context?.assumingMemoryBound(to: Table.self).pointee.append(entry)
+      }
     }
     return result
   }
 
-  private static func convert(_ value: TOMLValueConvertible) -> Value {
-    switch value.type {
-    case .string: .string(value.string ?? "")
-    case .int: value.int.map { .integer($0) } ?? .other("number")
-    case .bool: .boolean(value.bool ?? false)
-    case .table: .table(value.table.map(values) ?? [:])
-    case .array: .array(value.array.map { array in array.map { convert($0) } } ?? [])
-    case .double: .other("floating-point number")
-    case .date, .time, .dateTime: .other("date or time")
+  private static func value(_ node: OpaquePointer?) -> Value {
+    switch ctoml_kind_of(node) {
+    case CTOML_TABLE: return .table(entries(node))
+    case CTOML_ARRAY: return .array(entries(node).map(\.value))
+    case CTOML_STRING:
+      var length = 0
+      let bytes = ctoml_string(node, &length)
+      return .string(String(decoding: UnsafeRawBufferPointer(start: bytes, count: length), as: UTF8.self))
+    case CTOML_INTEGER: return .integer(Int(ctoml_integer(node)))
+    case CTOML_BOOLEAN: return .boolean(ctoml_boolean(node))
+    case CTOML_FLOAT: return .other("floating-point number")
+    default: return .other("date or time")
     }
   }
 }
 
-/// The lines on which keys stand. TOMLKit tells the place of syntax errors only, and an unknown key or a wrong value
-/// must be found too. Keys inside an inline table have their table's line.
-struct KeyLines {
-  private var lines: [String: Int] = [:]
+// Writing, for what completes a configuration. Comments and the order of keys are not kept.
+extension Document {
+  /// The document as TOML, for the values that a configuration can have.
+  public var toml: String { Self.text(root, path: []) }
 
-  init(_ text: String) {
-    var table: [String] = []
-    var inMultiline: String?
-    for (index, line) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
-      if let mark = inMultiline {
-        if line.contains(mark) { inMultiline = nil }
-        continue
-      }
-      let trimmed = line.drop { $0 == " " || $0 == "\t" }
-      if trimmed.hasPrefix("[") {
-        let name = trimmed.drop { $0 == "[" }.prefix { $0 != "]" }
-        table = Self.path(name)
-        record(table, index + 1)
-      } else if let equals = trimmed.firstIndex(of: "="), !trimmed.hasPrefix("#") {
-        record(table + Self.path(trimmed[..<equals]), index + 1)
-        let value = trimmed[trimmed.index(after: equals)...].drop { $0 == " " || $0 == "\t" }
-        for mark in ["\"\"\"", "'''"] where value.hasPrefix(mark) && !value.dropFirst(3).contains(mark) {
-          inMultiline = mark
-        }
+  private static func text(_ table: Table, path: [String]) -> String {
+    var lines: [String] = []
+    var below = ""
+    for entry in table {
+      // Tables of the first level get headers; all deeper ones are short and stand inline.
+      if path.isEmpty, case .table(let inner) = entry.value {
+        below += "\n[\(key(entry.key))]\n" + text(inner, path: [entry.key])
+      } else {
+        lines.append("\(key(entry.key)) = \(inline(entry.value))\n")
       }
     }
+    return lines.joined() + below
   }
 
-  private mutating func record(_ path: [String], _ line: Int) {
-    for length in 1...max(1, path.count) where length <= path.count {
-      let key = path[..<length].joined(separator: "\u{0}")
-      if lines[key] == nil { lines[key] = line }
+  private static func inline(_ value: Value) -> String {
+    switch value {
+    case .string(let text): tomlString(text)
+    case .array(let values): "[" + values.map(inline).joined(separator: ", ") + "]"
+    case .table(let table): "{ " + table.map { "\(key($0.key)) = \(inline($0.value))" }.joined(separator: ", ") + " }"
+    case .integer, .boolean, .other: value.shown
     }
   }
 
-  private static func path(_ text: Substring) -> [String] {
-    text.split(separator: ".").map { part in
-      String(part.filter { !" \t\"'".contains($0) })
-    }
+  /// A bare key where it can be one.
+  private static func key(_ text: String) -> String {
+    let isBare =
+      !text.isEmpty
+      && text.utf8.allSatisfy {
+        (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) || (0x61...0x7a).contains($0) || $0 == 0x2d
+          || $0 == 0x5f
+      }
+    return isBare ? text : tomlString(text)
   }
+}
 
-  func line(of keyPath: [String]) -> Int? {
-    for length in stride(from: keyPath.count, to: 0, by: -1) {
-      if let line = lines[keyPath[..<length].joined(separator: "\u{0}")] { return line }
+extension [Document.Entry] {
+  public subscript(key: String) -> Document.Value? {
+    get { first { $0.key == key }?.value }
+    set {
+      let place = firstIndex { $0.key == key }
+      switch (place, newValue) {
+      case (let place?, let value?): self[place].value = value
+      case (let place?, nil): remove(at: place)
+      case (nil, let value?): append(.init(key, value))
+      case (nil, nil): break
+      }
     }
-    return nil
   }
 }

@@ -2,14 +2,14 @@
 struct TableReader {
   private let document: Document
   private let path: [String]
-  private var rest: [String: Document.Value]
+  private var rest: Document.Table
   private var known: [String] = []
 
   init(_ document: Document) {
     self.init(document, [], document.root)
   }
 
-  private init(_ document: Document, _ path: [String], _ values: [String: Document.Value]) {
+  private init(_ document: Document, _ path: [String], _ values: Document.Table) {
     self.document = document
     self.path = path
     rest = values
@@ -28,7 +28,7 @@ struct TableReader {
 
   private mutating func take(_ key: String) -> Document.Value? {
     known.append(key)
-    return rest.removeValue(forKey: key)
+    return rest.firstIndex { $0.key == key }.map { rest.remove(at: $0).value }
   }
 
   mutating func table(
@@ -94,7 +94,8 @@ struct TableReader {
     guard let value = take(key) else { return nil }
     guard case .table(let values) = value else { throw expected("a table of strings", key, value) }
     var result: [String: String] = [:]
-    for (name, element) in values {
+    for entry in values {
+      let (name, element) = (entry.key, entry.value)
       guard case .string(let text) = element, !text.utf8.contains(0) else {
         throw error(key, entry: name, "found \(element.shown), expected a string without NUL bytes")
       }
@@ -107,7 +108,7 @@ struct TableReader {
   }
 
   func finish() throws(ConfigurationError) {
-    guard let unknown = rest.keys.sorted().first else { return }
+    guard let unknown = rest.map(\.key).min() else { return }
     throw error(unknown, "unknown key; known here: \(known.sorted().joined(separator: ", "))")
   }
 }

@@ -1,5 +1,4 @@
 import EnclaveConfig
-import TOMLKit
 
 /// The configuration that an image gets at `/etc/tombolo.toml`: the one it was given, with a `[program]` table completed
 /// from what the image says of itself.
@@ -38,75 +37,44 @@ struct ProgramConfiguration {
   private static func complete(
     _ text: String, _ name: String, _ image: ImageProgram, _ asked: [String]
   ) throws(ImageError) -> String {
-    let document: TOMLTable
-    do { document = try TOMLTable(string: text) } catch { throw .malformed(file: name, "\(error)") }
+    var document: Document
+    do { document = try Document(text, file: name) } catch { throw .refused("\(error)") }
     var missing = entries(image)
-    if !asked.isEmpty { missing["command"] = .list(asked) }
+    if !asked.isEmpty { missing["command"] = .array(asked.map { .string($0) }) }
     if missing.isEmpty { return text }
-    guard let program = document["program"]?.table else {
+    guard case .table(var program)? = document.root["program"] else {
       // The given text stays as it is, comments and all; a table's header ends whatever table stood last.
       let ended = text.isEmpty || text.utf8.last == UInt8(ascii: "\n") ? text : text + "\n"
-      return ended + (ended.isEmpty ? "" : "\n") + table(missing)
+      document.root = [.init("program", .table(missing))]
+      return ended + document.toml.drop { ended.isEmpty && $0 == "\n" }
     }
-    for (key, value) in missing where key != "env" && (program[key] == nil || key == "command" && !asked.isEmpty) {
-      program[key] = value.toml
+    for entry in missing where program[entry.key] == nil || entry.key == "command" && !asked.isEmpty {
+      program[entry.key] = entry.value
     }
-    if case .pairs(let variables)? = missing["env"] {
-      if program["env"] == nil { program["env"] = TOMLTable() }
-      if let env = program["env"]?.table {
-        for (key, value) in variables where env[key] == nil { env[key] = value }
-      }
+    if case .table(let variables)? = missing["env"], case .table(var env)? = program["env"] {
+      for variable in variables where env[variable.key] == nil { env[variable.key] = variable.value }
+      program["env"] = .table(env)
     }
-    return document.convert(to: .toml) + "\n"
+    document.root["program"] = .table(program)
+    return document.toml
   }
 
-  private enum Value {
-    case string(String)
-    case list([String])
-    case pairs([(String, String)])
-
-    var toml: TOMLValueConvertible {
-      switch self {
-      case .string(let string): string
-      case .list(let strings): TOMLArray(strings)
-      case .pairs(let pairs): TOMLTable(Dictionary(pairs) { $1 } as [String: any TOMLValueConvertible])
-      }
-    }
-
-    var text: String {
-      switch self {
-      case .string(let string): tomlString(string)
-      case .list(let strings): "[" + strings.map(tomlString).joined(separator: ", ") + "]"
-      case .pairs(let pairs):
-        "{ " + pairs.map { "\(tomlString($0.0)) = \(tomlString($0.1))" }.joined(separator: ", ") + " }"
-      }
-    }
-  }
-
-  private static func entries(_ image: ImageProgram) -> [String: Value] {
-    var entries: [String: Value] = [:]
-    if !image.command.isEmpty { entries["command"] = .list(image.command) }
+  private static func entries(_ image: ImageProgram) -> Document.Table {
+    var entries: Document.Table = []
+    if !image.command.isEmpty { entries["command"] = .array(image.command.map { .string($0) }) }
     if let user = image.user { entries["user"] = .string(user) }
     if let directory = image.workingDirectory {
       // A relative WORKDIR is one below the root (docs.docker.com, "WORKDIR").
       entries["working_directory"] = .string(directory.utf8.first == UInt8(ascii: "/") ? directory : "/" + directory)
     }
-    var variables: [(String, String)] = []
+    var variables: Document.Table = []
     for entry in image.environment {
       guard let equals = entry.firstIndex(of: "="), equals != entry.startIndex else { continue }
       let key = String(entry[..<equals])
-      variables.removeAll { $0.0 == key }  // as in a process's environment, the last one counts
-      variables.append((key, String(entry[entry.index(after: equals)...])))
+      // As in a process's environment, the last one counts.
+      variables[key] = .string(String(entry[entry.index(after: equals)...]))
     }
-    if !variables.isEmpty { entries["env"] = .pairs(variables) }
-    return entries
-  }
-
-  private static func table(_ entries: [String: Value]) -> String {
-    var lines = ["[program]"]
-    for key in ["command", "env", "user", "working_directory"] {
-      if let value = entries[key] { lines.append("\(key) = \(value.text)") }
-    }
-    return lines.joined(separator: "\n") + "\n"
+    if !variables.isEmpty { entries["env"] = .table(variables) }
+    return entries.sorted { $0.key < $1.key }
   }
 }

@@ -36,16 +36,19 @@ public struct ProgramLaunch {
       throw Failure(sentence: "program.user: \(error)", status: 125)
     }
     if program.user == nil { account.groups = [] }
-    var variables = ["PATH": Self.defaultPath, "HOME": account.home, "HOSTNAME": hostname]
-    variables.merge(program.environment) { _, new in new }
-    environment = variables.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+    let searchPath = program.environment["PATH"] ?? Self.defaultPath
+    let own = [("HOME", account.home), ("HOSTNAME", hostname), ("PATH", Self.defaultPath)]
+    environment = own.filter { program.environment[$0.0] == nil }.map { "\($0.0)=\($0.1)" }
+    environment += program.environment.map { "\($0.key)=\($0.value)" }
+    // The same every time, whatever the dictionary's order is.
+    environment.sort()
     arguments = program.command
     workingDirectory = program.workingDirectory ?? "/"
     guard fileKind(workingDirectory) == .directory else {
       throw Failure(
         sentence: "program.working_directory: \(workingDirectory) is not a directory of the enclave", status: 125)
     }
-    path = try Self.find(name, in: variables["PATH"] ?? "", from: workingDirectory)
+    path = try Self.find(name, in: searchPath, from: workingDirectory)
   }
 
   private static func text(_ path: String) -> String { (try? readText(path)) ?? "" }

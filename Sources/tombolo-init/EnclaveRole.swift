@@ -41,8 +41,15 @@ struct EnclaveRole {
     } else {
       // Docker's or AWS's init is above us: orphans are ours to reap, the machine is not ours to end.
       try check("prctl", "PR_SET_CHILD_SUBREAPER", clinux_become_subreaper())
-      var role = EnclaveRole(arguments, .child, nil, signals)
-      try role.run { status in exit(Int32(status)) }
+      let configuration = try readConfiguration(arguments)
+      do {
+        var role = EnclaveRole(arguments, .child, nil, signals)
+        try role.run(known: configuration) { status in exit(Int32(status)) }
+      } catch {
+        // Standard error is a console that an enclave in production has not.
+        LastWords.deliver("\(error)", configuration)
+        throw error
+      }
     }
   }
 

@@ -11,8 +11,8 @@ import Logging
 //   console ▶ /proc, /dev, /sys, modules ▶ configuration ▶ heartbeat ▶ /cmd and /env ▶ root, mounts, entropy, clock
 //   ▶ network ▶ host found ▶ log, proxy, program ▶ … ▶ status reported, log drained ▶ reboot or power-off
 //
-// A failure anywhere says its sentence on the console and ends the machine as configured: a panic says nothing that an
-// operator can use.
+// A failure anywhere says its sentence on the console and, where the host can be reached, on the log channel, and ends
+// the machine as configured: a panic says nothing that an operator can use.
 
 /// Init of a kernel: of our own image, or in the place of nitro-cli's `init`.
 enum KernelStart {
@@ -20,27 +20,29 @@ enum KernelStart {
   private static let consoleMilliseconds = 50
 
   static func run(_ arguments: InitArguments, _ signals: FileHandle) throws {
-    var end = Configuration.End.reboot
+    var configuration = Configuration()
     do {
       var notes: [(Logger.Level, String)] = []
       try BootRunner.run(BootPlan.early) { notes.append((.info, $0)) }
-      say("version \(tomboloVersion), started by the kernel")
-      let hasRootfs = fileKind("/rootfs") == .directory
-      var configuration = try readConfiguration(KernelArguments.own(arguments), root: hasRootfs ? "/rootfs" : "")
-      end = configuration.boot.end
+      let age = (monotonicNanoseconds() &- clinux_started_at()) / 1_000_000
+      say("version \(tomboloVersion), started by the kernel \(age) ms ago")
+      let root = fileKind("/rootfs") == .directory ? "/rootfs" : ""
+      configuration = try readConfiguration(KernelArguments.own(arguments), root: root)
       if configuration.boot.heartbeat != .never {
         try ParentSearch.beat(cid: configuration.parentCID, timeout: configuration.boot.heartbeatTimeout)
       }
       try applyContract(&configuration)
-      var role = EnclaveRole(KernelArguments.own(arguments), .kernel(hasRootfs: hasRootfs), nil, signals)
-      try role.run(known: configuration, notes: notes) { [end] status in
+      try unwrap(&configuration, root: root)
+      var role = EnclaveRole(KernelArguments.own(arguments), .kernel(hasRootfs: !root.isEmpty), nil, signals)
+      try role.run(known: configuration, notes: notes) { [end = configuration.boot.end] status in
         say("the program ended with status \(status)")
         finish(end)
       }
     } catch {
       say("\(error)")
+      LastWords.deliver("\(error)", configuration)
     }
-    finish(end)
+    finish(configuration.boot.end)
   }
 
   private static func say(_ sentence: String) { writeToStandardError("tombolo-init: \(sentence)\n") }
@@ -69,6 +71,29 @@ enum KernelStart {
       if configuration.program.environment[name] == nil {
         configuration.program.environment[name] = String(entry[entry.index(after: equals)...])
       }
+    }
+  }
+
+  /// An image whose ENTRYPOINT is tombolo-init, as docs/boot.md has it for nitro-cli: what that one would do is done
+  /// already, by us, and of its command line the program and `--config` count.
+  private static func unwrap(_ configuration: inout Configuration, root: String) throws {
+    guard let first = configuration.program.command.first, first.split(separator: "/").last == "tombolo-init" else {
+      return
+    }
+    let entrypoint = try InitArguments(Array(configuration.program.command.dropFirst()))
+    guard entrypoint.role == .enclave else { return }
+    let known = configuration.program
+    if entrypoint.configurationPath != nil {
+      configuration = try readConfiguration(entrypoint, root: root)
+      for (name, value) in known.environment where configuration.program.environment[name] == nil {
+        configuration.program.environment[name] = value
+      }
+      if configuration.program.user == nil { configuration.program.user = known.user }
+      if configuration.program.workingDirectory == nil {
+        configuration.program.workingDirectory = known.workingDirectory
+      }
+    } else {
+      configuration.program.command = entrypoint.command
     }
   }
 

@@ -213,6 +213,60 @@ final class MachineTests: XCTestCase {
     XCTAssertTrue(outcome.errors.contains("/no/such: not found in the enclave"), outcome.errors)
   }
 
+  /// Another process of the image fills /run in the moment it is there: what init writes to it, it cannot write.
+  func testARunThatIsFullWhileInitBoots() {
+    let own = "cp \(World.binaries)/tombolo-init bad/; mkdir bad/etc"
+    bash("cc -O2 -static -o \(directory)/fill-run \(Self.repository)/Tests/boot-guests/fill-run.c")
+    for (resolver, path) in [
+      ("echo nameserver 192.0.2.1 > bad/etc/resolv.conf", "/run/tombolo/etc/resolv.conf"),
+      ("ln -s /run/resolvconf/resolv.conf bad/etc/resolv.conf", "/run/resolvconf/resolv.conf"),
+    ] {
+      let outcome = boot("--init fill-run", script: "\(own); \(resolver)")
+      let sentence = "write \(path): No space left on device (ENOSPC)"
+      // On the console, and on the log channel, which is all that an operator of an enclave in production has.
+      for line in ["tombolo-init: \(sentence)", "tombolo init: error: \(sentence)"] {
+        XCTAssertTrue(outcome.errors.contains(line), outcome.output + outcome.errors)
+      }
+      XCTAssertTrue(outcome.output.hasSuffix("status 125\n"), outcome.output + outcome.errors)
+      XCTAssertFalse(outcome.errors.contains("Kernel panic"), outcome.errors)
+    }
+  }
+
+  /// While the program runs nothing of ours needs /run: the network, also of a proxy that had to be started again, every
+  /// line and the exit status are as ever.
+  func testAProgramThatFillsRun() {
+    let outcome = bash(
+      """
+      cd \(directory); rm -rf bad; cp -a busybox bad; cat > bad/fill.sh <<'X'
+      b=/bin/busybox
+      $b dd if=/dev/zero of=/run/full bs=1M 2>/dev/null || echo full
+      echo more > /run/more || echo "no room"
+      for p in /proc/[0-9]*; do $b grep -qs ^tombolo-init.proxy $p/cmdline && kill -9 ${p#/proc/} && echo killed; done
+      i=0; until $b wget -qO- http://10.9.0.2:8080/file; do i=$((i+1)); [ $i -lt 50 ] || break; $b sleep 0.1; done
+      i=0; while [ $i -lt 2000 ]; do echo "line $i"; i=$((i+1)); done
+      exit 7
+      X
+      \(tombolo) image build --rootfs bad --kernel \(Self.assets)/kernel-enclave/bzImage -o bad.eif -- /bin/sh /fill.sh >/dev/null || exit 90
+      ip netns exec \(World.host) \(tombolo) boot \(qemu) bad.eif > full.out; echo "status $?"
+      grep -v '^line ' full.out; grep -c '^line ' full.out
+      """, timeout: 90)
+    XCTAssertEqual(
+      outcome.output, "status 7\nfull\nno room\nkilled\ncontent-of-file\n2000\n", outcome.errors)
+  }
+
+  /// An image made for `ENTRYPOINT ["/tombolo-init", …]` with tombolo-init as the machine's own init: it does what that
+  /// command line asks for, and is not started a second time over its own ports.
+  func testAnEntrypointThatIsInitItself() {
+    let own = "mkdir bad/etc; printf 'hostname = \"other\"\\n' > bad/etc/other.toml"
+    let outcome = boot(
+      "", command: "/sbin/tombolo-init --config /etc/other.toml -- /bin/sh -c 'echo \"on $HOSTNAME\"; exit 4'",
+      script: own)
+    XCTAssertEqual(outcome.output, "on other\nstatus 4\n", outcome.errors)
+    let wrong = boot("", command: "/tombolo-init --nonsense -- /bin/sh")
+    XCTAssertTrue(wrong.errors.contains("tombolo-init: unknown option --nonsense"), wrong.errors)
+    XCTAssertEqual(wrong.output, "status 125\n", wrong.errors)
+  }
+
   func testStopReachesTheProgram() {
     let outcome = bash(
       """
@@ -235,9 +289,30 @@ final class MachineTests: XCTestCase {
       \(host)
       \(Self.assets)/qemu/qemu-system-x86_64 -L \(Self.assets)/qemu/share -nodefaults -no-user-config -display none -no-reboot -serial stdio \
         -accel tcg -cpu max -m 512M \(device ? "-chardev socket,id=c,path=bare/dev -object memory-backend-memfd,id=m,size=512M,share=on -M microvm,memory-backend=m,acpi=off,auto-kernel-cmdline=on,pit=on,pic=on,rtc=on -device vhost-user-vsock-device,chardev=c" : "-M microvm,acpi=off,pit=on,pic=on,rtc=on") \
-        -kernel \(Self.assets)/kernel-enclave/bzImage -initrd bare/x.cpio -append 'console=ttyS0 quiet reboot=t panic=-1'
-      echo "qemu $?"; \(device ? "kill $d 2>/dev/null; wait $d" : "") \(host.isEmpty ? "" : "; kill $h; wait $h")
+        -kernel \(Self.assets)/kernel-enclave/bzImage -initrd bare/x.cpio -append 'console=ttyS0 quiet reboot=t panic=-1' |
+        while IFS= read -r line; do echo "$EPOCHREALTIME $line"; done
+      echo "qemu ${PIPESTATUS[0]}"; \(device ? "kill $d 2>/dev/null; wait $d" : "") \(host.isEmpty ? "" : "; kill $h; wait $h")
       """, timeout: 60)
+  }
+
+  /// Seconds from init's first line to the last of the machine.
+  func secondsOfInit(_ outcome: Outcome) -> Double? {
+    let lines = outcome.output.split(whereSeparator: \.isNewline).filter { $0.first?.isNumber == true }
+    func time(_ line: Substring?) -> Double? { (line?.prefix { $0 != " " }).flatMap { Double($0) } }
+    guard let start = time(lines.first { $0.contains("started by the kernel") }), let end = time(lines.last) else {
+      return nil
+    }
+    return end - start
+  }
+
+  /// What is configured to take two seconds took them, and the telling of it a few more at most; then the machine was
+  /// restarted in order.
+  func endsInTime(_ outcome: Outcome, file: StaticString = #filePath, line: UInt = #line) {
+    let seconds = secondsOfInit(outcome) ?? 0
+    XCTAssertTrue((1.9...10).contains(seconds), "\(seconds) s: \(outcome.output)", file: file, line: line)
+    XCTAssertTrue(outcome.output.contains("reboot: Restarting system"), outcome.output, file: file, line: line)
+    XCTAssertTrue(outcome.output.hasSuffix("qemu 0\n"), outcome.output, file: file, line: line)
+    XCTAssertFalse(outcome.output.contains("Kernel panic"), outcome.output, file: file, line: line)
   }
 
   func testNoVsockDevice() {
@@ -245,20 +320,44 @@ final class MachineTests: XCTestCase {
     XCTAssertTrue(
       outcome.output.contains("no host was found within 2.0 seconds: there is no vsock device"),
       outcome.output + outcome.errors)
-    XCTAssertTrue(outcome.output.hasSuffix("qemu 0\n"), outcome.output)
+    endsInTime(outcome)
   }
 
   func testNobodyAnswersTheHeartbeat() {
     let outcome = bareMachine("[boot]\\nheartbeat_timeout = \"2s\"\\n")
     XCTAssertTrue(
       outcome.output.contains("the heartbeat was not answered within 2.0 seconds"), outcome.output + outcome.errors)
-    XCTAssertFalse(outcome.output.contains("panic - not"), outcome.output)
+    endsInTime(outcome)
+  }
+
+  /// Somebody takes the connection and keeps silent: the bound holds all the same.
+  func testAHeartbeatThatIsTakenAndNotAnswered() {
+    let outcome = bareMachine(
+      "[boot]\\nheartbeat_timeout = \"2s\"\\n",
+      host:
+        "python3 -c 'import socket; s = socket.socket(socket.AF_UNIX); s.bind(\"bare/v_9000\"); s.listen(); held = [s.accept() for _ in range(999)]' & h=$!; for i in $(seq 50); do [ -S bare/v_9000 ] && break; sleep 0.1; done"
+    )
+    XCTAssertTrue(
+      outcome.output.contains("the heartbeat was not answered within 2.0 seconds"), outcome.output + outcome.errors)
+    endsInTime(outcome)
   }
 
   func testNoHostListens() {
     let outcome = bareMachine("[boot]\\nheartbeat = \"never\"\\nhost_timeout = \"2s\"\\n")
     XCTAssertTrue(
       outcome.output.contains("no host was found within 2.0 seconds: connect vsock"), outcome.output + outcome.errors)
+    endsInTime(outcome)
+  }
+
+  /// A host that is started after the enclave is found by trying again.
+  func testAHostThatComesLate() {
+    let outcome = bareMachine(
+      "[boot]\\nheartbeat = \"never\"\\n",
+      host: "(sleep 6; exec \(tombolo) host --hybrid bare/v > bare/host.out 2>&1) & h=$!")
+    let log = bash("cat \(directory)/bare/host.out").output
+    XCTAssertTrue(log.contains("the enclave's program ended with status 0"), log + outcome.output)
+    let seconds = secondsOfInit(outcome)
+    XCTAssertTrue(seconds.map { $0 > 2 } == true, "the host was not late: \(outcome.output)")
   }
 
   /// `tombolo host --hybrid` behind anybody's QEMU.
@@ -279,7 +378,7 @@ final class MachineTests: XCTestCase {
       run() { (cd mod && find . | cpio -o -H newc --quiet) > mod.cpio
         \(tombolo) boot \(qemu) --machine q35 --kernel \(Self.assets)/kernel-6.1/vmlinuz --initrd mod.cpio 2>&1; echo "status $?"; }
       echo /lib/modules/nosuch.ko > mod/lib/modules/tombolo.load; run
-      rm mod/lib/modules/tombolo.load; mkdir -p mod/rootfs/etc; printf '[boot]\\nheartbeat = "never"\\n' > mod/rootfs/etc/tombolo.toml; : > mod/cmd; run
+      rm mod/lib/modules/tombolo.load; mkdir -p mod/rootfs/etc; printf '[boot]\\nheartbeat = "never"\\nat_end = "poweroff"\\n' > mod/rootfs/etc/tombolo.toml; : > mod/cmd; run
       printf '[boot\\n' > mod/rootfs/etc/tombolo.toml; run
       """, timeout: 90)
     for sentence in [
@@ -289,6 +388,9 @@ final class MachineTests: XCTestCase {
       XCTAssertTrue(outcome.output.contains("tombolo-init: " + sentence), "\(sentence): \(outcome.output)")
     }
     XCTAssertEqual(outcome.output.components(separatedBy: "status 125").count, 4, outcome.output)
+    XCTAssertEqual(outcome.output.components(separatedBy: "reboot: Restarting system").count, 3, outcome.output)
+    XCTAssertEqual(outcome.output.components(separatedBy: "reboot: Power down").count, 2, outcome.output)
+    XCTAssertFalse(outcome.output.contains("Kernel panic"), outcome.output)
   }
 
   /// A Docker ENTRYPOINT, or AWS's init above us: nothing is mounted, the status is ours, orphans are reaped.
@@ -302,5 +404,24 @@ final class MachineTests: XCTestCase {
       sleep 0.3; kill $h; wait $h; cat child.out; rm -r $d
       """, timeout: 30)
     XCTAssertEqual(outcome.output, "init says 9\ncontent-of-file\n", outcome.errors)
+  }
+
+  /// In production nobody sees an ENTRYPOINT's standard error: why it did not start is in the host's log too.
+  func testAFailedStartUnderAnotherInitIsInTheLog() {
+    let outcome = bash(
+      """
+      cd \(directory); d=$(mktemp -d); chmod 755 $d; printf "[network]\\ntransport = \\"unix:$d\\"\\n" > child.toml
+      ip netns exec \(World.host) \(tombolo) host --transport unix:$d --log-format text > child.out 2>/dev/null & h=$!
+      for i in $(seq 50); do [ -S $d/host_7766 ] && break; sleep 0.1; done
+      unshare --net --mount --pid --fork --mount-proc sh -c '
+        ip link set lo up; python3 -c "import socket, time; s = socket.create_server((\\"127.0.0.1\\", 61001)); open(\\"taken\\", \\"w\\"); time.sleep(30)" & p=$!
+        for i in $(seq 50); do [ -e taken ] && break; sleep 0.1; done
+        \(World.binaries)/tombolo-init --config child.toml -- true; echo "init says $?"; kill $p'
+      sleep 0.3; kill $h; wait $h; cat child.out; rm -r $d taken
+      """, timeout: 30)
+    let sentence = "bind 127.0.0.1:61001: Address already in use (EADDRINUSE)"
+    XCTAssertTrue(outcome.output.hasPrefix("init says 125\n"), outcome.output + outcome.errors)
+    XCTAssertTrue(outcome.errors.contains("tombolo-init: \(sentence)"), outcome.errors)
+    XCTAssertTrue(outcome.output.contains("error: \(sentence)"), outcome.output)
   }
 }

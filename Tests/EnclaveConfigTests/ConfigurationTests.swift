@@ -115,6 +115,14 @@ struct ConfigurationTests {
       "t.toml:1: hostname: found \"a b\", expected a host name of 1 to 64 letters, digits, \"-\" and \".\""
     ),
     ("program = \"x\"", "t.toml:1: program: found \"x\", expected a table"),
+    (
+      "program.command = [\n\"[network]\",\n]\nnetwork.mode = 1",
+      "t.toml:4: network.mode: found 1, expected a string"
+    ),
+    (
+      "hostname = \"a\"\n\n[boot]\n\"at_end\" = 1.5",
+      "t.toml:4: boot.at_end: found a floating-point number, expected a string"
+    ),
   ])
   func refusals(_ text: String, _ sentence: String) {
     do {

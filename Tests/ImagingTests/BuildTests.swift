@@ -122,7 +122,7 @@ final class BuildTests: XCTestCase {
       """
       [program]
       command = ["/entry", "cmd"]
-      env = { "PATH" = "/bin", "A" = "last" }
+      env = { PATH = "/bin", A = "last" }
       user = "app:staff"
       working_directory = "/srv"
 
