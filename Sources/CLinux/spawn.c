@@ -31,8 +31,8 @@ static int drop_bounding(uint64_t keep) {
 
 // Moves spec->fds into place. Sources that stand where another target belongs are moved out of the way first.
 static int place_descriptors(const struct clinux_spawn *s) {
-  int high[64];
-  if (s->fd_count > 64) { errno = EMFILE; return -1; }
+  int high[256];
+  if (s->fd_count > 256) { errno = EMFILE; return -1; }
   for (unsigned i = 0; i < s->fd_count; i++) {
     high[i] = s->fds[i];
     if (high[i] >= 0 && (unsigned)high[i] < s->fd_count && (unsigned)high[i] != i) {

@@ -37,6 +37,7 @@ enum NFTablesExpressions {
           ]),
         bitwise(mask), compare(.notEqual, [0, 0, 0, 0]),
       ]
+    case .icmpType(let number): return [payload(NFT.Payload.transport, 0, 1), compare(.equal, [number])]
     case .destinationIsLocal:
       return [
         expression(

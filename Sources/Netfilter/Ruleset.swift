@@ -100,6 +100,8 @@ public struct Ruleset: Hashable, Sendable {
     case state(ConnectionState)
     /// To an address of the machine itself, whichever it has at that moment.
     case destinationIsLocal
+    /// Only after `.transport(.icmp)` or `.transport(.icmpv6)`.
+    case icmpType(UInt8)
 
     public static func sourcePort(_ port: UInt16) -> Match { .sourcePorts(port...port) }
     public static func destinationPort(_ port: UInt16) -> Match { .destinationPorts(port...port) }

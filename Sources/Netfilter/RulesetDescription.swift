@@ -26,7 +26,7 @@ extension Ruleset.Rule {
     var transport: Ruleset.Transport?
     let ports = matches.contains {
       switch $0 {
-      case .sourcePorts, .destinationPorts: true
+      case .sourcePorts, .destinationPorts, .icmpType: true
       default: false
       }
     }
@@ -44,11 +44,26 @@ extension Ruleset.Rule {
       case .output(let name, let negated): words.append("oifname \(negated ? "!= " : "")\"\(name)\"")
       case .state(let state): words.append("ct state \(state.nftText)")
       case .destinationIsLocal: words.append("fib daddr type local")
+      case .icmpType(let number):
+        words.append("\(transport == .icmpv6 ? "icmpv6" : "icmp") type \(Self.icmpName(number, transport))")
       }
     }
     if counter { words.append("counter") }
     words.append(verdict.description(in: family))
     return words.joined(separator: " ")
+  }
+}
+
+extension Ruleset.Rule {
+  /// The error messages, by the names that nft(8) prints; others by number.
+  private static func icmpName(_ number: UInt8, _ transport: Ruleset.Transport?) -> String {
+    switch (number, transport) {
+    case (3, .icmp), (1, .icmpv6): "destination-unreachable"
+    case (2, .icmpv6): "packet-too-big"
+    case (11, .icmp), (3, .icmpv6): "time-exceeded"
+    case (12, .icmp), (4, .icmpv6): "parameter-problem"
+    default: "\(number)"
+    }
   }
 }
 

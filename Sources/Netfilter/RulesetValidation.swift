@@ -89,6 +89,8 @@ extension Ruleset.Rule {
         if !Self.isInterfaceName(name) { return "\"\(name)\" is no interface name" }
       case .state(let state):
         if state.isEmpty || state.nftText.isEmpty { return "no connection state" }
+      case .icmpType:
+        if transport != .icmp, transport != .icmpv6 { return "an ICMP type needs icmp or icmpv6 before it" }
       case .destinationIsLocal:
         if chain.hook == .postrouting { return "no look at the destination's kind in this hook" }
       }
@@ -138,6 +140,7 @@ extension Ruleset.Match {
     case .output: 6
     case .state: 7
     case .destinationIsLocal: 8
+    case .icmpType: 9
     }
   }
 }

@@ -34,6 +34,7 @@ enum XTablesRules {
         if negated { inverted |= 0x02 }  // IPT_INV_VIA_OUT
       case .state(let state): matches += connectionState(state)
       case .destinationIsLocal: matches += localDestination()
+      case .icmpType(let number): matches += icmp(number, family)
       }
     }
     head.put(inverted, at: layout.inverted)
@@ -93,6 +94,13 @@ enum XTablesRules {
   private static func localDestination() -> [UInt8] {
     var bytes = extensionBytes("addrtype", revision: 1, size: 8)
     bytes.put(UInt16(1 << 2), at: XTablesLayout.extensionSize + 2)
+    return bytes
+  }
+
+  /// struct ipt_icmp, struct ip6t_icmp: type, codes from and to, flags.
+  private static func icmp(_ type: UInt8, _ family: Ruleset.Family) -> [UInt8] {
+    var bytes = extensionBytes(family == .ip ? "icmp" : "icmp6", revision: 0, size: 4)
+    bytes.put([type, 0, 0xff, 0], at: XTablesLayout.extensionSize)
     return bytes
   }
 

@@ -54,6 +54,12 @@ public struct NetlinkSocket: ~Copyable {
 
   deinit { mnl_socket_close(socket) }
 
+  /// Another descriptor of the same socket, which has the same port id and outlives this value.
+  func duplicate() throws(SystemError) -> FileHandle {
+    FileHandle(
+      OwnedFileDescriptor(try checkErrno("fcntl", "F_DUPFD_CLOEXEC") { clinux_dup_cloexec(mnl_socket_get_fd(socket)) }))
+  }
+
   /// One request, until the kernel has said that it is done.
   public mutating func request(_ message: NetlinkMessage) throws(NetlinkError) {
     try exchange([message], last: 0)

@@ -17,6 +17,8 @@ public enum PacketDefect: UInt8, CaseIterable, Sendable, CustomStringConvertible
   case unpublishedPort
   /// The kernel did not take it.
   case notTaken
+  /// With a shared address: not TCP or UDP, or from a port that is the host's own.
+  case foreignPort
 
   public var description: String {
     switch self {
@@ -31,6 +33,7 @@ public enum PacketDefect: UInt8, CaseIterable, Sendable, CustomStringConvertible
     case .badDestination: "bad destination"
     case .unpublishedPort: "unpublished port"
     case .notTaken: "not taken by the kernel"
+    case .foreignPort: "foreign port"
     }
   }
 }

@@ -36,19 +36,26 @@ public struct PacketGuard: Sendable {
   @usableFromInline let v6Low: UInt64
   /// One bit a port; nil where every port may be connected to.
   @usableFromInline let ports: PortSet?
+  /// The enclave has the host's own address, and of it these ports; nil where it has an address of its own.
+  @usableFromInline let shared: PortSet?
 
   /// - Parameters:
   ///   - address4, address6: the enclave's own; a packet of a family without one is dropped.
   ///   - ports: the TCP ports of the enclave to which the host may open connections; nil for all. A segment that opens
   ///     one has SYN without ACK (RFC 9293 section 3.10.7.2), so this needs no memory of connections.
-  public init(_ side: Side, address4: IPv4Address?, address6: IPv6Address?, ports: [UInt16]? = nil) {
+  ///   - shared: the host's side only: the enclave has the host's own address, and may send TCP and UDP from these
+  ///     ports, to no reserved address; everything else would speak for the host.
+  public init(
+    _ side: Side, address4: IPv4Address?, address6: IPv6Address?, ports: [UInt16]? = nil, shared: PortSet? = nil
+  ) {
     isHost = side == .host
     hasV4 = address4 != nil
     hasV6 = address6 != nil
     v4 = address4?.rawValue ?? 0
     v6High = address6?.high ?? 0
     v6Low = address6?.low ?? 0
-    self.ports = ports.map(PortSet.init)
+    self.ports = ports.map { PortSet($0) }
+    self.shared = shared
   }
 
   /// - Returns: nil for a packet that may pass.
@@ -69,13 +76,28 @@ public struct PacketGuard: Sendable {
       number = Int(packet.u8(9))
       // Only the first fragment has the header of the transport; RFC 791 section 3.1.
       if packet.u16(6) & 0x1fff != 0 { number = Self.none }
+      if shared != nil {
+        if Self.isReserved4(packet.u32(16)) || packet.u32(16) == v4 { return .badDestination }
+        // A fragment's transport cannot be judged as a whole; the enclave's kernel has not made any yet in OUTPUT.
+        if packet.u16(6) & 0x3fff != 0 { return .foreignPort }
+        // Source routes (RFC 791 section 3.1) among them.
+        if transport != 20 { return .foreignPort }
+      }
     case 6:
       guard packet.count >= 40 else { return .truncated }
       // Also refuses jumbograms (RFC 2675), whose length is 0.
       guard Int(packet.u16(4)) + 40 == packet.count else { return .badTotalLength }
       if let defect = addresses6(packet.u64(8), packet.u64(16), packet.u64(24), packet.u64(32)) { return defect }
       (transport, number) = Self.transport6(packet)
+      if shared != nil, packet.u64(24) == v6High, packet.u64(32) == v6Low { return .badDestination }
+      // Behind extension headers, routing and fragment headers among them, there could be anything.
+      if shared != nil, transport != 40 { return .foreignPort }
     default: return .badVersion
+    }
+    if let shared {
+      guard number == 6 || number == 17 else { return .foreignPort }
+      guard packet.count >= transport + (number == 6 ? 20 : 8) else { return .truncated }
+      guard shared.contains(packet.u16(transport)) else { return .foreignPort }
     }
     if number == 6 {
       if packet.count < transport + 14 {
@@ -112,6 +134,23 @@ public struct PacketGuard: Sendable {
   static func isUnicast4(_ address: UInt32) -> Bool {
     let first = address >> 24
     return first != 0 && first != 127 && first < 224
+  }
+
+  /// Ranges that are never a way out (RFC 6890): also 169.254.0.0/16, where clouds answer whoever has the host's address
+  /// with the host's credentials.
+  @inlinable @inline(__always)
+  static func isReserved4(_ address: UInt32) -> Bool {
+    switch address >> 24 {
+    case 169: address >> 16 == 0xa9fe
+    case 192:
+      // 192.0.0.0/24, 192.0.2.0/24, 192.88.99.0/24
+      address >> 8 == 0xc0_0000 || address >> 8 == 0xc0_0002 || address >> 8 == 0xc0_5863
+    case 198:
+      // 198.18.0.0/15, 198.51.100.0/24
+      address >> 17 == 0xc612 >> 1 || address >> 8 == 0xc6_3364
+    case 203: address >> 8 == 0xcb_0071
+    default: false
+    }
   }
 
   @inlinable @inline(__always)
@@ -218,6 +257,12 @@ public struct PortSet: Sendable {
   public init(_ ports: [UInt16]) {
     var words = [UInt64](repeating: 0, count: 1024)
     for port in ports { words[Int(port >> 6)] |= 1 << UInt64(port & 63) }
+    self.words = words
+  }
+
+  public init(ranges: [ClosedRange<UInt16>]) {
+    var words = [UInt64](repeating: 0, count: 1024)
+    for range in ranges { for port in range { words[Int(port >> 6)] |= 1 << UInt64(port & 63) } }
     self.words = words
   }
 

@@ -58,6 +58,22 @@ import Testing
     }
   }
 
+  /// `-j NFQUEUE`: what takes an enclave's packets on kernels without nf_tables' queue expression.
+  @Test func savedCapture() throws {
+    try inNetworkNamespace {
+      try XTables.apply(CaptureSocketTests.rules)
+      for command in ["iptables-legacy-save", "ip6tables-legacy-save"] {
+        expectEqual(
+          try saved(command).filter { $0.hasPrefix("-A tombolo") },
+          [
+            "-A tombolo_output -o lo -p tcp -j NFQUEUE --queue-balance 101:102",
+            "-A tombolo_output -o lo -p udp -j NFQUEUE --queue-num 100",
+            "-A tombolo_output -o lo -j DROP",
+          ])
+      }
+    }
+  }
+
   /// Every match and verdict, for the host's raw mode. iptables(8) prints only the newest revision of DNAT that the
   /// kernel has, and ours is the one that Linux 4.14 has too; `PublishedPortTests` shows that it works.
   @Test func savedEverything() throws {

@@ -148,3 +148,4 @@ void clinux_wait(pid_t pid); // until that child has ended
 #include "CLinuxBoot.h"
 uint32_t clinux_peer_cid(int fd); // of a connected AF_VSOCK socket, else 0
 #include "CLinuxTun.h"
+#include "CLinuxQueue.h"

@@ -1,0 +1,115 @@
+import Inet
+
+// Theory of operation.
+//
+// The enclave has the host's own address. The rules of the host's INPUT hand over what comes for the enclave's ports,
+// and ICMP errors, which have no port of their own but carry the packet that they are about (RFC 792, RFC 4443). This
+// decides what becomes of each.
+
+/// What the host does with packets that its rules have taken for an enclave with the host's address.
+public struct SharedCapture: Sendable {
+  public enum Decision: Equatable, Sendable {
+    /// It is the enclave's.
+    case take
+    /// It is the host's own after all.
+    case leave
+    /// A connection to a port that is not published: to be answered with a reset.
+    case refuse
+  }
+
+  private let v4: UInt32?
+  private let v6: IPv6Address?
+  private let ports: PortSet
+  private let published: PortSet
+
+  public init(address4: IPv4Address?, address6: IPv6Address?, ports: PortSet, published: PortSet) {
+    v4 = address4?.rawValue
+    v6 = address6
+    self.ports = ports
+    self.published = published
+  }
+
+  /// - Parameter frame: virtio-net header and a packet of our own kernel, yet with whatever its sender put into it.
+  public func decide(_ frame: UnsafeRawBufferPointer) -> Decision {
+    guard frame.count >= PacketGuard.offloadHeaderLength + 28 else { return .leave }
+    let packet = PacketBytes(frame, from: PacketGuard.offloadHeaderLength)
+    let is6 = packet.u8(0) >> 4 == 6
+    if is6, packet.count < 48 { return .leave }
+    let (transport, number) =
+      is6 ? PacketGuard.transport6(packet) : (Int(packet.u8(0) & 15) * 4, Int(packet.u8(9)))
+    guard transport >= 20, packet.count >= transport + 8 else { return .leave }
+    switch number {
+    case 6:
+      guard packet.count >= transport + 20 else { return .take }
+      let opens = packet.u8(transport + 13) & 0x12 == 0x02
+      return opens && !published.contains(packet.u16(transport + 2)) ? .refuse : .take
+    case 17: return .take
+    case 1 where !is6:
+      let inner = transport + 8
+      guard packet.count >= inner + 20 else { return .leave }
+      let header = Int(packet.u8(inner) & 15) * 4
+      guard header >= 20, packet.u32(inner + 12) == v4 else { return .leave }
+      return concerns(packet, packet.u8(inner + 9), inner + header)
+    case 58:
+      let inner = transport + 8
+      guard packet.count >= inner + 40, let v6, packet.u64(inner + 8) == v6.high, packet.u64(inner + 16) == v6.low
+      else { return .leave }
+      return concerns(packet, packet.u8(inner + 6), inner + 40)
+    default: return .leave
+    }
+  }
+
+  private func concerns(_ packet: PacketBytes, _ number: UInt8, _ transport: Int) -> Decision {
+    guard number == 6 || number == 17, packet.count >= transport + 2 else { return .leave }
+    return ports.contains(packet.u16(transport)) ? .take : .leave
+  }
+
+  /// The length of `reset`'s packets.
+  public static let resetLimit = 60
+
+  /// Writes what answers a SYN to a closed port (RFC 9293 section 3.10.7.1).
+  /// - Parameters:
+  ///   - frame: one that `decide` refused.
+  ///   - packet: room for `resetLimit` bytes.
+  /// - Returns: the packet's length.
+  public static func reset(_ frame: UnsafeRawBufferPointer, _ packet: UnsafeMutableRawPointer) -> Int {
+    let syn = PacketBytes(frame, from: PacketGuard.offloadHeaderLength)
+    let is6 = syn.u8(0) >> 4 == 6
+    let transport = is6 ? PacketGuard.transport6(syn).0 : Int(syn.u8(0) & 15) * 4
+    guard syn.count >= transport + 20 else { return 0 }
+    let header = is6 ? 40 : 20
+    func put<T: FixedWidthInteger>(_ value: T, _ offset: Int) {
+      packet.storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
+    }
+    packet.initializeMemory(as: UInt8.self, repeating: 0, count: header + 20)
+    if is6 {
+      put(UInt32(0x6000_0000), 0)
+      put(UInt16(20), 4)
+      put(UInt16(6 << 8 | 64), 6)
+      (packet + 8).copyMemory(from: syn.base + 24, byteCount: 16)
+      (packet + 24).copyMemory(from: syn.base + 8, byteCount: 16)
+    } else {
+      put(UInt16(0x4500), 0)
+      put(UInt16(40), 2)
+      put(UInt16(0x4000), 6)
+      put(UInt16(64 << 8 | 6), 8)
+      put(syn.u32(16), 12)
+      put(syn.u32(12), 16)
+      var sum = Checksum()
+      sum.add(packet, 20)
+      put(sum.value, 10)
+    }
+    put(syn.u16(transport + 2), header)
+    put(syn.u16(transport), header + 2)
+    // It acknowledges the SYN, which counts as one byte, and whatever data came with it.
+    let data = max(0, syn.count - transport - Int(syn.u8(transport + 12) >> 4) * 4)
+    put(syn.u32(transport + 4) &+ 1 &+ UInt32(truncatingIfNeeded: data), header + 8)
+    put(UInt16(0x5014), header + 12)
+    var sum = Checksum()
+    sum.add(packet + (is6 ? 8 : 12), is6 ? 32 : 8)
+    sum.add(UInt64(6 + 20))
+    sum.add(packet + header, 20)
+    put(sum.value, header + 16)
+    return header + 20
+  }
+}
