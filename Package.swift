@@ -104,7 +104,8 @@ let package = Package(
         "CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "HostNetwork", "HostStatus",
         "Netlink", "PacketRelaying", "Packets",
       ]),
-    module("PacketRelaying", ["CLinux", "Inet", "Packets", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
+    module(
+      "PacketRelaying", ["CLinux", "Inet", "Netlink", "Packets", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module("LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module(
       "ServiceControl",
@@ -137,7 +138,8 @@ let package = Package(
       dependencies: [
         "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Capabilities",
         "Relaying",
-        "Proxying", "LogForwarding", "Booting", "ServiceControl", .product(name: "Logging", package: "swift-log"),
+        "Netlink", "Proxying", "LogForwarding", "Booting", "ServiceControl",
+        .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: strict, linkerSettings: staticLink),
     .executableTarget(

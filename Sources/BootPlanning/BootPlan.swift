@@ -62,7 +62,17 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
     let isRouted = configuration.networkMode == .tcp
     network = [.bringUpLoopback(routed: isRouted)]
     if kind != .child { network.insert(.setHostname(configuration.hostname), at: 0) }
-    if configuration.networkMode == .raw { network.append(.createTunnel(TunnelPlan(configuration.raw))) }
+    if configuration.networkMode == .raw {
+      let plan = TunnelPlan(configuration.raw)
+      network.append(.createTunnel(plan))
+      if plan.sharedPorts != nil {
+        network.append(
+          .installRules(
+            .capture(
+              link: TunnelPlan.link, firstQueue: TunnelPlan.firstQueue, queues: plan.queues, ipv6: plan.hasIPv6),
+            configuration.firewall))
+      }
+    }
     if isRouted {
       network.append(
         .installRules(
@@ -205,7 +215,10 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       lines.append("wait until the proxy is ready")
     }
     if configuration.networkMode == .raw {
-      lines.append("start the proxy: the queues of \(TunnelPlan.link), a stream to the host for each")
+      lines.append(
+        configuration.raw.capture == .tun
+          ? "start the proxy: the queues of \(TunnelPlan.link), a stream to the host for each"
+          : "start the proxy and its keeper of verdicts: packet queues, a stream to the host for each")
       lines.append("wait until the proxy is ready")
     }
     let program = configuration.program

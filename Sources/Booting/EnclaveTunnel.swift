@@ -7,10 +7,11 @@ import Netlink
 /// The enclave's TUN device. It outlives this descriptor, so that the queues can be opened one by one afterwards.
 enum EnclaveTunnel {
   static func create(_ plan: TunnelPlan) throws {
-    guard let address = plan.address, let address6 = plan.address6 else {
+    guard let address = plan.address, plan.address6 != nil || !plan.hasIPv6 else {
       throw MissingFeature(sentence: "the host has not been asked for the addresses of \(TunnelPlan.link)")
     }
     let name = TunnelPlan.link
+    if plan.sharedPorts != nil { try probeCapture() }
     let queue: TunQueue
     do throws(SystemError) {
       try provideTunDevice()
@@ -26,10 +27,34 @@ enum EnclaveTunnel {
     var socket = try RouteSocket()
     try socket.setLink(named: name, up: true, mtu: plan.mtu)
     let link = try socket.linkIndex(named: name)
-    try socket.addAddress(address, link: link)
+    try socket.addAddress(plan.sharedPorts == nil ? address : single(address), link: link)
+    try sharePorts(plan, &socket)
     try socket.addRoute(Route(.ip, link: link, preferredSource: address.address), replace: true)
-    guard IPv6Support.probe() == .available else { return }
-    try socket.addAddress(address6, link: link)
+    guard let address6 = plan.address6, plan.hasIPv6, IPv6Support.probe() == .available else { return }
+    try socket.addAddress(plan.sharedPorts == nil ? address6 : single(address6), link: link)
     try socket.addRoute(Route(.ip6, link: link, preferredSource: address6.address), replace: true)
+  }
+
+  /// An address without a network: its neighbours are the host's, and everything goes through the link.
+  private static func single(_ prefix: IPPrefix) -> IPPrefix {
+    IPPrefix(prefix.address, UInt8(prefix.address.bytes.count * 8)) ?? prefix
+  }
+
+  /// Binds a queue and lets go of it, so that what is missing is said in one sentence and not by a rule's error.
+  private static func probeCapture() throws {
+    do throws(NetlinkError) {
+      _ = try CaptureSocket.open([.init(TunnelPlan.firstQueue, takesSuperPackets: true)])
+    } catch {
+      let what = CaptureSocket.missing(error) ?? "packet queues cannot be had"
+      throw MissingFeature(sentence: "[network] capture = \"nfqueue\": \(what) (\(error))")
+    }
+  }
+
+  /// The program's connections come from ports that the host leaves to us; the name server is ourselves.
+  private static func sharePorts(_ plan: TunnelPlan, _ socket: inout RouteSocket) throws {
+    guard let range = plan.sharedPorts?.widest else { return }
+    try writeFile("/proc/sys/net/ipv4/ip_local_port_range", "\(range.lowerBound) \(range.upperBound)")
+    guard let server = IPAddress(EnclaveLayout.nameServer).flatMap({ IPPrefix($0, 32) }) else { return }
+    try socket.addAddress(server, link: try socket.linkIndex(named: "lo"))
   }
 }

@@ -27,6 +27,9 @@ public struct CapabilitySet: OptionSet, Sendable {
     .init(CAP_SYS_ADMIN), .init(CAP_SYS_BOOT), .init(CAP_SYS_TIME), .init(CAP_SYS_RESOURCE),
   ]
 
+  /// What nfnetlink_queue asks of whoever gives a verdict.
+  public static let verdicts: CapabilitySet = [.init(CAP_NET_ADMIN)]
+
   /// The names of cap_to_name(3).
   public var names: [String] {
     (0..<64).filter { rawValue >> UInt64($0) & 1 == 1 }.compactMap { number in

@@ -14,6 +14,24 @@ public struct RawNetwork: Equatable, Sendable {
   public var mtu = 1500
   /// Of the TUN device, one stream each; nil: one per CPU, at most 4.
   public var queues: Int?
+  /// How packets get to us.
+  public var capture = Capture.tun
+  /// With `nfqueue`, the ports of the host's address that are the enclave's.
+  public var sharedPorts = defaultSharedPorts
+  /// There is no IPv6 address: `"none"` in the configuration, or what a host with `nfqueue` said.
+  public var lacksIPv6 = false
+
+  public enum Capture: String, CaseIterable, Sendable {
+    /// A TUN device with an address of its own.
+    case tun
+    /// nfnetlink_queue, with the host's own address.
+    case nfqueue
+  }
+
+  /// What the host keeps: 1 to 1023 but for the web's two, and 61440 to 65535 for its own connections.
+  public static let defaultSharedPorts = PortRanges([80...80, 443...443, 1024...61439])
+  /// Each takes several descriptors of the proxy.
+  public static let captureQueueLimit = 16
 
   /// Private addresses (RFC 1918, RFC 4193) that nothing else is known to use.
   public static let defaultAddress = prefix(.v4(IPv4Address(10, 118, 0, 2)), 30)
@@ -25,24 +43,38 @@ public struct RawNetwork: Equatable, Sendable {
 
   public init() {}
 
+  /// For a sentence: `10.118.0.2/30, fd74:6f6d:626f::2/64`.
+  public var givenAddresses: String { "\(address)" + (lacksIPv6 ? "" : ", \(address6)") }
+
   public var asksHost: Bool { asksForAddress || asksForAddress6 }
 
   /// How many queues to open on a machine of that many CPUs.
   public func queueCount(processors: Int) -> Int { queues ?? max(1, min(4, processors)) }
 
   mutating func read(_ table: inout TableReader) throws(ConfigurationError) {
+    capture =
+      try table.value("capture", Capture.allCases.map { "\"\($0.rawValue)\"" }.joined(separator: " or ")) {
+        Capture(rawValue: $0)
+      } ?? capture
+    try readSharedPorts(&table)
+    // The host alone knows the address that is to be shared.
+    if capture == .nfqueue {
+      if address == Self.defaultAddress { asksForAddress = true }
+      if address6 == Self.defaultAddress6, !lacksIPv6 { asksForAddress6 = true }
+    }
     if let given = try table.value(
       "address", "\"host\", or an IPv4 address and its prefix's length such as \"10.118.0.2/30\"",
-      { text in Self.given(text) { if case .v4 = $0.address { $0 } else { nil } } })
+      { text in given(text) { if case .v4 = $0.address { $0 } else { nil } } })
     {
       asksForAddress = given == .fromHost
       if case .fixed(let prefix) = given { address = prefix }
     }
     if let given = try table.value(
-      "address6", "\"host\", or an IPv6 address and its prefix's length such as \"fd74:6f6d:626f::2/64\"",
-      { text in Self.given(text) { if case .v6 = $0.address { $0 } else { nil } } })
+      "address6", "\"host\", \"none\", or an IPv6 address and its prefix's length such as \"fd74:6f6d:626f::2/64\"",
+      { text in text == "none" ? .absent : given(text) { if case .v6 = $0.address { $0 } else { nil } } })
     {
       asksForAddress6 = given == .fromHost
+      lacksIPv6 = given == .absent
       if case .fixed(let prefix) = given { address6 = prefix }
     }
     if let texts = try table.strings("allowed") {
@@ -60,17 +92,53 @@ public struct RawNetwork: Equatable, Sendable {
       }
     }
     mtu = try table.integer("mtu", in: Self.smallestMTU...65535) ?? mtu
-    queues = try table.integer("queues", in: 1...64) ?? queues
+    queues = try table.integer("queues", in: 1...(capture == .nfqueue ? Self.captureQueueLimit : 64)) ?? queues
+  }
+
+  private mutating func readSharedPorts(_ table: inout TableReader) throws(ConfigurationError) {
+    guard let texts = try table.strings("shared_ports") else { return }
+    guard capture == .nfqueue else {
+      throw table.error("shared_ports", "only with capture = \"nfqueue\", where the enclave has the host's own address")
+    }
+    var ranges: [ClosedRange<UInt16>] = []
+    for text in texts {
+      guard let range = PortRanges.range(text) else {
+        throw table.error("shared_ports", "found \"\(text)\", expected ports such as \"443\" or \"1024-61439\"")
+      }
+      ranges.append(range)
+    }
+    let ports = PortRanges(ranges)
+    if let reason = Self.defect(ofSharedPorts: ports) {
+      throw table.error("shared_ports", "found \(ports.description.isEmpty ? "nothing" : ports.description), \(reason)")
+    }
+    sharedPorts = ports
+  }
+
+  /// Why neither side could open connections of its own with these ports; nil where both can.
+  public static func defect(ofSharedPorts ports: PortRanges) -> String? {
+    let smallest = 256
+    guard ports.widest?.count ?? 0 >= smallest else {
+      return "expected a range of at least \(smallest), for the enclave's own connections"
+    }
+    return ports.rest.widest?.count ?? 0 >= smallest
+      ? nil : "expected a range of at least \(smallest) from 1024 on left out, for the host's own connections"
   }
 
   private enum Given: Equatable {
+    case absent
     case fromHost
     case fixed(IPPrefix)
   }
 
-  private static func given(_ text: String, _ ofFamily: (IPPrefix) -> IPPrefix?) -> Given? {
+  private func given(_ text: String, _ ofFamily: (IPPrefix) -> IPPrefix?) -> Given? {
     if text == "host" { return .fromHost }
-    guard let prefix = IPPrefix(text), !prefix.address.isLoopback, isLinkLength(prefix) else { return nil }
+    if capture == .nfqueue {
+      // No link, no prefix; one that is written all the same does no harm.
+      let address = IPPrefix(text)?.address ?? IPAddress(text)
+      guard let address, Self.isUsable(address) else { return nil }
+      return IPPrefix(address, UInt8(address.bytes.count * 8)).flatMap(ofFamily).map { .fixed($0) }
+    }
+    guard let prefix = IPPrefix(text), !prefix.address.isLoopback, Self.isLinkLength(prefix) else { return nil }
     return ofFamily(prefix).map { .fixed($0) }
   }
 
@@ -100,7 +168,10 @@ public struct RawNetwork: Equatable, Sendable {
       taken.address = try checked(address4, "IPv4", "address")
       taken.asksForAddress = false
     }
-    if asksForAddress6 {
+    if asksForAddress6, capture == .nfqueue, address6 == nil {
+      taken.lacksIPv6 = true
+      taken.asksForAddress6 = false
+    } else if asksForAddress6 {
       taken.address6 = try checked(address6, "IPv6", "address6")
       taken.asksForAddress6 = false
     }
@@ -121,10 +192,20 @@ public struct RawNetwork: Equatable, Sendable {
     func refuse(_ reason: String) -> OfferError {
       OfferError(description: "the host gave the address \(offer), \(reason)")
     }
-    guard Self.isLinkLength(offer) else { throw refuse("whose prefix is no link's: 8 to 30 bits, of IPv6 8 to 126") }
+    if capture == .nfqueue, allowed == Self.defaultAllowed {
+      // The host's own address, wherever that is.
+      guard Self.isUsable(offer.address) else { throw refuse("which no machine can have as its own") }
+      return offer
+    }
+    guard capture == .nfqueue || Self.isLinkLength(offer) else {
+      throw refuse("whose prefix is no link's: 8 to 30 bits, of IPv6 8 to 126")
+    }
     guard Self.isUsable(offer.address) else { throw refuse("which no machine can have as its own") }
-    guard Self.isHost(offer) else { throw refuse("which is its network's own address or its broadcast address") }
-    guard allowed.contains(where: { $0.contains(offer.address) && $0.length <= offer.length }) else {
+    guard capture == .nfqueue || Self.isHost(offer) else {
+      throw refuse("which is its network's own address or its broadcast address")
+    }
+    guard allowed.contains(where: { $0.contains(offer.address) && (capture == .nfqueue || $0.length <= offer.length) })
+    else {
       let ranges = allowed.map(\.description).joined(separator: ", ")
       throw refuse("which is outside what the image allows (network.allowed): \(ranges)")
     }

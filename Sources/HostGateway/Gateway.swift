@@ -78,7 +78,7 @@ public final class Gateway {
   public var onOutputLost: (() -> Void)?
   public var onLogStreamClosed: (() -> Void)?
   /// Raw mode's way into the network.
-  public var tunnel: HostTunnel?
+  public var tunnel: (any RawGateway)?
   private var tunnelResolver: TunnelResolver?
   public private(set) var hasSeenLogStream = false
   private var traffic = HostStatus.Traffic()
@@ -230,7 +230,7 @@ public final class Gateway {
     }
     guard early.isEmpty else { throw WireError.trailingBytes(early.count) }
     try tunnel.configure(request)
-    if tunnelResolver == nil {
+    if tunnelResolver == nil, tunnel.isOwnLink {
       tunnelResolver = try TunnelResolver(loop: loop, resolver: resolver, link: tunnel.link, report: log)
     }
     try tunnel.serve(stream, request) { answer(stream, Answer(.ok, parameters: $0.parameters)) }

@@ -43,7 +43,7 @@ public final class StatusService {
 }
 
 extension HostStatus.Raw {
-  init(_ tunnel: HostTunnel, _ counts: [QueueCount]) {
+  init(_ tunnel: any RawGateway, _ counts: [QueueCount]) {
     let shape = tunnel.currentShape
     let answered = Set(counts.map(\.queue))
     self.init(

@@ -77,7 +77,12 @@ struct HostState {
   }
 
   /// Switches forwarding on, having written down what was before.
-  func enableForwarding(ipv6: Bool) throws {
+  func enableForwarding(ipv6: Bool) throws { try change { try $0.enableForwarding(ipv6: ipv6) } }
+
+  /// Keeps the host's own connections to those ports, having written down what was before.
+  func usePorts(_ range: ClosedRange<UInt16>) throws { try change { try $0.usePorts(range) } }
+
+  private func change(_ body: (Sysctls) throws -> Void) throws {
     try locked {
       let path = "\(directory)/\(Self.sysctlsName)"
       let now = Sysctls.current()
@@ -86,7 +91,7 @@ struct HostState {
         try writeFile(path + ".new", now.text, mode: 0o600)
         try renameFile(path + ".new", to: path)
       }
-      try now.enableForwarding(ipv6: ipv6)
+      try body(now)
     }
   }
 

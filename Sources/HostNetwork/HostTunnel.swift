@@ -79,6 +79,8 @@ public final class HostTunnel {
     do {
       state = try HostState()
       let queue = try state.enter { former in
+        // Of the other kind, which has no link.
+        if former == SharedRuleset.name { throw SystemError("open", SharedRuleset.name, errno: EEXIST) }
         let queue = try TunQueue(former ?? "tombolo%d")
         return (queue, name: queue.deviceName)
       }

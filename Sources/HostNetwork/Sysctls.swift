@@ -19,6 +19,7 @@ struct Sysctls: Equatable {
   static func current() -> Sysctls {
     var all = Sysctls()
     all.add("ipv4/ip_forward")
+    all.add("ipv4/ip_local_port_range")
     for (family, names) in [("ipv4", ["forwarding", "accept_redirects"]), ("ipv6", ["forwarding", "accept_ra"])] {
       let links = (try? directoryEntries(root + family + "/conf")) ?? []
       for link in ["all", "default"] + links.filter({ $0 != "all" && $0 != "default" }) {
@@ -44,6 +45,15 @@ struct Sysctls: Equatable {
     try writeFile(Self.root + "ipv6/conf/all/forwarding", "1")
   }
 
+  /// Has the host open its own connections from other ports than an enclave's, which has the same address.
+  func usePorts(_ range: ClosedRange<UInt16>) throws(SystemError) {
+    let path = "ipv4/ip_local_port_range"
+    let now =
+      saved.first { $0.path == path }?.value.split(whereSeparator: \.isWhitespace).compactMap { UInt16($0) } ?? []
+    if now.count == 2, range.contains(now[0]), range.contains(now[1]) { return }
+    try writeFile(Self.root + path, "\(range.lowerBound) \(range.upperBound)")
+  }
+
   /// Writes back what differs. Links that have gone are no error.
   func restore() {
     for (path, value) in saved {
@@ -62,7 +72,7 @@ struct Sysctls: Equatable {
 
   init(text: String) {
     for line in text.split(separator: "\n") {
-      let words = line.split(separator: " ")
+      let words = line.split(separator: " ", maxSplits: 1)
       // Only what `text` writes: this is a file of root's, still nothing else is to be written to.
       guard words.count == 2, words[0].hasPrefix("ipv"), !words[0].contains("..") else { continue }
       saved.append((String(words[0]), String(words[1])))

@@ -19,14 +19,14 @@ public struct LocalRunRequest {
   public var passesInput: Bool
   public var verbose: Bool
   /// Raw mode, already configured.
-  public var tunnel: HostTunnel?
+  public var tunnel: (any RawGateway)?
   /// For `tombolo status`.
   public var name: String
 
   public init(
     initPath: String, rootfs: String?, configuration: (name: String, text: String)?, overrides: String,
     published: [PublishedPort], nameServer: IPAddress?, logFormat: LogFormat, passesInput: Bool, verbose: Bool,
-    tunnel: HostTunnel? = nil, name: String = "enclave"
+    tunnel: (any RawGateway)? = nil, name: String = "enclave"
   ) {
     self.name = name
     self.tunnel = tunnel

@@ -26,7 +26,7 @@ public final class MachineRun: EventSource {
   private static let consoleTail = 16 * 1024
 
   private let request: MachineRequest
-  private let tunnel: HostTunnel?
+  private let tunnel: (any RawGateway)?
   private let report: (String) -> Void
   private let loop: EventLoop
   private let signals: FileHandle
@@ -46,7 +46,7 @@ public final class MachineRun: EventSource {
 
   /// - Parameter tunnel: raw mode's way into the network; nil where the image must not have one.
   public init(
-    _ request: MachineRequest, tunnel: HostTunnel? = nil, report: @escaping (String) -> Void
+    _ request: MachineRequest, tunnel: (any RawGateway)? = nil, report: @escaping (String) -> Void
   ) throws(SystemError) {
     self.request = request
     self.tunnel = tunnel

@@ -43,9 +43,11 @@ public final class PacketQueue: EventSource {
   private static let streamTag = 1
   /// Rounds of both directions before the loop's other sources have their turn.
   private static let turnLimit = 16
+  /// Packets taken in one turn that are not sent on.
+  private static let skipLimit = 4096
 
   private let loop: EventLoop
-  private let tun: FileHandle
+  private let device: PacketDevice
   private let packetGuard: PacketGuard
   private let batch: Int
   private let sendBuffer: Int32
@@ -69,12 +71,20 @@ public final class PacketQueue: EventSource {
   private var streamEnding = false
 
   /// - Parameter lost: the stream has ended and is closed; `attach` may give another.
-  public init(
+  public convenience init(
     loop: EventLoop, tun: FileHandle, packetGuard: PacketGuard, settings: Settings = Settings(),
     lost: @escaping (Loss) -> Void
   ) throws(SystemError) {
+    try self.init(loop: loop, device: PacketDevice(tun), packetGuard: packetGuard, settings: settings, lost: lost)
+  }
+
+  /// - Parameter lost: the stream has ended and is closed; `attach` may give another.
+  public init(
+    loop: EventLoop, device: PacketDevice, packetGuard: PacketGuard, settings: Settings = Settings(),
+    lost: @escaping (Loss) -> Void
+  ) throws(SystemError) {
     self.loop = loop
-    self.tun = tun
+    self.device = device
     self.packetGuard = packetGuard
     self.lost = lost
     batch = settings.batch
@@ -83,8 +93,8 @@ public final class PacketQueue: EventSource {
     out = .allocate(byteCount: settings.batch + frame, alignment: 16)
     incoming = .allocate(byteCount: settings.readSize + frame, alignment: 16)
     super.init()
-    try tun.descriptor.setNonblocking()
-    tunRegistration = try loop.add(tun.rawValue, [.readable, .edgeTriggered], self, tag: Self.tunTag)
+    try device.file.descriptor.setNonblocking()
+    tunRegistration = try loop.add(device.file.rawValue, [.readable, .edgeTriggered], self, tag: Self.tunTag)
   }
 
   deinit {
@@ -165,7 +175,8 @@ public final class PacketQueue: EventSource {
     var moved = false
     if outStart == outEnd, tunReadable {
       fill()
-      moved = outEnd > 0
+      // Also where all that came was not to be sent on, and there is more.
+      moved = outEnd > 0 || tunReadable
     }
     guard outStart < outEnd, streamWritable, let base = out.baseAddress else { return moved }
     let result = clinux_send(stream, base + outStart, outEnd - outStart, 0)
@@ -185,27 +196,46 @@ public final class PacketQueue: EventSource {
     guard let base = out.baseAddress else { return }
     outStart = 0
     outEnd = 0
-    while outEnd < batch {
-      let result = clinux_read(tun.rawValue, base + outEnd + Self.prefix, PacketGuard.frameLimit)
-      guard result > 0 else {
+    var skipped = 0
+    while outEnd < batch, skipped < Self.skipLimit {
+      let result = device.read(base + outEnd + Self.prefix)
+      guard result >= 0 else {
         tunReadable = false
-        return
+        break
+      }
+      guard result > 0 else {
+        skipped += 1
+        countDefect()
+        continue
       }
       (base + outEnd).storeBytes(of: UInt32(truncatingIfNeeded: result).bigEndian, as: UInt32.self)
       outEnd += Self.prefix + result
       counters.packetsOut &+= 1
       counters.bytesOut &+= UInt64(truncatingIfNeeded: result - PacketGuard.offloadHeaderLength)
     }
+    device.settle()
+  }
+
+  private func countDefect() {
+    guard let defect = device.defect else { return }
+    counters.drop(defect)
+    device.defect = nil
   }
 
   private func discard() {
-    while tunReadable {
-      if clinux_read(tun.rawValue, out.baseAddress, PacketGuard.frameLimit) > 0 {
+    guard let base = out.baseAddress else { return }
+    for _ in 0..<Self.skipLimit where tunReadable {
+      let result = device.read(base)
+      if result > 0 {
         counters.unsent &+= 1
+      } else if result == 0 {
+        countDefect()
       } else {
         tunReadable = false
       }
     }
+    device.settle()
+    if tunReadable { loop.enqueue(self) }
   }
 
   // MARK: stream to TUN
@@ -249,8 +279,8 @@ public final class PacketQueue: EventSource {
       offset += Self.prefix + length
       if let defect = packetGuard.defect(in: frame) {
         counters.drop(defect)
-      } else if clinux_write(tun.rawValue, frame.baseAddress, length) < 0 {
-        counters.drop(.notTaken)
+      } else if let defect = device.write(frame) {
+        counters.drop(defect)
       } else {
         counters.packetsIn &+= 1
         counters.bytesIn &+= UInt64(truncatingIfNeeded: length - PacketGuard.offloadHeaderLength)

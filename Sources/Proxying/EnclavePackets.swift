@@ -22,8 +22,12 @@ final class EnclavePackets {
     let v4 = plan.tunnelAddresses.first { if case .v4 = $0.address { true } else { false } }
     let v6 = plan.tunnelAddresses.first { if case .v6 = $0.address { true } else { false } }
     let packetGuard = PacketGuard(.enclave, v4, v6, ports: plan.ingressPorts)
+    let verdicts = plan.verdictPipe.map { FileHandle(OwnedFileDescriptor($0)) }
+    let segments = SegmentSizes(mtu: Int(plan.tunnelMTU))
     for (index, fd) in plan.tunnelQueues.enumerated() {
       let tun = FileHandle(OwnedFileDescriptor(fd))
+      let capture =
+        plan.captureSockets.indices.contains(index) ? FileHandle(OwnedFileDescriptor(plan.captureSockets[index])) : nil
       // What our kernel can take from the host; it is asked before the answer says what the host can.
       let features = try setTunOffload(fd, .all)
       let request = PacketsRequest(
@@ -35,7 +39,14 @@ final class EnclavePackets {
             _ = try? writeAll(ready.rawValue, [1])
           }
           try connector.start { lost throws(SystemError) in
-            try PacketQueue(loop: loop, tun: tun, packetGuard: packetGuard, lost: lost)
+            let device =
+              if let capture, let verdicts {
+                CaptureDevice(
+                  capture: capture, socket: UInt16(clamping: index), tun: tun, verdicts: verdicts, segments: segments)
+              } else {
+                PacketDevice(tun)
+              }
+            return try PacketQueue(loop: loop, device: device, packetGuard: packetGuard, lost: lost)
           }
           return .init(stream: { _ in }, report: { connector.report() })
         } failed: {
@@ -47,7 +58,7 @@ final class EnclavePackets {
   func report() { for worker in workers { worker.report() } }
 
   func announceReadiness(on pipe: FileHandle, loop: EventLoop) {
-    let made = Announcement(pipe, readiness.reading, loop)
+    let made = Announcement(pipe, readiness.reading, loop, queues: workers.count)
     announcement = made
     made.start(limit: Self.readinessLimit)
   }
@@ -56,14 +67,17 @@ final class EnclavePackets {
 /// One write(2) of a line, so that the lines of several threads do not mix.
 private func say(_ sentence: String) { _ = try? writeAll(2, Array("\(sentence)\n".utf8)) }
 
-/// Passes the first queue's byte on, or one of its own when that takes too long.
+/// Writes a byte when every queue has written its own, or when that takes too long: what the program sends through a queue
+/// without a stream would be lost.
 private final class Announcement: EventSource {
   private var pipe: FileHandle?
   private let queues: FileHandle
   private let loop: EventLoop
   private var registration: Registration?
+  private var missing: Int
 
-  init(_ pipe: FileHandle, _ queues: FileHandle, _ loop: EventLoop) {
+  init(_ pipe: FileHandle, _ queues: FileHandle, _ loop: EventLoop, queues count: Int) {
+    missing = count
     self.pipe = pipe
     self.queues = queues
     self.loop = loop
@@ -74,7 +88,13 @@ private final class Announcement: EventSource {
     loop.schedule(after: limit, self)
   }
 
-  override func ready(_ events: EventSet, tag: Int) { announce() }
+  override func ready(_ events: EventSet, tag: Int) {
+    var byte: UInt8 = 0
+    while missing > 0, case .bytes = withUnsafeMutableBytes(of: &byte, { readBytes(queues.rawValue, $0) }) {
+      missing -= 1
+    }
+    if missing == 0 { announce() }
+  }
 
   override func timerFired(_ key: Int) { announce() }
 

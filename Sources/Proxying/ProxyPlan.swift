@@ -18,6 +18,9 @@ public struct ProxyPlan: Equatable, Sendable {
   public var tunnelAddresses: [IPPrefix] = []
   /// In bytes.
   public var tunnelMTU: UInt16 = 1500
+  /// With a shared address: the sockets of packet queues, as many as `tunnelQueues`, and the pipe to the keeper of verdicts.
+  public var captureSockets: [Int32] = []
+  public var verdictPipe: Int32?
   public var ingressPorts: [UInt16] = []
   public var verbose = false
 
@@ -38,6 +41,7 @@ public struct ProxyPlan: Equatable, Sendable {
     if !tunnelQueues.isEmpty {
       words += ["tun=\(list(tunnelQueues))", "addresses=\(list(tunnelAddresses))", "mtu=\(tunnelMTU)"]
     }
+    if let verdictPipe { words += ["capture=\(list(captureSockets))", "verdicts=\(verdictPipe)"] }
     switch hostTarget.address {
     case .unix(let path): words.append("host=unix:\(path)")
     case .vsock(let cid, let port): words.append("host=vsock:\(cid):\(port)")
@@ -64,6 +68,8 @@ public struct ProxyPlan: Equatable, Sendable {
       case "verbose": plan.verbose = true
       case "tun": plan.tunnelQueues = numbers
       case "addresses": plan.tunnelAddresses = value.split(separator: ",").compactMap { IPPrefix($0) }
+      case "capture": plan.captureSockets = numbers
+      case "verdicts": plan.verdictPipe = numbers.first
       case "mtu": plan.tunnelMTU = UInt16(value) ?? plan.tunnelMTU
       case "host": target = Self.target(value)
       default: throw ProxyPlanError(word: word)

@@ -33,12 +33,15 @@ public final class EnclaveSupervision: EventSource {
   private let signals: FileHandle
   private let proxyPlan: ProxyPlan?
   private let proxySockets: [FileHandle]
+  private let keeperSockets: [FileHandle]
   private let programInput: FileHandle?
   private let separateProxyUser: Bool
   private let log: (Configuration.LogLevel, String) -> Void
   private let finished: (UInt8) -> Void
   private var supervisor: Supervisor
   private var proxy: Int32?
+  /// The proxy's keeper of verdicts: it lives as long as the proxy.
+  private var keeper: Int32?
   private var program: Int32?
   private var proxyStarted: UInt64 = 0
   private let born: UInt64
@@ -54,7 +57,8 @@ public final class EnclaveSupervision: EventSource {
   ///   - finished: called with the program's status when everything has ended and the log is drained.
   public init(
     loop: EventLoop, born: UInt64, configuration: Configuration, forwarder: LogForwarder, signals: FileHandle,
-    proxyPlan: ProxyPlan?, proxySockets: [FileHandle], programInput: FileHandle?, separateProxyUser: Bool,
+    proxyPlan: ProxyPlan?, proxySockets: [FileHandle], keeperSockets: [FileHandle] = [], programInput: FileHandle?,
+    separateProxyUser: Bool,
     log: @escaping (Configuration.LogLevel, String) -> Void, finished: @escaping (UInt8) -> Void
   ) throws(SystemError) {
     self.loop = loop
@@ -64,6 +68,7 @@ public final class EnclaveSupervision: EventSource {
     self.signals = signals
     self.proxyPlan = proxyPlan
     self.proxySockets = proxySockets
+    self.keeperSockets = keeperSockets
     self.programInput = programInput
     self.separateProxyUser = separateProxyUser
     self.log = log
@@ -120,8 +125,14 @@ public final class EnclaveSupervision: EventSource {
       perform(supervisor.programExited(status))
     } else if pid == proxy {
       proxy = nil
+      if let keeper { sendSignal(SIGKILL, to: keeper) }
+      keeper = nil
       let uptime = Duration.nanoseconds(Int64(clamping: monotonicNanoseconds() &- proxyStarted))
       perform(supervisor.proxyExited(status, uptime: uptime))
+    } else if pid == keeper {
+      keeper = nil
+      log(.error, "the proxy's keeper of verdicts \(status)")
+      if let proxy { sendSignal(SIGKILL, to: proxy) }
     } else {
       log(.debug, "reaped process \(pid), which \(status)")
     }
@@ -216,6 +227,9 @@ public final class EnclaveSupervision: EventSource {
       plan.dnsListeners = plan.dnsListeners.map { $0 + offset }
       plan.transportListener = plan.transportListener.map { $0 + offset }
       plan.tunnelQueues = plan.tunnelQueues.map { $0 + offset }
+      plan.captureSockets = plan.captureSockets.map { $0 + offset }
+      plan.verdictPipe = plan.verdictPipe.map { $0 + offset }
+      try startKeeper(null.rawValue)
       var request = SpawnRequest(
         .descriptor(executable.rawValue), arguments: ["tombolo-init", "proxy"] + plan.arguments, environment: [],
         descriptors: first + proxySockets.map(\.rawValue))
@@ -241,6 +255,17 @@ public final class EnclaveSupervision: EventSource {
       }
       perform(supervisor.proxyExited(.exited(125), uptime: .zero))
     }
+  }
+
+  /// The one process besides PID 1's other children that has a right of its own; see VerdictKeeper.
+  private func startKeeper(_ null: Int32) throws {
+    guard !keeperSockets.isEmpty, keeper == nil else { return }
+    var request = SpawnRequest(
+      .descriptor(executable.rawValue), arguments: ["tombolo-init", "verdicts", "\(keeperSockets.count - 1)"],
+      environment: [], descriptors: [null, null, null] + keeperSockets.map(\.rawValue))
+    // Executed by root, it gets what the bounding set has and nothing else (capabilities(7)).
+    request.keptCapabilities = CapabilitySet.verdicts.rawValue
+    keeper = try spawn(request)
   }
 
   private func startProgram() {

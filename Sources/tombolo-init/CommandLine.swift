@@ -5,6 +5,8 @@ struct InitArguments: Equatable {
     case enclave
     /// The networking proxy; PID 1 starts itself again as this.
     case proxy([String])
+    /// The proxy's keeper of verdicts, with that many sockets.
+    case verdicts(Int)
     case plan
     case help
     case version
@@ -26,6 +28,10 @@ struct InitArguments: Equatable {
   init(_ words: [String]) throws(Misuse) {
     if words.first == "proxy" {
       role = .proxy(Array(words.dropFirst()))
+      return
+    }
+    if words.count == 2, words.first == "verdicts", let count = Int(words[1]) {
+      role = .verdicts(count)
       return
     }
     var rest = words[...]

@@ -94,8 +94,13 @@ struct EnclaveRole {
       let found = try transport(configuration)
       configuration.raw = try AddressAssignment.ask(
         found.host, configuration.raw, timeout: configuration.boot.hostTimeout)
-      notes.append((.info, "the host's addresses: \(configuration.raw.address), \(configuration.raw.address6)"))
+      notes.append((.info, "the host's addresses: \(configuration.raw.givenAddresses)"))
       known = found
+      plan = BootPlan(configuration, kind)
+    }
+    if configuration.networkMode == .raw, configuration.raw.capture == .nfqueue, configuration.raw.queues == nil {
+      // The rules name the queues, so the number is settled before them.
+      configuration.raw.queues = configuration.raw.queueCount(processors: processorCount())
       plan = BootPlan(configuration, kind)
     }
     try boot(plan.network)
@@ -122,7 +127,7 @@ struct EnclaveRole {
     let supervision = try EnclaveSupervision(
       loop: loop, born: born, configuration: configuration, forwarder: forwarder, signals: signals,
       proxyPlan: sockets.plan,
-      proxySockets: sockets.handles,
+      proxySockets: sockets.handles, keeperSockets: sockets.keeper,
       programInput: try programInput(), separateProxyUser: document?.local.hasUserNamespace != true,
       log: { level, sentence in logger.log(level: Logger.Level(level), "\(sentence)") }, finished: finished)
     let clock = ClockSource(loop) { logger.log(level: $0, "\($1)") }

@@ -75,6 +75,8 @@ final class SignalSource: EventSource {
 /// The sockets that the proxy is handed, opened while PID 1 still has every right.
 struct ProxySockets {
   var handles: [FileHandle] = []
+  /// What the keeper of verdicts is handed: its pipe, then the queues' sockets.
+  var keeper: [FileHandle] = []
   var plan: ProxyPlan?
 
   mutating func open(host: StreamTarget, listen: SocketAddress, _ configuration: Configuration) throws(SystemError) {

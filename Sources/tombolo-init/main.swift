@@ -1,6 +1,7 @@
 import CLinux
 import Inet
 import LinuxSystem
+import Proxying
 
 // The story of a start; every role ends the process itself.
 
@@ -13,6 +14,7 @@ do {
   case .version: try writeAll(1, "tombolo-init \(tomboloVersion)\n".utf8)
   case .plan: try PlanRole.run(arguments)
   case .proxy(let words): try ProxyRole.run(words)
+  case .verdicts(let sockets): VerdictKeeper.run(sockets: sockets)
   case .enclave: try EnclaveRole.run(arguments)
   }
 } catch {

@@ -7,6 +7,7 @@ import LinuxSystem
 import Netlink
 
 extension Configuration.Firewall: ExpressibleByArgument {}
+extension RawNetwork.Capture: ExpressibleByArgument {}
 
 /// Raw mode on the command line.
 enum RawMode {
@@ -18,18 +19,60 @@ enum RawMode {
   static func tunnel(
     _ published: [PublishedPort], _ ranges: [IPPrefix], _ firewall: Configuration.Firewall, mtu: UInt16? = nil
   ) throws -> HostTunnel {
-    let backend: PacketFilter? =
-      switch firewall {
-      case .auto: nil
-      case .nftables: .nfTables
-      case .xtables: .xtables
-      }
-    return try HostTunnel(
+    try HostTunnel(
       ranges: ranges, published: published.map { Publication(listen: $0.listen, port: $0.enclavePort) },
-      firewall: backend, mtu: mtu
-    ) { sentence in
-      _ = try? writeAll(2, Array("tombolo: \(sentence)\n".utf8))
+      firewall: backend(firewall), mtu: mtu, log: { say($0) })
+  }
+
+  private static func backend(_ firewall: Configuration.Firewall) -> PacketFilter? {
+    switch firewall {
+    case .auto: nil
+    case .nftables: .nfTables
+    case .xtables: .xtables
     }
+  }
+
+  static func sharedTunnel(_ published: [PublishedPort], _ configuration: Configuration) throws -> SharedTunnel {
+    let raw = configuration.raw
+    let asks = raw.asksForAddress || raw.address == RawNetwork.defaultAddress
+    return try sharedTunnel(
+      published, raw.sharedPorts, sharing: asks ? nil : raw.address.address, configuration.firewall)
+  }
+
+  static func sharedTunnel(
+    _ published: [PublishedPort], _ ports: PortRanges, sharing address: IPAddress?, _ firewall: Configuration.Firewall
+  ) throws -> SharedTunnel {
+    try SharedTunnel(
+      ports: ports, sharing: address, published: published.map { Publication(listen: $0.listen, port: $0.enclavePort) },
+      firewall: backend(firewall), log: { say($0) })
+  }
+
+  /// Gives a local enclave this machine's own addresses, and makes the host's side ready.
+  /// - Returns: what the enclave's configuration must say.
+  static func configure(_ tunnel: SharedTunnel, _ configuration: inout Configuration) throws -> String {
+    let raw = configuration.raw
+    guard let v4 = tunnel.addresses.v4 else {
+      throw Misuse("capture = \"nfqueue\": \(tunnel.link) has no IPv4 address to share")
+    }
+    let v6 = raw.lacksIPv6 ? nil : tunnel.addresses.v6
+    let queues = min(raw.queueCount(processors: processorCount()), RawNetwork.captureQueueLimit)
+    let mtu = min(raw.mtu, Int(tunnel.linkMTU))
+    try tunnel.configure(
+      .init(
+        address4: IPPrefix(v4.address, 32), address6: v6.flatMap { IPPrefix($0.address, 128) },
+        mtu: UInt16(clamping: mtu), queues: UInt8(clamping: queues)))
+    let ports = raw.sharedPorts.ranges.map { "\"\($0.lowerBound)-\($0.upperBound)\"" }.joined(separator: ", ")
+    return """
+      [network]
+      mode = "raw"
+      capture = "nfqueue"
+      shared_ports = [\(ports)]
+      address = "\(v4.address)"
+      address6 = "\(v6?.address.description ?? "none")"
+      mtu = \(mtu)
+      queues = \(queues)
+
+      """
   }
 
   /// Gives a local enclave addresses of its own, unless its configuration has others than the default, and makes the
@@ -45,12 +88,13 @@ enum RawMode {
     let queues = raw.queueCount(processors: processorCount())
     try tunnel.configure(
       .init(
-        address4: raw.address, address6: raw.address6, mtu: UInt16(clamping: raw.mtu), queues: UInt8(clamping: queues)))
+        address4: raw.address, address6: raw.lacksIPv6 ? nil : raw.address6, mtu: UInt16(clamping: raw.mtu),
+        queues: UInt8(clamping: queues)))
     return """
       [network]
       mode = "raw"
       address = "\(raw.asksForAddress ? "host" : raw.address.description)"
-      address6 = "\(raw.asksForAddress6 ? "host" : raw.address6.description)"
+      address6 = "\(raw.lacksIPv6 ? "none" : raw.asksForAddress6 ? "host" : raw.address6.description)"
       queues = \(queues)
 
       """
@@ -70,12 +114,28 @@ struct RawOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
+      "With --raw, tun (the enclave has an address of its own) or nfqueue (this machine's, and some of its ports).",
+      valueName: "way"))
+  var rawCapture = RawNetwork.Capture.tun
+  @Option(
+    help: ArgumentHelp(
+      "With --raw-capture nfqueue, the enclave's ports, as in its network.shared_ports (default: 80,443,1024-61439).",
+      valueName: "ports"))
+  var rawPorts: String?
+  @Option(
+    help: ArgumentHelp(
+      "With --raw-capture nfqueue, the address to share (default: that of the link of the default route).",
+      valueName: "address"))
+  var rawAddress: String?
+
+  @Option(
+    help: ArgumentHelp(
       "With --raw, the MTU of an enclave that asks for its addresses: 1280 to 65535; its own if that is smaller.",
       valueName: "bytes"))
   var rawMtu: Int?
 
   /// nil without --raw.
-  func tunnel(_ published: [PublishedPort]) throws -> HostTunnel? {
+  func tunnel(_ published: [PublishedPort]) throws -> (any RawGateway)? {
     let ranges = try rawRange.map { text in
       guard let prefix = IPPrefix(text) else {
         throw Misuse("--raw-range: found \"\(text)\", expected a prefix such as 10.0.0.0/8")
@@ -85,6 +145,7 @@ struct RawOptions: ParsableArguments {
     guard raw else {
       if !ranges.isEmpty { throw Misuse("--raw-range: expected --raw with it") }
       if rawMtu != nil { throw Misuse("--raw-mtu: expected --raw with it") }
+      if rawCapture != .tun { throw Misuse("--raw-capture: expected --raw with it") }
       if rawFirewall != .auto { throw Misuse("--raw-firewall: expected --raw with it") }
       return nil
     }
@@ -94,6 +155,38 @@ struct RawOptions: ParsableArguments {
       }
       return mtu
     }
+    if rawCapture == .nfqueue {
+      if !ranges.isEmpty { throw Misuse("--raw-range: the enclave has this machine's address with nfqueue") }
+      if mtu != nil { throw Misuse("--raw-mtu: with nfqueue it is that of the link that has the address") }
+      return try RawMode.sharedTunnel(published, sharedPorts(), sharing: sharedAddress(), rawFirewall)
+    }
+    for (option, given) in [("--raw-ports", rawPorts), ("--raw-address", rawAddress)] where given != nil {
+      throw Misuse("\(option): expected --raw-capture nfqueue with it")
+    }
     return try RawMode.tunnel(published, HostTunnel.defaultRanges + ranges, rawFirewall, mtu: mtu)
+  }
+
+  private func sharedPorts() throws -> PortRanges {
+    guard let rawPorts else { return RawNetwork.defaultSharedPorts }
+    let ranges = try rawPorts.split(separator: ",").map { text in
+      guard let range = PortRanges.range(text) else {
+        throw Misuse("--raw-ports: found \"\(text)\", expected ports such as 80,443,1024-61439")
+      }
+      return range
+    }
+    let ports = PortRanges(ranges)
+    if let reason = RawNetwork.defect(ofSharedPorts: ports) {
+      throw Misuse("--raw-ports: found \"\(rawPorts)\", \(reason)")
+    }
+    return ports
+  }
+
+  private func sharedAddress() throws -> IPAddress? {
+    try rawAddress.map { text in
+      guard let address = IPAddress(text) else {
+        throw Misuse("--raw-address: found \"\(text)\", expected an IP address")
+      }
+      return address
+    }
   }
 }

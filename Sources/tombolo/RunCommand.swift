@@ -41,6 +41,11 @@ struct RunCommand: ParsableCommand {
       "The network: tcp (connections end at Tombolo and start anew), raw (every packet; needs root), none.",
       valueName: "mode"))
   var mode: Configuration.NetworkMode?
+  @Option(
+    help: ArgumentHelp(
+      "In raw mode: tun (an address of its own, translated) or nfqueue (this machine's own address, some of its ports).",
+      valueName: "way"))
+  var capture: RawNetwork.Capture?
   @Option(help: "The enclave's host name (default: enclave).")
   var hostname: String?
   @Option(help: "The name server to ask (default: this machine's /etc/resolv.conf).")
@@ -87,8 +92,16 @@ struct RunCommand: ParsableCommand {
     var configuration = try Configuration(toml: file?.text ?? "", file: config ?? "")
     try configuration.apply(toml: overrides, file: "command line")
     if let mode { configuration.networkMode = mode }
-    var tunnel: HostTunnel?
-    if configuration.networkMode == .raw {
+    if let capture {
+      guard configuration.networkMode == .raw else { throw Misuse("--capture: expected --mode raw with it") }
+      configuration.raw.capture = capture
+    }
+    var tunnel: (any RawGateway)?
+    if configuration.networkMode == .raw, configuration.raw.capture == .nfqueue {
+      let made = try RawMode.sharedTunnel(published, configuration)
+      overrides += try RawMode.configure(made, &configuration)
+      tunnel = made
+    } else if configuration.networkMode == .raw {
       let made = try RawMode.tunnel(
         published, RawMode.ranges(configuration.raw), configuration.firewall)
       overrides += try RawMode.configure(made, &configuration)

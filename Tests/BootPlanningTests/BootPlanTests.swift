@@ -5,6 +5,37 @@ import Testing
 struct BootPlanTests {
   static func configuration(_ text: String) throws -> Configuration { try Configuration(toml: text, file: "t") }
 
+  /// With the host's own address nothing leaves through the link but by a queue.
+  @Test func sharedAddressPlan() throws {
+    let plan = BootPlan(
+      try Self.configuration(
+        "[network]\nmode = \"raw\"\ncapture = \"nfqueue\"\naddress = \"192.0.43.8\"\naddress6 = \"none\"\nqueues = 2\n[program]\ncommand = [\"/bin/server\"]"
+      ),
+      .child
+    ).networkAndProgram
+    #expect(
+      plan == """
+        ip link set lo up
+        ip tuntap add dev tun0 mode tun multi_queue vnet_hdr; ip link set tun0 mtu 1500 up
+        ip address add 192.0.43.8 dev tun0; ip route add default dev tun0 src 192.0.43.8
+        sysctl net.ipv4.ip_local_port_range="1024 61439"
+        ip address add 169.254.53.53/32 dev lo
+        install with nftables or xtables:
+          table ip tombolo {
+            chain output {
+              type filter hook output priority 0; policy accept;
+              meta l4proto tcp oifname "tun0" queue to 7767-7768
+              meta l4proto udp oifname "tun0" queue to 7766
+              oifname "tun0" drop
+            }
+          }
+        start the proxy and its keeper of verdicts: packet queues, a stream to the host for each
+        wait until the proxy is ready
+        cd /
+        start as root: /bin/server
+        """)
+  }
+
   /// What `tombolo-init --plan` prints is what an auditor reads to know what a measured image does.
   @Test func goldenPlan() throws {
     let plan = BootPlan(

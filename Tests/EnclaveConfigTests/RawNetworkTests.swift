@@ -29,7 +29,7 @@ struct RawNetworkTests {
     ),
     (
       "address6 = \"10.0.0.2/24\"",
-      "t:2: network.address6: found \"10.0.0.2/24\", expected \"host\", or an IPv6 address and its prefix's length such as \"fd74:6f6d:626f::2/64\""
+      "t:2: network.address6: found \"10.0.0.2/24\", expected \"host\", \"none\", or an IPv6 address and its prefix's length such as \"fd74:6f6d:626f::2/64\""
     ),
     (
       "allowed = [\"10.0.0.0/33\"]",
@@ -108,5 +108,58 @@ struct RawNetworkTests {
     }
     try raw.take(address4: given, address6: IPPrefix("::1/128"), mtu: 1280)
     #expect(raw.mtu == 1280 && raw.address6.description == "fd00::9/64")
+  }
+
+  // MARK: the host's own address
+
+  @Test func sharedAddress() throws {
+    let plain = try raw("capture = \"nfqueue\"")
+    #expect(plain.asksForAddress && plain.asksForAddress6)
+    #expect(plain.sharedPorts.description == "80, 443, 1024-61439")
+    let given = try raw(
+      "capture = \"nfqueue\"\naddress = \"192.0.43.8\"\naddress6 = \"none\"\nshared_ports = [\"22\", \"20000-30000\"]\nqueues = 16"
+    )
+    #expect(!given.asksHost && given.address.description == "192.0.43.8/32" && given.lacksIPv6)
+    #expect(given.sharedPorts.description == "22, 20000-30000" && given.queues == 16)
+    // Cloud machines have addresses without a network.
+    var asked = plain
+    try asked.take(address4: IPPrefix("192.0.43.8/32"), address6: nil, mtu: 0)
+    #expect(asked.address.description == "192.0.43.8/32" && asked.lacksIPv6 && !asked.asksHost)
+    for offer in ["127.0.0.1/8", "169.254.1.1/16", "0.0.0.1/8", "239.0.0.1/8"] {
+      var asked = plain
+      #expect(throws: RawNetwork.OfferError.self) {
+        try asked.take(address4: IPPrefix(offer), address6: nil, mtu: 0)
+      }
+      #expect(asked == plain)
+    }
+    // Where the image says a range, it holds.
+    var narrow = try raw("capture = \"nfqueue\"\nallowed = [\"10.0.0.0/8\", \"fd00::/8\"]")
+    #expect(throws: RawNetwork.OfferError.self) {
+      try narrow.take(address4: IPPrefix("11.0.0.1/24"), address6: nil, mtu: 0)
+    }
+  }
+
+  @Test(arguments: [
+    ("capture = \"pcap\"", "t:2: network.capture: found \"pcap\", expected \"tun\" or \"nfqueue\""),
+    (
+      "shared_ports = [\"80\"]",
+      "t:2: network.shared_ports: only with capture = \"nfqueue\", where the enclave has the host's own address"
+    ),
+    (
+      "capture = \"nfqueue\"\nshared_ports = [\"80-70\"]",
+      "t:3: network.shared_ports: found \"80-70\", expected ports such as \"443\" or \"1024-61439\""
+    ),
+    (
+      "capture = \"nfqueue\"\nshared_ports = [\"80\"]",
+      "t:3: network.shared_ports: found 80, expected a range of at least 256, for the enclave's own connections"
+    ),
+    (
+      "capture = \"nfqueue\"\nshared_ports = [\"1-65400\"]",
+      "t:3: network.shared_ports: found 1-65400, expected a range of at least 256 from 1024 on left out, for the host's own connections"
+    ),
+    ("capture = \"nfqueue\"\nqueues = 17", "t:3: network.queues: found 17, expected a number from 1 to 16"),
+  ]) func refusesSharedAddress(lines: String, sentence: String) {
+    let error = #expect(throws: ConfigurationError.self) { try raw(lines) }
+    #expect(error?.description == sentence)
   }
 }

@@ -1,0 +1,28 @@
+import EventLoop
+import LinuxSystem
+import Netlink
+import Wire
+
+/// The host's side of raw mode for one enclave, whichever way its packets get into the network: `HostTunnel`,
+/// `SharedTunnel`.
+public protocol RawGateway: AnyObject {
+  /// The link that carries the enclave's packets.
+  var link: String { get }
+  /// Whether the enclave's packets come out of that link, so that it can be served there.
+  var isOwnLink: Bool { get }
+  /// What the enclave asked for; nil before it has come.
+  var currentShape: HostTunnel.Shape? { get }
+  /// What the rules are made with; nil before there are any.
+  var backend: PacketFilter? { get }
+
+  func assign(_ request: AddressRequest) throws -> AddressAnswer
+  func configure(_ request: PacketsRequest) throws
+  func serve(_ stream: FileHandle, _ request: PacketsRequest, answer: (PacketsAnswer) -> Void) throws
+  func report()
+  func count(in loop: EventLoop, _ completion: @escaping ([QueueCount]) -> Void)
+  func close()
+}
+
+extension HostTunnel: RawGateway {
+  public var isOwnLink: Bool { true }
+}

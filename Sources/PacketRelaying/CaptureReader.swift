@@ -1,0 +1,163 @@
+import CLinux
+import LinuxSystem
+import Netlink
+import Packets
+
+/// Reads packets from a socket of nfnetlink_queue, as frames.
+struct CaptureReader {
+  /// A whole message: the longest packet that it can carry (NFQNL_MAX_COPY_RANGE, 65531 bytes) and its attributes.
+  private static let messageLimit = 72 * 1024
+
+  private let message: UnsafeMutableRawBufferPointer
+  let file: FileHandle
+  /// The last packet of each queue that has had no verdict yet.
+  private(set) var pending: [(queue: UInt16, id: UInt32)] = []
+
+  init(_ file: FileHandle) {
+    self.file = file
+    message = .allocate(byteCount: Self.messageLimit, alignment: 16)
+    pending.reserveCapacity(4)
+  }
+
+  func free() { message.deallocate() }
+
+  /// Takes one packet.
+  /// - Returns: its length as a frame with a virtio-net header; 0 where it was no packet or a cut one; a negative errno.
+  mutating func read(_ frame: UnsafeMutableRawPointer) -> (count: Int, packet: CapturedPacket?) {
+    let result = clinux_read(file.rawValue, message.baseAddress, message.count)
+    guard result > 0 else { return (result == 0 ? -Int(EAGAIN) : result, nil) }
+    // Anything else is an error that answers a verdict for a queue that is empty by now.
+    guard let packet = CapturedPacket(UnsafeRawBufferPointer(rebasing: message[..<result])) else { return (0, nil) }
+    if let index = pending.firstIndex(where: { $0.queue == packet.queue }) {
+      pending[index].id = packet.id
+    } else {
+      pending.append((packet.queue, packet.id))
+    }
+    let count = packet.payload.count
+    guard count >= 20 else { return (0, packet) }
+    frame.storeBytes(of: 0, as: UInt64.self)
+    frame.storeBytes(of: 0, toByteOffset: 8, as: UInt16.self)
+    (frame + PacketGuard.offloadHeaderLength).copyMemory(
+      from: UnsafeRawBufferPointer(rebasing: message[packet.payload]).baseAddress ?? UnsafeRawPointer(frame),
+      byteCount: count)
+    return (PacketGuard.offloadHeaderLength + count, packet)
+  }
+
+  mutating func forget() { pending.removeAll(keepingCapacity: true) }
+}
+
+/// The enclave's side of a shared address: what leaves through the device is taken by queue, what arrives goes in there.
+public final class CaptureDevice: PacketDevice {
+  private var reader: CaptureReader
+  private let tun: FileHandle
+  private let verdicts: FileHandle
+  private let segments: SegmentSizes
+  private let socket: UInt16
+
+  /// - Parameters:
+  ///   - capture: the socket of this queue.
+  ///   - socket: its number among those of the keeper of verdicts.
+  ///   - tun: what arrives is written there.
+  ///   - verdicts: the pipe to the keeper of verdicts (`VerdictRecord`).
+  ///   - segments: shared by all queues: a connection's two directions may be in two of them.
+  public init(
+    capture: FileHandle, socket: UInt16, tun: FileHandle, verdicts: FileHandle, segments: SegmentSizes
+  ) {
+    self.socket = socket
+    reader = CaptureReader(capture)
+    self.tun = tun
+    self.verdicts = verdicts
+    self.segments = segments
+    super.init(capture)
+  }
+
+  deinit { reader.free() }
+
+  override public func read(_ frame: UnsafeMutableRawPointer) -> Int {
+    let (count, packet) = reader.read(frame)
+    guard count > 0, let packet else {
+      if count == 0, packet != nil { defect = .truncated }
+      return count
+    }
+    let buffer = UnsafeMutableRawBufferPointer(start: frame, count: count)
+    let size = packet.isSuperPacket ? segments.size(of: UnsafeRawBufferPointer(buffer)) : nil
+    OffloadHeader.write(buffer, needsChecksum: packet.needsChecksum, isChecked: false, segmentSize: size)
+    return count
+  }
+
+  override public func settle() {
+    for (queue, id) in reader.pending { VerdictRecord(socket: socket, queue: queue, id: id).send(verdicts.rawValue) }
+    reader.forget()
+  }
+
+  override public func write(_ frame: UnsafeRawBufferPointer) -> PacketDefect? {
+    segments.learn(from: frame)
+    return clinux_write(tun.rawValue, frame.baseAddress, frame.count) < 0 ? .notTaken : nil
+  }
+}
+
+/// The order to throw a queue's packets up to one away: all that an enclave's captured packets ever get, since copies of
+/// them are on their way. 8 bytes in the machine's order, which a pipe takes whole.
+public struct VerdictRecord: Equatable, Sendable {
+  public static let size = 8
+
+  public var queue: UInt16
+  /// The queue's socket among those of the keeper.
+  public var socket: UInt16
+  public var id: UInt32
+
+  public init(socket: UInt16, queue: UInt16, id: UInt32) {
+    self.socket = socket
+    self.queue = queue
+    self.id = id
+  }
+
+  /// - Parameter bytes: at least `size`.
+  public init(_ bytes: UnsafeRawBufferPointer) {
+    queue = bytes.loadUnaligned(as: UInt16.self)
+    socket = bytes.loadUnaligned(fromByteOffset: 2, as: UInt16.self)
+    id = bytes.loadUnaligned(fromByteOffset: 4, as: UInt32.self)
+  }
+
+  func send(_ pipe: Int32) {
+    var word: UInt64 = 0
+    withUnsafeMutableBytes(of: &word) {
+      $0.storeBytes(of: queue, as: UInt16.self)
+      $0.storeBytes(of: socket, toByteOffset: 2, as: UInt16.self)
+      $0.storeBytes(of: id, toByteOffset: 4, as: UInt32.self)
+    }
+    _ = withUnsafeBytes(of: word) { clinux_write(pipe, $0.baseAddress, $0.count) }
+  }
+}
+
+/// A `SegmentTable` for several threads.
+public final class SegmentSizes: @unchecked Sendable {
+  private let lock: UnsafeMutablePointer<pthread_mutex_t>
+  private var table: SegmentTable
+
+  /// - Parameter mtu: of the way out, in bytes.
+  public init(mtu: Int) {
+    table = SegmentTable(mtu: mtu)
+    lock = .allocate(capacity: 1)
+    lock.initialize(to: pthread_mutex_t())
+    pthread_mutex_init(lock, nil)
+  }
+
+  deinit {
+    pthread_mutex_destroy(lock)
+    lock.deallocate()
+  }
+
+  func size(of frame: UnsafeRawBufferPointer) -> UInt16? {
+    pthread_mutex_lock(lock)
+    defer { pthread_mutex_unlock(lock) }
+    return table.segmentSize(of: frame)
+  }
+
+  func learn(from frame: UnsafeRawBufferPointer) {
+    guard SegmentTable.tells(frame) else { return }
+    pthread_mutex_lock(lock)
+    defer { pthread_mutex_unlock(lock) }
+    table.learn(from: frame)
+  }
+}

@@ -1,0 +1,144 @@
+import CLinux
+import Inet
+import LinuxSystem
+import Netlink
+import Packets
+
+/// The host's side of a shared address: what comes for the enclave is taken by queue, what the enclave sends leaves
+/// through raw sockets, as if the host had sent it.
+public final class SharedDevice: PacketDevice {
+  /// The raw sockets of one queue, bound to the link that has the address.
+  public struct Sockets: Sendable {
+    let v4: FileHandle?
+    let v6: FileHandle?
+
+    /// - Throws: EPERM without CAP_NET_RAW.
+    public init(link: String, v4: Bool, v6: Bool) throws(SystemError) {
+      self.v4 = v4 ? try Self.open(AF_INET, link) : nil
+      self.v6 = v6 ? try Self.open(AF_INET6, link) : nil
+    }
+
+    private static func open(_ family: Int32, _ link: String) throws(SystemError) -> FileHandle {
+      var call: UnsafePointer<CChar>?
+      let fd = clinux_raw_socket(family, link, &call)
+      guard fd >= 0 else { throw SystemError(call.map { String(cString: $0) } ?? "socket", link, errno: -fd) }
+      return FileHandle(OwnedFileDescriptor(fd))
+    }
+  }
+
+  private static let pieceLimit = Int(CLINUX_PIECES)
+
+  private var reader: CaptureReader
+  private let sockets: Sockets
+  private let decision: SharedCapture
+  private let mtu: Int
+  private var identification: UInt32
+  private let headers: UnsafeMutableRawPointer
+  private let pieces: UnsafeMutablePointer<clinux_piece>
+
+  /// - Parameters:
+  ///   - capture: the socket of this queue.
+  ///   - mtu: of the way out, in bytes.
+  public init(capture: FileHandle, sockets: Sockets, decision: SharedCapture, mtu: Int) {
+    reader = CaptureReader(capture)
+    self.sockets = sockets
+    self.decision = decision
+    self.mtu = mtu
+    identification = UInt32.random(in: 0...UInt32.max)
+    headers = .allocate(byteCount: Self.pieceLimit * PacketPieces.headerLimit, alignment: 16)
+    pieces = .allocate(capacity: Self.pieceLimit)
+    super.init(capture)
+  }
+
+  deinit {
+    reader.free()
+    headers.deallocate()
+    pieces.deallocate()
+  }
+
+  // MARK: network to enclave
+
+  override public func read(_ frame: UnsafeMutableRawPointer) -> Int {
+    let (count, packet) = reader.read(frame)
+    guard count > 0, let packet else {
+      if count == 0, packet != nil { defect = .truncated }
+      return count
+    }
+    let buffer = UnsafeMutableRawBufferPointer(start: frame, count: count)
+    switch decision.decide(UnsafeRawBufferPointer(buffer)) {
+    case .take:
+      OffloadHeader.write(
+        buffer, needsChecksum: packet.needsChecksum, isChecked: !packet.isUnverified, segmentSize: nil)
+      return count
+    case .leave:
+      _ = clinux_queue_verdict(file.rawValue, packet.queue, packet.id, UInt32(CLINUX_NF_ACCEPT), false)
+      return 0
+    case .refuse:
+      refuse(UnsafeRawBufferPointer(buffer))
+      return 0
+    }
+  }
+
+  /// With our own reset and not by letting the host's TCP answer: past this rule the packet would be past the rest of the
+  /// host's own rules, too.
+  private func refuse(_ frame: UnsafeRawBufferPointer) {
+    let length = SharedCapture.reset(frame, headers)
+    guard length > 0 else { return }
+    pieces[0] = clinux_piece(
+      header: UnsafeRawPointer(headers), payload: nil, header_length: UInt32(length), payload_length: 0)
+    _ = send(UnsafeRawPointer(headers), 1)
+  }
+
+  override public func settle() {
+    for (queue, id) in reader.pending {
+      _ = clinux_queue_verdict(file.rawValue, queue, id, UInt32(CLINUX_NF_DROP), true)
+    }
+    reader.forget()
+  }
+
+  // MARK: enclave to network
+
+  override public func write(_ frame: UnsafeRawBufferPointer) -> PacketDefect? {
+    identification &+= 1
+    var cursor: PacketPieces
+    do {
+      cursor = try PacketPieces(frame, mtu: mtu, identification: identification)
+    } catch {
+      return error.defect
+    }
+    guard let packet = frame.baseAddress.map({ $0 + PacketGuard.offloadHeaderLength }) else { return .truncated }
+    var done = false
+    while !done {
+      var count = 0
+      while count < Self.pieceLimit {
+        let header = headers + count * PacketPieces.headerLimit
+        guard let (length, payload) = cursor.next(header) else {
+          done = true
+          break
+        }
+        pieces[count] = clinux_piece(
+          header: UnsafeRawPointer(header), payload: payload.baseAddress, header_length: UInt32(length),
+          payload_length: UInt32(payload.count))
+        count += 1
+      }
+      if count > 0, !send(packet, count) { return .notTaken }
+    }
+    return nil
+  }
+
+  /// - Parameter packet: one with the destination of all pieces.
+  private func send(_ packet: UnsafeRawPointer, _ count: Int) -> Bool {
+    let is6 = packet.load(as: UInt8.self) >> 4 == 6
+    guard let socket = is6 ? sockets.v6 : sockets.v4 else { return false }
+    var address = sockaddr_storage()
+    let length = clinux_inet_address(
+      &address, (packet + (is6 ? 24 : 16)).assumingMemoryBound(to: UInt8.self), is6 ? 16 : 4, 0)
+    var first = 0
+    while first < count {
+      let sent = clinux_send_pieces(socket.rawValue, &address, length, pieces + first, Int32(count - first))
+      guard sent > 0 else { return false }
+      first += Int(sent)
+    }
+    return true
+  }
+}
