@@ -22,12 +22,8 @@ struct BootCommand: ParsableCommand {
   var kernel: String?
   @Option(help: ArgumentHelp("The initial ramdisk for --kernel.", valueName: "file"))
   var initrd: String?
-  @Option(
-    name: .customShort("p"),
-    help: ArgumentHelp("Publish a port of the program on this machine.", valueName: "[addr:]hostport:enclaveport"))
-  var publish: [String] = []
-  @Option(help: "The name server to ask (default: this machine's /etc/resolv.conf).")
-  var dns: String?
+  @OptionGroup
+  var gateway: GatewayOptions
   @Option(help: "raw (the program's bytes as they are), text or json (a line each, with time and source).")
   var logFormat: LogFormat = .raw
   @OptionGroup
@@ -84,8 +80,8 @@ struct BootCommand: ParsableCommand {
     guard cid > 2, cid != .max else { throw Misuse("--cid: found \(cid), expected 3 to 4294967294") }
     request.guestCID = cid
     request.appended = append
-    request.published = try publishedPorts(publish)
-    request.nameServer = try nameServer(dns)
+    request.published = try gateway.published()
+    request.nameServer = try gateway.nameServer()
     request.logFormat = logFormat
     request.showsConsole = console
     request.verbose = verbose
