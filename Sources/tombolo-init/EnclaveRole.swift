@@ -163,13 +163,13 @@ struct EnclaveRole {
     switch configuration.transport {
     case .unix(let directory): return unix(directory)
     case .vsock:
-      let port = EnclaveLayout.port
+      let port = configuration.parentPort
       if kind == .child, configuration.boot.heartbeat == .always {
         try ParentSearch.beat(cid: configuration.parentCID, timeout: configuration.boot.heartbeatTimeout)
       }
       let cid = try ParentSearch.find(
         cid: configuration.parentCID, port: port, timeout: configuration.boot.hostTimeout)
-      return (StreamTarget(.vsock(cid: cid, port: port)), .vsock(cid: .max, port: port))
+      return (StreamTarget(.vsock(cid: cid, port: port)), .vsock(cid: .max, port: EnclaveLayout.port))
     }
   }
 }

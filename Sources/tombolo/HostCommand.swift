@@ -19,13 +19,18 @@ struct HostCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "The enclave's vsock CID, as `nitro-cli describe-enclaves` tells; \"any\" serves all of them, without -p.",
+      "The enclave's vsock CID, as `nitro-cli describe-enclaves` tells; \"any\" serves all of them, without -p; 1 is this machine itself, through the kernel's vsock loopback.",
       valueName: "cid"))
   var cid: String?
   @Option(
     help: ArgumentHelp(
       "The hybrid vsock socket of Firecracker, Cloud Hypervisor or `tombolo vsock-device`.", valueName: "path"))
   var hybrid: String?
+  @Option(
+    help: ArgumentHelp(
+      "The vsock port to listen at, for --cid and --hybrid (default: 7766); the enclave's is network.parent_port.",
+      valueName: "port"))
+  var port: UInt32?
   @Option(help: ArgumentHelp("unix:DIR, a directory of Unix sockets that stands for vsock.", valueName: "transport"))
   var transport: String?
   @OptionGroup
@@ -60,8 +65,13 @@ struct HostCommand: ParsableCommand {
       throw Misuse("expected exactly one of --cid, --hybrid and --transport")
     }
     let port = EnclaveLayout.port
+    let own = self.port ?? port
+    guard own > 0, own != .max else { throw Misuse("--port: found \(own), expected 1 to 4294967294") }
+    guard self.port == nil || transport == nil else {
+      throw Misuse("--port is for --cid and --hybrid; a directory of Unix sockets has no ports")
+    }
     if let cid {
-      let listen = SocketAddress.vsock(cid: .max, port: port)
+      let listen = SocketAddress.vsock(cid: .max, port: own)
       if cid == "any" {
         guard gateway.publish.isEmpty else {
           throw Misuse("-p: with --cid any it is not known which enclave a port belongs to")
@@ -73,8 +83,8 @@ struct HostCommand: ParsableCommand {
           listen: listen, enclave: StreamTarget(.vsock(cid: .max, port: port)), peers: .any, name: "any",
           transport: "vsock, every CID")
       }
-      guard let number = UInt32(cid), number > 2, number != .max else {
-        throw Misuse("--cid: found \"\(cid)\", expected \"any\" or a number from 3 to 4294967294")
+      guard let number = UInt32(cid), number == 1 || number > 2, number != .max else {
+        throw Misuse("--cid: found \"\(cid)\", expected \"any\", 1 or a number from 3 to 4294967294")
       }
       return Place(
         listen: listen, enclave: StreamTarget(.vsock(cid: number, port: port)), peers: .cid(number),
@@ -82,7 +92,7 @@ struct HostCommand: ParsableCommand {
     }
     if let hybrid {
       return Place(
-        listen: .unix("\(hybrid)_\(port)"), enclave: StreamTarget(.unix(hybrid), hybridPort: port),
+        listen: .unix("\(hybrid)_\(own)"), enclave: StreamTarget(.unix(hybrid), hybridPort: port),
         name: lastComponent(hybrid), transport: "hybrid vsock at \(hybrid)")
     }
     let text = transport ?? ""
