@@ -65,6 +65,9 @@ public final class LogForwarder: EventSource {
     super.init()
   }
 
+  /// The first attempt to reach the host.
+  public var onBegin: (() -> Void)?
+
   /// The host asks for the program to be stopped.
   public var onStopRequest: (() -> Void)?
 
@@ -143,6 +146,7 @@ public final class LogForwarder: EventSource {
   // MARK: the stream
 
   private func open() {
+    if !begun { onBegin?() }
     begun = true
     let attempt = StreamOpening(
       loop: loop, target: target, hello: LogStreamParameters(bootID: bootID).hello, timeout: .seconds(5)

@@ -19,7 +19,7 @@ struct EnclaveRole {
   private let signals: FileHandle
   private let target = EnclaveLogTarget()
   /// What was found before there was a log.
-  private var notes: [(Logger.Level, String)] = []
+  private var notes: [EarlyNote] = []
   private let born = clinux_started_at()
 
   static func run(_ arguments: InitArguments) throws {
@@ -72,7 +72,7 @@ struct EnclaveRole {
   ///   - known: the configuration where it has been read already.
   ///   - finished: ends the process, or the machine.
   mutating func run(
-    known given: Configuration? = nil, notes earlier: [(Logger.Level, String)] = [], finished: @escaping (UInt8) -> Void
+    known given: Configuration? = nil, notes earlier: [EarlyNote] = [], finished: @escaping (UInt8) -> Void
   ) throws {
     notes = earlier
     var configuration = try given ?? readConfiguration(arguments, document, root: document?.local.rootfs ?? "")
@@ -94,7 +94,8 @@ struct EnclaveRole {
       let found = try transport(configuration)
       configuration.raw = try AddressAssignment.ask(
         found.host, configuration.raw, timeout: configuration.boot.hostTimeout)
-      notes.append((.info, "the host's addresses: \(configuration.raw.address), \(configuration.raw.address6)"))
+      notes.append(
+        EarlyNote(sentence: "the host's addresses: \(configuration.raw.address), \(configuration.raw.address6)"))
       known = found
       plan = BootPlan(configuration, kind)
     }
@@ -118,7 +119,10 @@ struct EnclaveRole {
     }
     target.forwarder = forwarder
     if case .kernel = kind { target.console = true }
-    for (level, sentence) in notes { logger.log(level: level, "\(sentence)") }
+    forwarder.onBegin = { [target] in target.release() }
+    // Whatever goes wrong from here on, what was found before stands above it.
+    defer { target.release() }
+    for note in notes { logger.log(level: note.level, "\(note.sentence)") }
     let supervision = try EnclaveSupervision(
       loop: loop, born: born, configuration: configuration, forwarder: forwarder, signals: signals,
       proxyPlan: sockets.plan,
@@ -133,7 +137,7 @@ struct EnclaveRole {
 
   private mutating func boot(_ steps: [BootStep]) throws {
     var found: [String] = []
-    defer { notes += found.map { (.info, $0) } }
+    defer { notes += found.map { EarlyNote(sentence: $0) } }
     try BootRunner.run(steps) { found.append($0) }
   }
 

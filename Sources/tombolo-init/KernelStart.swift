@@ -22,8 +22,8 @@ enum KernelStart {
   static func run(_ arguments: InitArguments, _ signals: FileHandle) throws {
     var configuration = Configuration()
     do {
-      var notes: [(Logger.Level, String)] = []
-      try BootRunner.run(BootPlan.early) { notes.append((.info, $0)) }
+      var notes: [EarlyNote] = []
+      try BootRunner.run(BootPlan.early) { notes.append(EarlyNote(sentence: $0)) }
       let age = (monotonicNanoseconds() &- clinux_started_at()) / 1_000_000
       say("version \(tomboloVersion), started by the kernel \(age) ms ago")
       let root = fileKind("/rootfs") == .directory ? "/rootfs" : ""
