@@ -8,8 +8,9 @@ extension XTablesTable {
   public mutating func apply(_ ruleset: Ruleset) throws(XTablesError) {
     remove(rulesetNamed: ruleset.name)
     let wanted = ruleset.tables.filter { $0.family == family }.flatMap(\.chains).filter { $0.kind == kind }
-    // The last to be put at the head runs first.
-    for chain in wanted.sorted(by: { $0.priority < $1.priority }).reversed() {
+    // The last to be put at the head runs first. Mostly there is one.
+    let ordered = wanted.count > 1 ? wanted.sorted { $0.priority < $1.priority } : wanted
+    for chain in ordered.reversed() {
       guard let hook = chains.firstIndex(where: { $0.name == .hook(chain.hook) }) else {
         throw XTablesError("table \(kind.rawValue) (\(family)) has no \(chain.hook.rawValue) hook")
       }

@@ -77,7 +77,8 @@ enum KernelStart {
   /// An image whose ENTRYPOINT is tombolo-init, as docs/boot.md has it for nitro-cli: what that one would do is done
   /// already, by us, and of its command line the program and `--config` count.
   private static func unwrap(_ configuration: inout Configuration, root: String) throws {
-    guard let first = configuration.program.command.first, first.split(separator: "/").last == "tombolo-init" else {
+    guard let first = configuration.program.command.first, first == "tombolo-init" || first.hasSuffix("/tombolo-init")
+    else {
       return
     }
     let entrypoint = try InitArguments(Array(configuration.program.command.dropFirst()))
