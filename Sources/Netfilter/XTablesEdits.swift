@@ -27,7 +27,7 @@ extension XTablesTable {
   /// Takes out every chain of that ruleset and every rule that jumps to one.
   public mutating func remove(rulesetNamed ruleset: String) {
     let isOurs = { (chain: Chain) in chain.userName?.hasPrefix(ruleset + "_") == true }
-    let starts = chains.filter(isOurs).compactMap(\.entries.first?.id)
+    let starts = chains.filter(isOurs).compactMap { $0.entries.first?.id }
     chains.removeAll(where: isOurs)
     for index in chains.indices {
       // Backwards, so that what goes on at a removed entry goes on at the first one after it that stays.

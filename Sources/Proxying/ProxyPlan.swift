@@ -26,7 +26,8 @@ public struct ProxyPlan: Equatable, Sendable {
   /// `key=value` words, as `tombolo-init proxy` takes them.
   public var arguments: [String] {
     func list(_ numbers: [some CustomStringConvertible]) -> String {
-      numbers.map(\.description).joined(separator: ",")
+      // Not joined(separator:), whose first use looks through every conformance of the program.
+      numbers.reduce(into: "") { text, number in text += text.isEmpty ? number.description : "," + number.description }
     }
     var words = [
       "egress=\(list(egressListeners))", "dns-udp=\(list(dnsSockets))", "dns-tcp=\(list(dnsListeners))",

@@ -88,7 +88,7 @@ struct EnclaveRole {
     {
       configuration.program.workingDirectory = directory
     }
-    var known: (host: StreamTarget, listen: SocketAddress)?
+    var known: Place?
     if configuration.networkMode == .raw, configuration.raw.asksHost {
       // Streams to the host need no IP: neither vsock nor Unix sockets do.
       let found = try transport(configuration)
@@ -157,11 +157,16 @@ struct EnclaveRole {
   }
 
   /// Where the host is, and where it finds us.
-  private func transport(_ configuration: Configuration) throws -> (host: StreamTarget, listen: SocketAddress) {
-    func unix(_ directory: String) -> (host: StreamTarget, listen: SocketAddress) {
-      (
-        StreamTarget(.unix(EnclaveLayout.hostSocket(in: directory))), .unix(EnclaveLayout.enclaveSocket(in: directory))
-      )
+  private struct Place {
+    var host: StreamTarget
+    var listen: SocketAddress
+  }
+
+  private func transport(_ configuration: Configuration) throws -> Place {
+    func unix(_ directory: String) -> Place {
+      Place(
+        host: StreamTarget(.unix(EnclaveLayout.hostSocket(in: directory))),
+        listen: .unix(EnclaveLayout.enclaveSocket(in: directory)))
     }
     if case .local = kind { return unix(EnclaveLayout.transportDirectory) }
     switch configuration.transport {
@@ -173,7 +178,8 @@ struct EnclaveRole {
       }
       let cid = try ParentSearch.find(
         cid: configuration.parentCID, port: port, timeout: configuration.boot.hostTimeout)
-      return (StreamTarget(.vsock(cid: cid, port: port)), .vsock(cid: .max, port: EnclaveLayout.port))
+      return Place(
+        host: StreamTarget(.vsock(cid: cid, port: port)), listen: .vsock(cid: .max, port: EnclaveLayout.port))
     }
   }
 }
