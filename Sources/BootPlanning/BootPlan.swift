@@ -5,7 +5,7 @@ import Netfilter
 /// The ports and paths that inside and outside agree on.
 public enum EnclaveLayout {
   /// The one vsock port on each side; over the unix transport part of the sockets' names.
-  public static let port: UInt32 = 7766
+  public static let port = Configuration.defaultPort
   /// Where redirected TCP arrives, on both loopbacks.
   public static let egressPort: UInt16 = 61_001
   /// The enclave's own IPv6 address besides ::1 (Netlink's `EnclaveRoutes`); connections to it stay inside.

@@ -72,10 +72,15 @@ public struct Configuration: Equatable, Sendable {
   public var transport = Transport.vsock
   /// The CID that stands for the host; nil: 3, then 2.
   public var parentCID: UInt32?
+  /// The vsock port at which the host listens.
+  public var parentPort = Configuration.defaultPort
   public var boot = Boot()
   /// Ports of the program that the host may reach.
   public var ingressPorts: [UInt16] = []
   public var logs = Logs()
+
+  /// The one vsock port on each side.
+  public static let defaultPort: UInt32 = 7766
 
   public static let defaultPath = "/etc/tombolo.toml"
 
@@ -101,7 +106,8 @@ public struct Configuration: Equatable, Sendable {
         try table.value("mode", Self.choices(NetworkMode.self)) { NetworkMode(rawValue: $0) } ?? networkMode
       transport =
         try table.value("transport", "\"vsock\" or \"unix:\" and an absolute path", Self.transport) ?? transport
-      if let cid = try table.integer("parent_cid", in: 2...0xffff_fffe) { parentCID = UInt32(cid) }
+      if let cid = try table.integer("parent_cid", in: 1...0xffff_fffe) { parentCID = UInt32(cid) }
+      if let port = try table.integer("parent_port", in: 1...0xffff_fffe) { parentPort = UInt32(port) }
       try raw.read(&table)
       firewall = try table.value("firewall", Self.choices(Firewall.self)) { Firewall(rawValue: $0) } ?? firewall
     }

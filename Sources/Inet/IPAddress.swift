@@ -38,7 +38,12 @@ public struct IPv4Address: Hashable, Sendable, CustomStringConvertible {
   }
 
   public var description: String {
-    "\(rawValue >> 24).\(rawValue >> 16 & 0xff).\(rawValue >> 8 & 0xff).\(rawValue & 0xff)"
+    var text: [UInt8] = []
+    for shift: UInt32 in [24, 16, 8, 0] {
+      if shift < 24 { text.append(UInt8(ascii: ".")) }
+      text.append(UInt8(rawValue >> shift & 0xff), radix: 10)
+    }
+    return String(decoding: text, as: UTF8.self)
   }
 }
 
@@ -125,11 +130,29 @@ public struct IPv6Address: Hashable, Sendable, CustomStringConvertible {
         start = nil
       }
     }
-    func text(_ range: Range<Int>) -> String {
-      groups[range].map { String($0, radix: 16) }.joined(separator: ":")
+    var text: [UInt8] = []
+    for (index, group) in groups.enumerated() where !best.contains(index) {
+      if index > 0, index != best.upperBound { text.append(UInt8(ascii: ":")) }
+      if index == best.upperBound, !best.isEmpty { text += [UInt8(ascii: ":"), UInt8(ascii: ":")] }
+      text.append(group, radix: 16)
     }
-    guard !best.isEmpty else { return text(0..<8) }
-    return text(0..<best.lowerBound) + "::" + text(best.upperBound..<8)
+    if best.upperBound == 8 { text += [UInt8(ascii: ":"), UInt8(ascii: ":")] }
+    return String(decoding: text, as: UTF8.self)
+  }
+}
+
+extension [UInt8] {
+  /// Digits without leading zeros. By hand, because addresses are written at every boot, and String's own ways make up a
+  /// good part of what that executes.
+  fileprivate mutating func append(_ number: some FixedWidthInteger & UnsignedInteger, radix: Int) {
+    let start = count
+    var rest = Int(number)
+    repeat {
+      let digit = UInt8(truncatingIfNeeded: rest % radix)
+      append(digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") + digit - 10)
+      rest /= radix
+    } while rest > 0
+    self[start...].reverse()
   }
 }
 

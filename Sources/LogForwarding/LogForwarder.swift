@@ -65,6 +65,9 @@ public final class LogForwarder: EventSource {
     super.init()
   }
 
+  /// The first attempt to reach the host.
+  public var onBegin: (() -> Void)?
+
   /// The host asks for the program to be stopped.
   public var onStopRequest: (() -> Void)?
 
@@ -95,11 +98,14 @@ public final class LogForwarder: EventSource {
       try LogPipe(loop: loop, descriptor: descriptor, scratch: scratch) { [unowned self] in append(source, $0) })
   }
 
+  /// Takes what the pipes still hold, so that it stands before what is appended next.
+  public func collect() { for pipe in pipes { pipe.readRest() } }
+
   /// Takes what the pipes still hold, sends everything, and calls `completion` when the host has it all or the time
   /// for it is over.
   public func drain(completion: @escaping () -> Void) {
     connect()
-    for pipe in pipes { pipe.readRest() }
+    collect()
     drained = completion
     limitDrain()
     checkDrained()
@@ -143,6 +149,7 @@ public final class LogForwarder: EventSource {
   // MARK: the stream
 
   private func open() {
+    if !begun { onBegin?() }
     begun = true
     let attempt = StreamOpening(
       loop: loop, target: target, hello: LogStreamParameters(bootID: bootID).hello, timeout: .seconds(5)

@@ -36,7 +36,9 @@ struct MachineCommand {
     let parts = try Self.parts(request.image, directory)
     let device = kind == .microvm ? "vhost-user-vsock-device" : "vhost-user-vsock-pci"
     arguments += ["-object", "memory-backend-memfd,id=memory,size=\(request.memory)M,share=on"]
-    arguments += ["-M", "\(kind.rawValue),memory-backend=memory", "-device", "\(device),chardev=vsock"]
+    // Devices on the kernel's command line: kernels of an enclave's shape have no ACPI to find them by.
+    let options = kind == .microvm ? ",acpi=off,auto-kernel-cmdline=on,pit=on,pic=on,rtc=on" : ""
+    arguments += ["-M", "\(kind.rawValue),memory-backend=memory\(options)", "-device", "\(device),chardev=vsock"]
     arguments += ["-kernel", parts.kernel, "-initrd", parts.ramdisk]
     arguments += ["-append", "\(parts.commandLine) panic=-1 \(appended)"]
   }

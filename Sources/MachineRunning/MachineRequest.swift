@@ -1,3 +1,4 @@
+import BootPlanning
 import HostGateway
 import Inet
 
@@ -26,6 +27,8 @@ public struct MachineRequest: Sendable {
   public var memory = 512
   public var processors = 1
   public var guestCID: UInt32 = 16
+  /// The vsock port of the host side.
+  public var port = EnclaveLayout.port
   /// Words added to the kernel's command line; measured by nobody.
   public var appended = ""
   public var published: [PublishedPort] = []

@@ -77,7 +77,7 @@ public final class MachineRun: EventSource {
     let hybrid = directory + "/vsock"
     let port = EnclaveLayout.port
     let made = try Gateway(
-      loop: loop, transport: FileHandle(try listenStream(.unix("\(hybrid)_\(port)"))),
+      loop: loop, transport: FileHandle(try listenStream(.unix("\(hybrid)_\(request.port)"))),
       enclave: StreamTarget(.unix(hybrid), hybridPort: port), published: tunnel == nil ? published : [],
       logFormat: request.logFormat,
       verbose: request.verbose, resolverConfiguration: resolverConfiguration(request.nameServer), log: report)

@@ -8,8 +8,9 @@ extension XTablesTable {
   public mutating func apply(_ ruleset: Ruleset) throws(XTablesError) {
     remove(rulesetNamed: ruleset.name)
     let wanted = ruleset.tables.filter { $0.family == family }.flatMap(\.chains).filter { $0.kind == kind }
-    // The last to be put at the head runs first.
-    for chain in wanted.sorted(by: { $0.priority < $1.priority }).reversed() {
+    // The last to be put at the head runs first. Mostly there is one.
+    let ordered = wanted.count > 1 ? wanted.sorted { $0.priority < $1.priority } : wanted
+    for chain in ordered.reversed() {
       guard let hook = chains.firstIndex(where: { $0.name == .hook(chain.hook) }) else {
         throw XTablesError("table \(kind.rawValue) (\(family)) has no \(chain.hook.rawValue) hook")
       }
@@ -26,7 +27,7 @@ extension XTablesTable {
   /// Takes out every chain of that ruleset and every rule that jumps to one.
   public mutating func remove(rulesetNamed ruleset: String) {
     let isOurs = { (chain: Chain) in chain.userName?.hasPrefix(ruleset + "_") == true }
-    let starts = chains.filter(isOurs).compactMap(\.entries.first?.id)
+    let starts = chains.filter(isOurs).compactMap { $0.entries.first?.id }
     chains.removeAll(where: isOurs)
     for index in chains.indices {
       // Backwards, so that what goes on at a removed entry goes on at the first one after it that stays.

@@ -52,7 +52,12 @@ public struct ReceivedMessage: Equatable, Sendable {
 /// The attributes of a message; of several with one type the last counts, as in the kernel (nla_parse).
 struct Attributes {
   /// In the message's order. A link has about fifty and is asked for two or three, so no dictionary.
-  private var values: [(type: UInt16, value: [UInt8])] = []
+  private var values: [Attribute] = []
+
+  private struct Attribute {
+    var type: UInt16
+    var value: [UInt8]
+  }
 
   /// Reads up to the first attribute that is not whole.
   init(_ bytes: [UInt8], after start: Int) {
@@ -64,10 +69,9 @@ struct Attributes {
         let left = Int32(clamping: buffer.count - offset)
         guard mnl_attr_ok(attribute, left), let value = mnl_attr_get_payload(attribute) else { return }
         values.append(
-          (
-            mnl_attr_get_type(attribute),
-            Array(UnsafeRawBufferPointer(start: value, count: Int(mnl_attr_get_payload_len(attribute))))
-          ))
+          Attribute(
+            type: mnl_attr_get_type(attribute),
+            value: Array(UnsafeRawBufferPointer(start: value, count: Int(mnl_attr_get_payload_len(attribute))))))
         offset += (Int(mnl_attr_get_len(attribute)) + 3) & ~3
       }
     }

@@ -29,7 +29,8 @@ public struct ProxyPlan: Equatable, Sendable {
   /// `key=value` words, as `tombolo-init proxy` takes them.
   public var arguments: [String] {
     func list(_ numbers: [some CustomStringConvertible]) -> String {
-      numbers.map(\.description).joined(separator: ",")
+      // Not joined(separator:), whose first use looks through every conformance of the program.
+      numbers.reduce(into: "") { text, number in text += text.isEmpty ? number.description : "," + number.description }
     }
     var words = [
       "egress=\(list(egressListeners))", "dns-udp=\(list(dnsSockets))", "dns-tcp=\(list(dnsListeners))",
@@ -55,9 +56,10 @@ public struct ProxyPlan: Equatable, Sendable {
     var target: StreamTarget?
     var plan = ProxyPlan(hostTarget: StreamTarget(.unix("")))
     for word in arguments {
-      guard let equals = word.firstIndex(of: "=") else { throw ProxyPlanError(word: word) }
-      let value = word[word.index(after: equals)...]
-      let numbers = value.split(separator: ",").compactMap { Int32($0) }
+      // By bytes: what is ASCII needs no look for grapheme clusters.
+      guard let equals = word.utf8.firstIndex(of: UInt8(ascii: "=")) else { throw ProxyPlanError(word: word) }
+      let value = word[word.utf8.index(after: equals)...]
+      let numbers = Self.parts(value, UInt8(ascii: ",")).compactMap { Int32($0) }
       switch word[..<equals] {
       case "egress": plan.egressListeners = numbers
       case "dns-udp": plan.dnsSockets = numbers
@@ -67,7 +69,7 @@ public struct ProxyPlan: Equatable, Sendable {
       case "ready": plan.readiness = numbers.first
       case "verbose": plan.verbose = true
       case "tun": plan.tunnelQueues = numbers
-      case "addresses": plan.tunnelAddresses = value.split(separator: ",").compactMap { IPPrefix($0) }
+      case "addresses": plan.tunnelAddresses = Self.parts(value, UInt8(ascii: ",")).compactMap { IPPrefix($0) }
       case "capture": plan.captureSockets = numbers
       case "verdicts": plan.verdictPipe = numbers.first
       case "mtu": plan.tunnelMTU = UInt16(value) ?? plan.tunnelMTU
@@ -80,9 +82,13 @@ public struct ProxyPlan: Equatable, Sendable {
     self = plan
   }
 
+  private static func parts(_ text: Substring, _ separator: UInt8) -> [Substring] {
+    text.utf8.split(separator: separator).map { Substring($0) }
+  }
+
   private static func target(_ text: Substring) -> StreamTarget? {
     if text.hasPrefix("unix:") { return StreamTarget(.unix(String(text.dropFirst(5)))) }
-    let parts = text.split(separator: ":")
+    let parts = parts(text, UInt8(ascii: ":"))
     if parts.count == 3, parts[0] == "vsock", let cid = UInt32(parts[1]), let port = UInt32(parts[2]) {
       return StreamTarget(.vsock(cid: cid, port: port))
     }

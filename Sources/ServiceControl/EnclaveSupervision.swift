@@ -177,6 +177,8 @@ public final class EnclaveSupervision: EventSource {
     case .cancelTimer(let timer): cancelTimer(key(timer))
     case .log(let sentence): log(.warning, sentence)
     case .finish(let status):
+      // Nobody is left who writes: the program's last words come before its end.
+      forwarder.collect()
       forwarder.append(.initProcess, .exit(status))
       forwarder.drain { [finished] in finished(status) }
     }

@@ -41,7 +41,7 @@ public struct ProgramLaunch {
     environment = own.filter { program.environment[$0.0] == nil }.map { "\($0.0)=\($0.1)" }
     environment += program.environment.map { "\($0.key)=\($0.value)" }
     // The same every time, whatever the dictionary's order is.
-    environment.sort()
+    if !program.environment.isEmpty { environment.sort() }
     arguments = program.command
     workingDirectory = program.workingDirectory ?? "/"
     guard fileKind(workingDirectory) == .directory else {
@@ -65,8 +65,8 @@ public struct ProgramLaunch {
       return name
     }
     var found: String?
-    for part in searchPath.split(separator: ":") {
-      let candidate = "\(part)/\(name)"
+    for part in searchPath.utf8.split(separator: UInt8(ascii: ":")) {
+      let candidate = "\(Substring(part))/\(name)"
       guard fileKind(candidate) == .file else { continue }
       if isExecutable(candidate) { return candidate }
       found = found ?? candidate

@@ -12,15 +12,31 @@ final class EnclaveLogTarget: @unchecked Sendable {
   var forwarder: LogForwarder?
   /// Our own lines go to standard error too, which is the console: it is all there is if the host never comes.
   var console = false
+  /// What the console gets when the log's stream is begun: a serial line is slow, and the program's start waits for it.
+  private var held: String? = ""
+
+  func release() {
+    if let held, !held.isEmpty { writeToStandardError(held) }
+    held = nil
+  }
 
   func write(_ line: String) {
-    if console, forwarder != nil { writeToStandardError("tombolo-init: \(line)\n") }
+    if console, forwarder != nil {
+      let text = "tombolo-init: \(line)\n"
+      if held == nil { writeToStandardError(text) } else { held?.append(text) }
+    }
     if let forwarder {
       forwarder.append(.initProcess, Array((line + "\n").utf8))
     } else {
       writeToStandardError("tombolo-init: \(line)\n")
     }
   }
+}
+
+/// A line from before there was a log.
+struct EarlyNote {
+  var level = Logger.Level.info
+  var sentence: String
 }
 
 func writeToStandardError(_ text: String) { _ = try? writeAll(2, Array(text.utf8)) }

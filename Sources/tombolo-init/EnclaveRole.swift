@@ -19,7 +19,7 @@ struct EnclaveRole {
   private let signals: FileHandle
   private let target = EnclaveLogTarget()
   /// What was found before there was a log.
-  private var notes: [(Logger.Level, String)] = []
+  private var notes: [EarlyNote] = []
   private let born = clinux_started_at()
 
   static func run(_ arguments: InitArguments) throws {
@@ -72,7 +72,7 @@ struct EnclaveRole {
   ///   - known: the configuration where it has been read already.
   ///   - finished: ends the process, or the machine.
   mutating func run(
-    known given: Configuration? = nil, notes earlier: [(Logger.Level, String)] = [], finished: @escaping (UInt8) -> Void
+    known given: Configuration? = nil, notes earlier: [EarlyNote] = [], finished: @escaping (UInt8) -> Void
   ) throws {
     notes = earlier
     var configuration = try given ?? readConfiguration(arguments, document, root: document?.local.rootfs ?? "")
@@ -88,13 +88,13 @@ struct EnclaveRole {
     {
       configuration.program.workingDirectory = directory
     }
-    var known: (host: StreamTarget, listen: SocketAddress)?
+    var known: Place?
     if configuration.networkMode == .raw, configuration.raw.asksHost {
       // Streams to the host need no IP: neither vsock nor Unix sockets do.
       let found = try transport(configuration)
       configuration.raw = try AddressAssignment.ask(
         found.host, configuration.raw, timeout: configuration.boot.hostTimeout)
-      notes.append((.info, "the host's addresses: \(configuration.raw.givenAddresses)"))
+      notes.append(EarlyNote(sentence: "the host's addresses: \(configuration.raw.givenAddresses)"))
       known = found
       plan = BootPlan(configuration, kind)
     }
@@ -123,7 +123,10 @@ struct EnclaveRole {
     }
     target.forwarder = forwarder
     if case .kernel = kind { target.console = true }
-    for (level, sentence) in notes { logger.log(level: level, "\(sentence)") }
+    forwarder.onBegin = { [target] in target.release() }
+    // Whatever goes wrong from here on, what was found before stands above it.
+    defer { target.release() }
+    for note in notes { logger.log(level: note.level, "\(note.sentence)") }
     let supervision = try EnclaveSupervision(
       loop: loop, born: born, configuration: configuration, forwarder: forwarder, signals: signals,
       proxyPlan: sockets.plan,
@@ -138,7 +141,7 @@ struct EnclaveRole {
 
   private mutating func boot(_ steps: [BootStep]) throws {
     var found: [String] = []
-    defer { notes += found.map { (.info, $0) } }
+    defer { notes += found.map { EarlyNote(sentence: $0) } }
     try BootRunner.run(steps) { found.append($0) }
   }
 
@@ -158,23 +161,29 @@ struct EnclaveRole {
   }
 
   /// Where the host is, and where it finds us.
-  private func transport(_ configuration: Configuration) throws -> (host: StreamTarget, listen: SocketAddress) {
-    func unix(_ directory: String) -> (host: StreamTarget, listen: SocketAddress) {
-      (
-        StreamTarget(.unix(EnclaveLayout.hostSocket(in: directory))), .unix(EnclaveLayout.enclaveSocket(in: directory))
-      )
+  private struct Place {
+    var host: StreamTarget
+    var listen: SocketAddress
+  }
+
+  private func transport(_ configuration: Configuration) throws -> Place {
+    func unix(_ directory: String) -> Place {
+      Place(
+        host: StreamTarget(.unix(EnclaveLayout.hostSocket(in: directory))),
+        listen: .unix(EnclaveLayout.enclaveSocket(in: directory)))
     }
     if case .local = kind { return unix(EnclaveLayout.transportDirectory) }
     switch configuration.transport {
     case .unix(let directory): return unix(directory)
     case .vsock:
-      let port = EnclaveLayout.port
+      let port = configuration.parentPort
       if kind == .child, configuration.boot.heartbeat == .always {
         try ParentSearch.beat(cid: configuration.parentCID, timeout: configuration.boot.heartbeatTimeout)
       }
       let cid = try ParentSearch.find(
         cid: configuration.parentCID, port: port, timeout: configuration.boot.hostTimeout)
-      return (StreamTarget(.vsock(cid: cid, port: port)), .vsock(cid: .max, port: port))
+      return Place(
+        host: StreamTarget(.vsock(cid: cid, port: port)), listen: .vsock(cid: .max, port: EnclaveLayout.port))
     }
   }
 }

@@ -22,8 +22,8 @@ enum KernelStart {
   static func run(_ arguments: InitArguments, _ signals: FileHandle) throws {
     var configuration = Configuration()
     do {
-      var notes: [(Logger.Level, String)] = []
-      try BootRunner.run(BootPlan.early) { notes.append((.info, $0)) }
+      var notes: [EarlyNote] = []
+      try BootRunner.run(BootPlan.early) { notes.append(EarlyNote(sentence: $0)) }
       let age = (monotonicNanoseconds() &- clinux_started_at()) / 1_000_000
       say("version \(tomboloVersion), started by the kernel \(age) ms ago")
       let root = fileKind("/rootfs") == .directory ? "/rootfs" : ""
@@ -77,7 +77,8 @@ enum KernelStart {
   /// An image whose ENTRYPOINT is tombolo-init, as docs/boot.md has it for nitro-cli: what that one would do is done
   /// already, by us, and of its command line the program and `--config` count.
   private static func unwrap(_ configuration: inout Configuration, root: String) throws {
-    guard let first = configuration.program.command.first, first.split(separator: "/").last == "tombolo-init" else {
+    guard let first = configuration.program.command.first, first == "tombolo-init" || first.hasSuffix("/tombolo-init")
+    else {
       return
     }
     let entrypoint = try InitArguments(Array(configuration.program.command.dropFirst()))

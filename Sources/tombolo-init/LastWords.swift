@@ -31,7 +31,7 @@ enum LastWords {
     switch configuration.transport {
     case .unix(let directory): return StreamTarget(.unix(EnclaveLayout.hostSocket(in: directory)))
     case .vsock:
-      let port = EnclaveLayout.port
+      let port = configuration.parentPort
       guard let cid = try? ParentSearch.find(cid: configuration.parentCID, port: port, timeout: .zero) else {
         return nil
       }

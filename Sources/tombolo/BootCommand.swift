@@ -1,4 +1,5 @@
 import ArgumentParser
+import BootPlanning
 import HostGateway
 import Imaging
 import Inet
@@ -22,12 +23,8 @@ struct BootCommand: ParsableCommand {
   var kernel: String?
   @Option(help: ArgumentHelp("The initial ramdisk for --kernel.", valueName: "file"))
   var initrd: String?
-  @Option(
-    name: .customShort("p"),
-    help: ArgumentHelp("Publish a port of the program on this machine.", valueName: "[addr:]hostport:enclaveport"))
-  var publish: [String] = []
-  @Option(help: "The name server to ask (default: this machine's /etc/resolv.conf).")
-  var dns: String?
+  @OptionGroup
+  var gateway: GatewayOptions
   @Option(help: "raw (the program's bytes as they are), text or json (a line each, with time and source).")
   var logFormat: LogFormat = .raw
   @OptionGroup
@@ -50,6 +47,8 @@ struct BootCommand: ParsableCommand {
   var cpus = 1
   @Option(help: ArgumentHelp("Words for the kernel's command line; no PCR measures them.", valueName: "text"))
   var append = ""
+  @Option(help: ArgumentHelp("The vsock port of the host side, as the image's network.parent_port.", valueName: "port"))
+  var port: UInt32 = EnclaveLayout.port
   @Option(help: "The guest's CID on machines other than nitro-enclave, 3 to 4294967294.")
   var cid: UInt32 = 16
 
@@ -83,9 +82,13 @@ struct BootCommand: ParsableCommand {
     request.processors = cpus
     guard cid > 2, cid != .max else { throw Misuse("--cid: found \(cid), expected 3 to 4294967294") }
     request.guestCID = cid
+    guard port > 0, port != .max, port != 9000 else {
+      throw Misuse("--port: found \(port), expected 1 to 4294967294, and not the heartbeat's 9000")
+    }
+    request.port = port
     request.appended = append
-    request.published = try publishedPorts(publish)
-    request.nameServer = try nameServer(dns)
+    request.published = try gateway.published()
+    request.nameServer = try gateway.nameServer()
     request.logFormat = logFormat
     request.showsConsole = console
     request.verbose = verbose

@@ -19,21 +19,22 @@ struct HostCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "The enclave's vsock CID, as `nitro-cli describe-enclaves` tells; \"any\" serves all of them, without -p.",
+      "The enclave's vsock CID, as `nitro-cli describe-enclaves` tells; \"any\" serves all of them, without -p; 1 is this machine itself, through the kernel's vsock loopback.",
       valueName: "cid"))
   var cid: String?
   @Option(
     help: ArgumentHelp(
       "The hybrid vsock socket of Firecracker, Cloud Hypervisor or `tombolo vsock-device`.", valueName: "path"))
   var hybrid: String?
+  @Option(
+    help: ArgumentHelp(
+      "The vsock port to listen at, for --cid and --hybrid (default: 7766); the enclave's is network.parent_port.",
+      valueName: "port"))
+  var port: UInt32?
   @Option(help: ArgumentHelp("unix:DIR, a directory of Unix sockets that stands for vsock.", valueName: "transport"))
   var transport: String?
-  @Option(
-    name: .customShort("p"),
-    help: ArgumentHelp("Publish a port of the program on this machine.", valueName: "[addr:]hostport:enclaveport"))
-  var publish: [String] = []
-  @Option(help: "The name server to ask (default: this machine's /etc/resolv.conf).")
-  var dns: String?
+  @OptionGroup
+  var gateway: GatewayOptions
   @Option(help: "raw (the program's bytes as they are), text or json (a line each, with time and source).")
   var logFormat: LogFormat = .text
   @OptionGroup
@@ -64,10 +65,15 @@ struct HostCommand: ParsableCommand {
       throw Misuse("expected exactly one of --cid, --hybrid and --transport")
     }
     let port = EnclaveLayout.port
+    let own = self.port ?? port
+    guard own > 0, own != .max else { throw Misuse("--port: found \(own), expected 1 to 4294967294") }
+    guard self.port == nil || transport == nil else {
+      throw Misuse("--port is for --cid and --hybrid; a directory of Unix sockets has no ports")
+    }
     if let cid {
-      let listen = SocketAddress.vsock(cid: .max, port: port)
+      let listen = SocketAddress.vsock(cid: .max, port: own)
       if cid == "any" {
-        guard publish.isEmpty else {
+        guard gateway.publish.isEmpty else {
           throw Misuse("-p: with --cid any it is not known which enclave a port belongs to")
         }
         guard !rawOptions.raw else {
@@ -77,8 +83,8 @@ struct HostCommand: ParsableCommand {
           listen: listen, enclave: StreamTarget(.vsock(cid: .max, port: port)), peers: .any, name: "any",
           transport: "vsock, every CID")
       }
-      guard let number = UInt32(cid), number > 2, number != .max else {
-        throw Misuse("--cid: found \"\(cid)\", expected \"any\" or a number from 3 to 4294967294")
+      guard let number = UInt32(cid), number == 1 || number > 2, number != .max else {
+        throw Misuse("--cid: found \"\(cid)\", expected \"any\", 1 or a number from 3 to 4294967294")
       }
       return Place(
         listen: listen, enclave: StreamTarget(.vsock(cid: number, port: port)), peers: .cid(number),
@@ -86,7 +92,7 @@ struct HostCommand: ParsableCommand {
     }
     if let hybrid {
       return Place(
-        listen: .unix("\(hybrid)_\(port)"), enclave: StreamTarget(.unix(hybrid), hybridPort: port),
+        listen: .unix("\(hybrid)_\(own)"), enclave: StreamTarget(.unix(hybrid), hybridPort: port),
         name: lastComponent(hybrid), transport: "hybrid vsock at \(hybrid)")
     }
     let text = transport ?? ""
@@ -103,8 +109,8 @@ struct HostCommand: ParsableCommand {
 
   private func serve() throws {
     let place = try place()
-    let published = try publishedPorts(publish)
-    let server = try nameServer(dns)
+    let published = try gateway.published()
+    let server = try gateway.nameServer()
     let tunnel = try rawOptions.tunnel(published)
     let raw = tunnel != nil
     defer { tunnel?.close() }
@@ -117,16 +123,16 @@ struct HostCommand: ParsableCommand {
     let sockets = try published.map { port in (try listen(publishedPort: port, raw: raw), port) }
     let listener = try listen(transport: place.listen)
     defer { if case .unix(let path) = place.listen { removeFile(path) } }
-    let gateway = try Gateway(
+    let side = try Gateway(
       loop: loop, transport: listener, enclave: place.enclave, published: raw ? [] : sockets, peers: place.peers,
       logFormat: logFormat, verbose: verbose, resolverConfiguration: resolverConfiguration(server), log: say)
-    gateway.tunnel = tunnel
+    side.tunnel = tunnel
     let status = StatusService(
-      loop: loop, gateway: gateway, command: "host", name: place.name, transport: place.transport,
+      loop: loop, gateway: side, command: "host", name: place.name, transport: place.transport,
       published: published, report: say)
     defer { status.close() }
-    gateway.onExit = { say("the enclave's program ended with status \($0)") }
-    try withExtendedLifetime((gateway, stop, sockets)) { try loop.run() }
+    side.onExit = { say("the enclave's program ended with status \($0)") }
+    try withExtendedLifetime((side, stop, sockets)) { try loop.run() }
   }
 }
 
@@ -160,22 +166,6 @@ func listen(publishedPort port: PublishedPort, raw: Bool) throws -> FileHandle {
       throw Misuse("-p \(port): port \(port.listen.port) is already taken on this machine (\(error))")
     }
     throw Misuse("-p \(port): \(error)")
-  }
-}
-
-func publishedPorts(_ texts: [String]) throws -> [PublishedPort] {
-  try texts.map { text in
-    guard let port = PublishedPort(text) else {
-      throw Misuse("-p: found \"\(text)\", expected [ADDR:]HOSTPORT:ENCLAVEPORT such as 127.0.0.1:8080:80")
-    }
-    return port
-  }
-}
-
-func nameServer(_ text: String?) throws -> IPAddress? {
-  try text.map { text in
-    guard let address = IPAddress(text) else { throw Misuse("--dns: found \"\(text)\", expected an IP address") }
-    return address
   }
 }
 

@@ -32,10 +32,8 @@ struct RunCommand: ParsableCommand {
     name: .customShort("u"), help: ArgumentHelp("Run the program as this user: name or uid[:group].", valueName: "user")
   )
   var user: String?
-  @Option(
-    name: .customShort("p"),
-    help: ArgumentHelp("Publish a port of the program on this machine.", valueName: "[addr:]hostport:enclaveport"))
-  var publish: [String] = []
+  @OptionGroup
+  var gateway: GatewayOptions
   @Option(
     help: ArgumentHelp(
       "The network: tcp (connections end at Tombolo and start anew), raw (every packet; needs root), none.",
@@ -48,8 +46,6 @@ struct RunCommand: ParsableCommand {
   var capture: RawNetwork.Capture?
   @Option(help: "The enclave's host name (default: enclave).")
   var hostname: String?
-  @Option(help: "The name server to ask (default: this machine's /etc/resolv.conf).")
-  var dns: String?
   @Option(help: "raw (the program's bytes as they are), text or json (a line each, with time and source).")
   var logFormat: LogFormat = .raw
   @Flag(name: .customShort("i"), help: "Give the program our standard input (default: /dev/null).")
@@ -80,8 +76,8 @@ struct RunCommand: ParsableCommand {
       // Said now, where the file and its name are at hand, and not by init.
       _ = try Configuration(toml: file?.text ?? "", file: config)
     }
-    let published = try publishedPorts(publish)
-    let server = try nameServer(dns)
+    let published = try gateway.published()
+    let server = try gateway.nameServer()
     let root = try rootfs.map { path in
       guard fileKind(path) == .directory, let real = realPath(path) else {
         throw Misuse("--rootfs: \(path) is not a directory")

@@ -17,6 +17,7 @@ struct ConfigurationTests {
     firewall = "xtables"
     transport = "unix:/run/x"
     parent_cid = 2
+    parent_port = 7767
     [boot]
     heartbeat = "never"
     heartbeat_timeout = "3s"
@@ -44,6 +45,7 @@ struct ConfigurationTests {
     #expect(configuration.firewall == .xtables)
     #expect(configuration.transport == .unix("/run/x"))
     #expect(configuration.parentCID == 2)
+    #expect(configuration.parentPort == 7767)
     #expect(configuration.boot.heartbeat == .never)
     #expect(configuration.boot.heartbeatTimeout == .seconds(3))
     #expect(configuration.boot.hostTimeout == .seconds(4))
@@ -103,7 +105,7 @@ struct ConfigurationTests {
       "t.toml:2: program.user: found \":adm\", expected name or uid, and after a \":\" group or gid"
     ),
     ("[logs]\nbuffer = \"1KiB\"", "t.toml:2: logs.buffer: found \"1KiB\", expected a size from \"64KiB\" to \"1GiB\""),
-    ("[network]\nparent_cid = 1", "t.toml:2: network.parent_cid: found 1, expected a number from 2 to 4294967294"),
+    ("[network]\nparent_cid = 0", "t.toml:2: network.parent_cid: found 0, expected a number from 1 to 4294967294"),
     (
       "[network]\ntransport = \"unix:x\"",
       "t.toml:2: network.transport: found \"unix:x\", expected \"vsock\" or \"unix:\" and an absolute path"

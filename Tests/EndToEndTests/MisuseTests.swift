@@ -108,6 +108,21 @@ final class MisuseTests: XCTestCase {
     XCTAssertEqual(lines.last, "log")
   }
 
+  /// A daemon with the wrong words would serve nobody, or somebody else's enclave.
+  func testTheHostSidesWords() {
+    for (words, sentence) in [
+      ("", "expected exactly one of --cid, --hybrid and --transport"),
+      ("--cid 2", "--cid: found \"2\", expected \"any\", 1 or a number from 3 to 4294967294"),
+      ("--cid 16 --port 0", "--port: found 0, expected 1 to 4294967294"),
+      ("--cid any -p 8080:80", "-p: with --cid any it is not known which enclave a port belongs to"),
+      ("--transport unix:/tmp --port 7767", "--port is for --cid and --hybrid"),
+    ] {
+      let outcome = bash("\(tombolo) host \(words)", timeout: 10)
+      XCTAssertEqual(outcome.status, 125, words + outcome.errors)
+      XCTAssertTrue(outcome.errors.contains(sentence), outcome.errors)
+    }
+  }
+
   func testHelpAndVersionNeedNoRights() {
     for command in [
       "tombolo --help", "tombolo run --help", "tombolo host --help", "tombolo status --help", "tombolo --version",
