@@ -169,24 +169,7 @@ public final class HostTunnel {
     for index in 0..<Int(wanted.queues) {
       let tun = index == 0 ? first.file : try TunQueue(link).file
       workers.append(
-        try PacketWorker { [log, answer = tally.answer] (loop) throws(SystemError) in
-          let queue = try PacketQueue(loop: loop, tun: tun, packetGuard: packetGuard) { loss in
-            if loss != .closed { log("packets, queue \(index): the enclave's stream was lost: \(loss)") }
-          }
-          return .init { stream in
-            do throws(SystemError) {
-              try queue.attach(stream, early: [])
-            } catch {
-              log("packets, queue \(index): \(error)")
-            }
-          } report: {
-            log("packets, queue \(index): \(queue.counters)")
-          } count: {
-            answer(QueueCount(queue: UInt32(clamping: index), connected: queue.isAttached, counters: queue.counters))
-          }
-        } failed: { [log] in
-          log("packets, queue \(index): \($0)")
-        })
+        try PacketWorker(queue: index, packetGuard, log: log, answer: tally.answer) { PacketDevice(tun) })
     }
   }
 

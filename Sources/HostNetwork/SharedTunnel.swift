@@ -243,24 +243,8 @@ public final class SharedTunnel: RawGateway {
         ])
       let sockets = try SharedDevice.Sockets(link: link, v4: four != nil, v6: six != nil)
       workers.append(
-        try PacketWorker { [log, answer = tally.answer, mtu = Int(linkMTU)] (loop) throws(SystemError) in
-          let device = SharedDevice(capture: capture, sockets: sockets, decision: decision, mtu: mtu)
-          let queue = try PacketQueue(loop: loop, device: device, packetGuard: packetGuard) { loss in
-            if loss != .closed { log("packets, queue \(index): the enclave's stream was lost: \(loss)") }
-          }
-          return .init { stream in
-            do throws(SystemError) {
-              try queue.attach(stream, early: [])
-            } catch {
-              log("packets, queue \(index): \(error)")
-            }
-          } report: {
-            log("packets, queue \(index): \(queue.counters)")
-          } count: {
-            answer(QueueCount(queue: UInt32(clamping: index), connected: queue.isAttached, counters: queue.counters))
-          }
-        } failed: { [log] in
-          log("packets, queue \(index): \($0)")
+        try PacketWorker(queue: index, packetGuard, log: log, answer: tally.answer) { [mtu = Int(linkMTU)] in
+          SharedDevice(capture: capture, sockets: sockets, decision: decision, mtu: mtu)
         })
     }
   }

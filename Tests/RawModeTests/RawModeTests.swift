@@ -64,43 +64,12 @@ final class RawModeTests: XCTestCase {
 
   // MARK: faithful
 
-  /// A refusal is one at once; a black hole is one when the program's own time is over, and not before.
   func testRefusalsAndTimeOuts() {
-    check(
-      """
-      run -- python3 -c '
-      import socket, time
-      def attempt(address, limit):
-          s = socket.socket(); s.settimeout(limit); start = time.time()
-          try: s.connect(address)
-          except Exception as e: return type(e).__name__, time.time() - start
-      kind, took = attempt(("10.8.0.2", 81), 10); print(kind, took < 1)
-      kind, took = attempt(("10.66.0.9", 80), 2); print(kind, 1.9 < took < 3)'
-      """, "ConnectionRefusedError True\nTimeoutError True\n")
+    check(RawWorld.refusalsAndTimeOuts("run"), "ConnectionRefusedError True\nTimeoutError True\n")
   }
 
   func testHalfCloseBothWaysAndReset() {
-    check(
-      """
-      cat > $D/peer.py <<'X'
-      import socket, struct
-      s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(("10.8.0.2", 7000)); s.listen()
-      c, _ = s.accept(); data = c.makefile("rb").read(); c.sendall(b"got " + data); c.close()
-      c, _ = s.accept(); c.sendall(b"first"); c.shutdown(socket.SHUT_WR); data = c.makefile("rb").read(); print("after its end:", data.decode()); c.close()
-      c, _ = s.accept(); c.recv(1); c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)); c.close()
-      X
-      $S timeout 20 python3 -u $D/peer.py & p=$!
-      sleep 0.5
-      run -- python3 -c '
-      import socket
-      def dial(): return socket.create_connection(("10.8.0.2", 7000))
-      c = dial(); c.sendall(b"half"); c.shutdown(socket.SHUT_WR); print(c.makefile("rb").read().decode())
-      c = dial(); print(c.makefile("rb").read().decode()); c.sendall(b"second"); c.close()
-      c = dial(); c.sendall(b"x")
-      try: c.recv(10); print("no reset")
-      except ConnectionResetError: print("reset")' > $D/inside
-      wait $p > /dev/null; cat $D/inside
-      """, "after its end: second\ngot half\nfirst\nreset\n")
+    check(RawWorld.halfCloseBothWaysAndReset("run"), "after its end: second\ngot half\nfirst\nreset\n")
   }
 
   /// A router on the way has a smaller MTU: without ICMP's answer large segments would vanish.

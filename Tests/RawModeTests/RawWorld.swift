@@ -1,13 +1,6 @@
 import Foundation
 import XCTest
 
-/// What a script did.
-struct Outcome {
-  var status: Int32
-  var output: String
-  var errors: String
-}
-
 /// The world around the enclaves of these tests: a namespace H where `tombolo` runs, joined by veth to a namespace S with
 /// unmodified servers (nginx, dnsmasq, iperf3). Everything has this process's id in its name and is removed at the end.
 enum RawWorld {
@@ -70,35 +63,56 @@ enum RawWorld {
       """)
   }
 
-  /// Runs bash with `script` after the prelude, bounded in time by timeout(1).
+  /// Runs `script` after the prelude.
   @discardableResult
   static func bash(
     _ script: String, timeout: TimeInterval = 60, file: StaticString = #filePath, line: UInt = #line
   ) -> Outcome {
-    let base = "/tmp/tmb-raw-\(id)-\(UInt64.random(in: 0...UInt64.max))"
-    defer { for end in [".out", ".err"] { unlink(base + end) } }
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-    posix_spawn_file_actions_addopen(&actions, 1, base + ".out", O_WRONLY | O_CREAT | O_TRUNC, 0o600)
-    posix_spawn_file_actions_addopen(&actions, 2, base + ".err", O_WRONLY | O_CREAT | O_TRUNC, 0o600)
-    let words = ["/usr/bin/timeout", "--kill-after=5", "\(timeout)", "bash", "-c", prelude + "\n" + script]
-    var argv: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
-    defer { for word in argv { free(word) } }
-    var pid: pid_t = 0
-    let code = posix_spawn(&pid, words[0], &actions, nil, &argv, environ)
-    guard code == 0 else {
-      XCTFail("bash: errno \(code)", file: file, line: line)
-      return Outcome(status: -1, output: "", errors: "")
-    }
-    var raw: Int32 = 0
-    while waitpid(pid, &raw, 0) < 0, errno == EINTR {}
-    let status = raw & 0x7f == 0 ? (raw >> 8) & 0xff : 128 + (raw & 0x7f)
-    func text(_ end: String) -> String {
-      String(decoding: FileManager.default.contents(atPath: base + end) ?? Data(), as: UTF8.self)
-    }
-    if status == 124 { XCTFail("took longer than \(timeout) s: \(script)", file: file, line: line) }
-    return Outcome(status: status, output: text(".out"), errors: text(".err"))
+    plainly(prelude + "\n" + script, timeout: timeout, file: file, line: line)
   }
+
+  // MARK: what both ways of capture are put through
+
+  /// A refusal is one at once; a black hole is one when the program's own time is over, and not before.
+  /// - Parameter run: the prelude's word that starts a program.
+  static func refusalsAndTimeOuts(_ run: String) -> String {
+    """
+    \(run) -- python3 -c '
+    import socket, time
+    def attempt(address, limit):
+        s = socket.socket(); s.settimeout(limit); start = time.time()
+        try: s.connect(address)
+        except Exception as e: return type(e).__name__, time.time() - start
+    kind, took = attempt(("10.8.0.2", 81), 10); print(kind, took < 1)
+    kind, took = attempt(("10.66.0.9", 80), 2); print(kind, 1.9 < took < 3)'
+    """
+  }
+
+  static func halfCloseBothWaysAndReset(_ run: String) -> String {
+    """
+    cat > $D/peer.py <<'X'
+    import socket, struct
+    s = socket.create_server(("10.8.0.2", 7000))
+    c, _ = s.accept(); data = c.makefile("rb").read(); c.sendall(b"got " + data); c.close()
+    c, _ = s.accept(); c.sendall(b"first"); c.shutdown(socket.SHUT_WR); data = c.makefile("rb").read(); print("after its end:", data.decode()); c.close()
+    c, _ = s.accept(); c.recv(1); c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)); c.close()
+    X
+    $S timeout 20 python3 -u $D/peer.py & p=$!
+    sleep 0.5
+    \(run) -- python3 -c '
+    import socket
+    def dial(): return socket.create_connection(("10.8.0.2", 7000))
+    c = dial(); c.sendall(b"half"); c.shutdown(socket.SHUT_WR); print(c.makefile("rb").read().decode())
+    c = dial(); print(c.makefile("rb").read().decode()); c.sendall(b"second"); c.close()
+    c = dial(); c.sendall(b"x")
+    try: c.recv(10); print("no reset")
+    except ConnectionResetError: print("reset")' > $D/inside
+    wait $p > /dev/null; cat $D/inside
+    """
+  }
+}
+
+/// The shared helper, which within `RawWorld` has its method's name.
+private func plainly(_ script: String, timeout: TimeInterval, file: StaticString, line: UInt) -> Outcome {
+  bash(script, timeout: timeout, file: file, line: line)
 }

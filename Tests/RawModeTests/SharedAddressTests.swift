@@ -73,41 +73,11 @@ final class SharedAddressTests: XCTestCase {
   // MARK: faithful
 
   func testRefusalsAndTimeOuts() {
-    check(
-      """
-      share -- python3 -c '
-      import socket, time
-      def attempt(address, limit):
-          s = socket.socket(); s.settimeout(limit); start = time.time()
-          try: s.connect(address)
-          except Exception as e: return type(e).__name__, time.time() - start
-      kind, took = attempt(("10.8.0.2", 81), 10); print(kind, took < 1)
-      kind, took = attempt(("10.66.0.9", 80), 2); print(kind, 1.9 < took < 3)'
-      """, "ConnectionRefusedError True\nTimeoutError True\n")
+    check(RawWorld.refusalsAndTimeOuts("share"), "ConnectionRefusedError True\nTimeoutError True\n")
   }
 
   func testHalfCloseBothWaysAndReset() {
-    check(
-      """
-      cat > $D/peer.py <<'X'
-      import socket, struct
-      s = socket.create_server(("10.8.0.2", 7000))
-      c, _ = s.accept(); data = c.makefile("rb").read(); c.sendall(b"got " + data); c.close()
-      c, _ = s.accept(); c.sendall(b"first"); c.shutdown(socket.SHUT_WR); data = c.makefile("rb").read(); print("after its end:", data.decode()); c.close()
-      c, _ = s.accept(); c.recv(1); c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)); c.close()
-      X
-      $S timeout 20 python3 -u $D/peer.py & p=$!
-      sleep 0.5
-      share -- python3 -c '
-      import socket
-      def dial(): return socket.create_connection(("10.8.0.2", 7000))
-      c = dial(); c.sendall(b"half"); c.shutdown(socket.SHUT_WR); print(c.makefile("rb").read().decode())
-      c = dial(); print(c.makefile("rb").read().decode()); c.sendall(b"second"); c.close()
-      c = dial(); c.sendall(b"x")
-      try: c.recv(10); print("no reset")
-      except ConnectionResetError: print("reset")' > $D/inside
-      wait $p > /dev/null; cat $D/inside
-      """, "after its end: second\ngot half\nfirst\nreset\n")
+    check(RawWorld.halfCloseBothWaysAndReset("share"), "after its end: second\ngot half\nfirst\nreset\n")
   }
 
   /// A router behind the server's network has a smaller MTU. Its message comes to the host, and the enclave's segments

@@ -1,0 +1,34 @@
+import LinuxSystem
+import PacketRelaying
+import Packets
+
+extension PacketWorker {
+  /// The thread of one queue on the host's side, whichever way its packets get into the network.
+  /// - Parameters:
+  ///   - log: takes sentences for the operator; called in the thread.
+  ///   - answer: takes the queue's counters, in the thread.
+  ///   - device: makes what the packets go through; called in the thread.
+  convenience init(
+    queue index: Int, _ packetGuard: PacketGuard, log: @escaping @Sendable (String) -> Void,
+    answer: @escaping @Sendable (QueueCount) -> Void, device: @escaping @Sendable () -> PacketDevice
+  ) throws(SystemError) {
+    try self.init { (loop) throws(SystemError) in
+      let queue = try PacketQueue(loop: loop, device: device(), packetGuard: packetGuard) { loss in
+        if loss != .closed { log("packets, queue \(index): the enclave's stream was lost: \(loss)") }
+      }
+      return .init { stream in
+        do throws(SystemError) {
+          try queue.attach(stream, early: [])
+        } catch {
+          log("packets, queue \(index): \(error)")
+        }
+      } report: {
+        log("packets, queue \(index): \(queue.counters)")
+      } count: {
+        answer(QueueCount(queue: UInt32(clamping: index), connected: queue.isAttached, counters: queue.counters))
+      }
+    } failed: {
+      log("packets, queue \(index): \($0)")
+    }
+  }
+}
