@@ -166,7 +166,8 @@ let package = Package(
     tests(
       "PacketRelayingTests",
       [
-        "PacketRelaying", "Packets", "CLinux", "EventLoop", "LinuxSystem", "Inet", "Netlink", "Relaying", "Wire",
+        "PacketRelaying", "Packets", "CLinux", "EventLoop", "LinuxSystem", "Inet", "Netlink", "Netfilter", "Relaying",
+        "Wire", "HostNetwork", "Proxying",
       ]),
     tests("InetTests", ["Inet"]),
     tests("WireTests", ["Wire", "Inet"]),

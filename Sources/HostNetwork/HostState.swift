@@ -20,7 +20,7 @@ struct HostState {
 
   init() throws(SystemError) {
     // net:[4026531840]
-    let inode = try readLink("/proc/self/ns/net").filter { $0.isASCII && $0.isNumber }
+    let inode = try readLink("/proc/thread-self/ns/net").filter { $0.isASCII && $0.isNumber }
     directory = "\(Self.base)/net-\(inode)"
     try makeDirectories(Self.base)
   }

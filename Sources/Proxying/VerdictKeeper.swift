@@ -13,13 +13,15 @@ import PacketRelaying
 
 /// Drops what the proxy has copied; runs as a process of its own.
 public enum VerdictKeeper {
-  /// The pipe's descriptor; the queues' sockets follow it.
-  public static let pipe: Int32 = 3
   private static let batch = 512
 
   /// Until the pipe's other end is closed.
-  /// - Parameter sockets: how many.
+  /// - Parameter sockets: how many; their descriptors follow those that every process has and the pipe's, which is 3.
   public static func run(sockets: Int) {
+    run(pipe: 3, sockets: (0..<sockets).map { 4 + Int32(truncatingIfNeeded: $0) })
+  }
+
+  static func run(pipe: Int32, sockets: [Int32]) {
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: batch * VerdictRecord.size, alignment: 8)
     defer { buffer.deallocate() }
     while true {
@@ -36,9 +38,8 @@ public enum VerdictKeeper {
     }
   }
 
-  private static func drop(_ record: VerdictRecord, _ sockets: Int) {
-    guard Int(record.socket) < sockets else { return }
-    _ = clinux_queue_verdict(
-      pipe + 1 + Int32(record.socket), record.queue, record.id, UInt32(CLINUX_NF_DROP), true)
+  private static func drop(_ record: VerdictRecord, _ sockets: [Int32]) {
+    guard sockets.indices.contains(Int(record.socket)) else { return }
+    _ = clinux_queue_verdict(sockets[Int(record.socket)], record.queue, record.id, UInt32(CLINUX_NF_DROP), true)
   }
 }

@@ -1,8 +1,10 @@
 import CLinux
 import EventLoop
 import Foundation
+import HostNetwork
 import Inet
 import LinuxSystem
+import Netfilter
 import Netlink
 import Packets
 import Relaying
@@ -10,24 +12,25 @@ import Testing
 import Wire
 
 @testable import PacketRelaying
+@testable import Proxying
 
 private typealias FileHandle = LinuxSystem.FileHandle
 
-/// Each end as the product runs it, with a real TUN device, against ten million hostile frames.
+/// Each end as the product runs it, with the kernel's own devices and queues, against ten million hostile frames.
 @Suite(.serialized) struct HostileEndsTests {
   /// Frames for each end; TOMBOLO_HOSTILE_FRAMES has another number for a quick look.
   static let total = ProcessInfo.processInfo.environment["TOMBOLO_HOSTILE_FRAMES"].flatMap { Int($0) } ?? 10_000_000
 
   /// An enclave must not be able to end the host side, to stop it or to have packets vanish uncounted; nor the host the
   /// enclave's.
-  @Test(.timeLimit(.minutes(5)), arguments: [true, false]) func tenMillionFrames(host: Bool) throws {
+  @Test(.timeLimit(.minutes(10)), arguments: HostileEnd.allCases) func tenMillionFrames(_ end: HostileEnd) throws {
     let (reading, writing) = try makePipe()
     let seed = UInt64.random(in: 1...UInt64.max)
     // In a thread of its own, whose network namespace the worker inherits and the kernel removes with them.
     try startThread {
       let outcome: String
       do {
-        var attack = try Attack(host: host, seed: seed)
+        var attack = try Attack(end, seed: seed)
         outcome = try attack.run(Self.total)
       } catch {
         outcome = "\(error)"
@@ -51,38 +54,50 @@ private struct Attack {
   private static let streamLength = 50_000
   private static let patience: Int32 = 20_000
 
-  private let isHost: Bool
+  /// Packets from the network at a host that shares its address.
+  private static let networkTotal = HostileEndsTests.total / 10
+
+  private let kind: HostileEnd
   private var frames: HostileFrames
   private let end: End
+  private let network: SharedNetwork?
   private let link: String
   private var sent = [UInt64](repeating: 0, count: 16)
   private var passed: UInt64 = 0
   private var streams = 0
-  private var received = FrameReader()
+  private var received: FrameReader
   private let buffer = UnsafeMutableRawBufferPointer.allocate(
     byteCount: Self.batch + PacketGuard.frameLimit + 512, alignment: 16)
   private let readBuffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
 
-  init(host: Bool, seed: UInt64) throws {
-    isHost = host
-    frames = HostileFrames(host: host, seed: seed)
+  init(_ kind: HostileEnd, seed: UInt64) throws {
+    self.kind = kind
+    frames = HostileFrames(kind, seed: seed)
+    received = FrameReader(kind)
     guard unshare(CLONE_NEWNET) == 0 else { throw SystemError("unshare", "CLONE_NEWNET", errno: errno) }
     let tun = try TunQueue("hostile%d")
     link = tun.deviceName
     var socket = try RouteSocket()
     try socket.setLink(named: "lo", up: true)
-    try socket.setLink(named: link, up: true, mtu: 1500)
+    try socket.setLink(named: link, up: true, mtu: UInt32(HostileFrames.mtu))
     let index = try socket.linkIndex(named: link)
+    // The host's side of a TUN device is the enclave's neighbour; all others have the enclave's own address.
     for text in [
-      "\(host ? HostileFrames.beside4 : HostileFrames.own4)/30",
-      "\(host ? HostileFrames.beside6 : HostileFrames.own6)/64",
+      "\(kind == .tunHost ? HostileFrames.beside4 : HostileFrames.own4)/30",
+      "\(kind == .tunHost ? HostileFrames.beside6 : HostileFrames.own6)/64",
     ] {
       guard let prefix = IPPrefix(text) else { throw Failure("prefix \(text)") }
       try socket.addAddress(prefix, link: index)
     }
     try socket.addRoute(Route(.ip, link: index), replace: true)
     try socket.addRoute(Route(.ip6, link: index), replace: true)
-    end = try host ? HostEnd(tun.file) : EnclaveEnd(tun.file)
+    network = kind == .sharedHost ? try SharedNetwork(tun.file) : nil
+    end =
+      switch kind {
+      case .tunHost: try HostEnd(tun.file)
+      case .sharedHost: try SharedHostEnd(tun.deviceName)
+      case .tunEnclave, .sharedEnclave: try EnclaveEnd(tun, captures: kind == .sharedEnclave)
+      }
   }
 
   /// - Returns: what is wrong, or nothing.
@@ -100,8 +115,11 @@ private struct Attack {
       rest -= count
     }
     let seconds = Double(monotonicNanoseconds() &- start) / 1e9
+    let fault = try network?.finish() ?? ""
+    if let network { try fromNetwork(network) }
     try pings()
-    return try verdict(total, seconds)
+    let wrong = try verdict(total, seconds)
+    return [fault, wrong].filter { !$0.isEmpty }.joined(separator: "; ")
   }
 
   private mutating func oneStream(_ count: Int) throws {
@@ -161,9 +179,11 @@ private struct Attack {
   /// - Returns: false at the stream's end.
   private mutating func read(_ stream: FileHandle, wait: Bool, orWritable: Bool = false) throws -> Bool {
     var poll = pollfd(fd: stream.rawValue, events: Int16(POLLIN) | (orWritable ? Int16(POLLOUT) : 0), revents: 0)
-    let ready = Foundation.poll(&poll, 1, Self.patience)
+    let ready = Foundation.poll(&poll, 1, wait ? Self.patience : 0)
+    if ready == 0, !wait { return true }
     guard ready > 0 else {
-      throw Failure("nothing moved for \(Self.patience) ms after \(passed + sent.reduce(0, +)) frames")
+      let counters = try end.counters()
+      throw Failure("nothing moved for \(Self.patience) ms after \(passed + sent.reduce(0, +)) frames: \(counters)")
     }
     guard Int32(poll.revents) & (POLLIN | POLLHUP | POLLERR) != 0 else { return true }
     switch readBytes(stream.rawValue, readBuffer) {
@@ -181,14 +201,34 @@ private struct Attack {
     try stream.descriptor.setNonblocking()
     streams += 1
     received = FrameReader(counts: received)
-    let ping = HostileFrames.ping(host: isHost)
+    let ping = HostileFrames.ping(kind)
     buffer.storeBytes(of: UInt32(ping.count).bigEndian, as: UInt32.self)
     UnsafeMutableRawBufferPointer(rebasing: buffer[4...]).copyBytes(from: ping)
     try write(stream, 4 + ping.count)
     passed += 1
+    try network?.answer()
     while !received.hasPong {
       guard try read(stream, wait: true) else { throw Failure("the stream ended before the answer came") }
     }
+  }
+
+  /// What the network brings, to a host that takes some of it for its enclave.
+  private mutating func fromNetwork(_ network: SharedNetwork) throws {
+    let stream = try end.open()
+    try stream.descriptor.setNonblocking()
+    streams += 1
+    received = FrameReader(counts: received)
+    for number in 0..<Self.networkTotal {
+      let count = frames.fromNetwork(buffer)
+      network.write(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+      guard number & 63 == 0 else { continue }
+      _ = try read(stream, wait: false)
+      network.drain()
+    }
+    network.drain()
+    if received.packets == 0 { throw Failure("nothing of what the network brought came to the enclave") }
+    shutdownSending(stream.rawValue)
+    while try read(stream, wait: true) {}
   }
 
   private func verdict(_ total: Int, _ seconds: Double) throws -> String {
@@ -209,24 +249,36 @@ private struct Attack {
     expect("reconnects", counters.reconnects, UInt64(streams - 1))
     // What the kernel itself says of the device: received is what was written to it.
     let device = try kernelCounters()
-    expect("packets that the kernel had from the device", device.received, counters.packetsIn)
-    expect("packets that the kernel gave the device", device.sent, counters.packetsOut + counters.unsent)
+    switch kind {
+    case .tunHost, .tunEnclave:
+      expect("packets that the kernel had from the device", device.received, counters.packetsIn)
+      expect("packets that the kernel gave the device", device.sent, counters.packetsOut + counters.unsent)
+    case .sharedEnclave:
+      expect("packets that the kernel had from the device", device.received, counters.packetsIn)
+      // All that the rules do not take for the queues.
+      expect("packets that went past the queues", device.sent, 0)
+    case .sharedHost:
+      if device.sent < counters.packetsIn {
+        wrong.append("\(counters.packetsIn) packets were delivered, and the link had only \(device.sent)")
+      }
+    }
     if received.packets > counters.packetsOut { wrong.append("\(received.packets) frames came, more than were read") }
     print(
-      "\(isHost ? "host" : "enclave"): \(total) frames in \(seconds) s, \(streams) streams, \(received.packets) frames"
+      "\(kind): \(total) frames in \(seconds) s, \(streams) streams, \(received.packets) frames"
         + " back; \(counters)")
     return wrong.joined(separator: "; ")
   }
 
-  /// proc(5), /proc/net/dev: behind the name 8 numbers of receiving, then 8 of sending.
+  /// proc(5), /proc/net/dev: behind the name 8 numbers of receiving, then 8 of sending. Those that the device had no room
+  /// for count as sent.
   private func kernelCounters() throws -> (received: UInt64, sent: UInt64) {
     let text = try readText("/proc/thread-self/net/dev")
     for line in text.split(separator: "\n") {
       let words = line.split { $0 == " " || $0 == ":" }
-      guard words.first == Substring(link), words.count > 10, let received = UInt64(words[2]),
-        let sent = UInt64(words[10])
+      guard words.first == Substring(link), words.count > 12, let received = UInt64(words[2]),
+        let sent = UInt64(words[10]), let dropped = UInt64(words[12])
       else { continue }
-      return (received, sent)
+      return (received, sent + (kind == .sharedHost ? dropped : 0))
     }
     throw Failure("\(link) is not in /proc/net/dev")
   }
@@ -241,12 +293,14 @@ private struct Failure: Error, CustomStringConvertible {
 private struct FrameReader {
   private(set) var packets: UInt64 = 0
   private(set) var hasPong = false
+  private let end: HostileEnd
   private var rest: [UInt8] = []
 
-  init() {}
+  init(_ end: HostileEnd) { self.end = end }
 
   /// For a new stream: the numbers go on, half a frame of the old one does not.
   init(counts other: FrameReader) {
+    end = other.end
     packets = other.packets
     hasPong = other.hasPong
   }
@@ -261,7 +315,7 @@ private struct FrameReader {
       }
       guard rest.count - offset - 4 >= length else { break }
       rest.withUnsafeBytes {
-        if HostileFrames.isPong(UnsafeRawBufferPointer(rebasing: $0[(offset + 4)..<(offset + 4 + length)])) {
+        if HostileFrames.isPong(end, UnsafeRawBufferPointer(rebasing: $0[(offset + 4)..<(offset + 4 + length)])) {
           hasPong = true
         }
       }
@@ -341,6 +395,116 @@ private struct HostEnd: End {
   func stop() { worker.stop() }
 }
 
+/// The product's own gateway; streams are given to it.
+private final class SharedHostEnd: End {
+  private let tunnel: SharedTunnel
+  private let request: PacketsRequest
+
+  init(_ link: String) throws {
+    tunnel = try SharedTunnel(ports: HostileFrames.share, published: []) { print("shared host: \($0)") }
+    guard tunnel.link == link else { throw Failure("the gateway has chosen \(tunnel.link)") }
+    request = PacketsRequest(
+      queue: 0, queues: 1, mtu: UInt16(HostileFrames.mtu), features: TunOffload.all.rawValue,
+      address4: IPPrefix("\(HostileFrames.own4)/32"), address6: IPPrefix("\(HostileFrames.own6)/128"))
+    try tunnel.configure(request)
+  }
+
+  func open() throws -> FileHandle {
+    let (near, far) = try makeSocketPair()
+    try tunnel.serve(near, request) { _ in }
+    return far
+  }
+
+  func counters() throws -> PacketCounters {
+    let loop = try EventLoop()
+    nonisolated(unsafe) var found: PacketCounters?
+    tunnel.count(in: loop) { counts in
+      found = counts.first?.counters
+      loop.stop()
+    }
+    try loop.run()
+    guard let found else { throw Failure("the gateway did not say its counters") }
+    return found
+  }
+
+  func stop() { tunnel.close() }
+}
+
+/// The network of a host that shares its address: reads and judges all that the host sends, until it is finished.
+private final class SharedNetwork: Sendable {
+  private let tun: FileHandle
+  private let order: (reading: FileHandle, writing: FileHandle)
+  private let result: (reading: FileHandle, writing: FileHandle)
+
+  init(_ tun: FileHandle) throws {
+    self.tun = tun
+    order = try makePipe()
+    result = try makePipe()
+    try tun.descriptor.setNonblocking()
+    try startThread { [self] in
+      _ = try? writeAll(result.writing.rawValue, Array("\(watch())\n".utf8))
+    }
+  }
+
+  /// - Returns: what was wrong, or nothing.
+  private func watch() -> String {
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: PacketGuard.frameLimit, alignment: 16)
+    defer { buffer.deallocate() }
+    var packets = 0
+    while true {
+      var polls = [
+        pollfd(fd: tun.rawValue, events: Int16(POLLIN), revents: 0),
+        pollfd(fd: order.reading.rawValue, events: Int16(POLLIN), revents: 0),
+      ]
+      _ = Foundation.poll(&polls, 2, -1)
+      while case .bytes(let count) = readBytes(tun.rawValue, buffer), count > 10 {
+        packets += 1
+        if let leak = HostileFrames.leak(UnsafeRawBufferPointer(rebasing: buffer[10..<count])) {
+          return "the host sent \(leak), packet \(packets) on its link"
+        }
+      }
+      if polls[1].revents != 0 { return packets > 0 ? "" : "nothing came out of the host" }
+    }
+  }
+
+  /// Once; after it the network is the caller's.
+  func finish() throws -> String {
+    _ = try writeAll(order.writing.rawValue, [1])
+    var text = [UInt8](repeating: 0, count: 4096)
+    guard case .bytes(let count) = text.withUnsafeMutableBytes({ readBytes(result.reading.rawValue, $0) }) else {
+      throw Failure("the network has gone")
+    }
+    return String(decoding: text[..<max(0, count - 1)], as: UTF8.self)
+  }
+
+  /// Takes away what the host has answered, so that there is room for what it sends.
+  func drain() {
+    var frame = [UInt8](repeating: 0, count: PacketGuard.frameLimit)
+    while case .bytes = frame.withUnsafeMutableBytes({ readBytes(tun.rawValue, $0) }) {}
+  }
+
+  func write(_ frame: UnsafeRawBufferPointer) {
+    // The kernel refuses what is no packet at all.
+    _ = writeBytes(tun.rawValue, frame)
+  }
+
+  /// Waits for the marked datagram and answers it.
+  func answer() throws {
+    var frame = [UInt8](repeating: 0, count: PacketGuard.frameLimit)
+    let deadline = monotonicNanoseconds() + 20_000_000_000
+    while monotonicNanoseconds() < deadline {
+      var poll = pollfd(fd: tun.rawValue, events: Int16(POLLIN), revents: 0)
+      _ = Foundation.poll(&poll, 1, 1000)
+      guard case .bytes(let count) = frame.withUnsafeMutableBytes({ readBytes(tun.rawValue, $0) }) else { continue }
+      if frame.withUnsafeBytes({ HostileFrames.isMarked(UnsafeRawBufferPointer(rebasing: $0[..<count])) }) {
+        HostileFrames.networkAnswer.withUnsafeBytes { write($0) }
+        return
+      }
+    }
+    throw Failure("a good datagram did not reach the network")
+  }
+}
+
 /// As the proxy makes it; it opens its streams itself, again and again.
 private final class EnclaveEnd: End {
   private let worker: PacketWorker
@@ -348,9 +512,12 @@ private final class EnclaveEnd: End {
   private let listener: FileHandle
   private let path: String
 
-  init(_ tun: FileHandle) throws {
+  /// - Parameter captures: takes what leaves by queue, as with the host's own address.
+  init(_ queue: TunQueue, captures: Bool) throws {
+    let tun = queue.file
     let pipe = try CounterPipe()
     self.pipe = pipe
+    let capture = captures ? try Self.startCapture(queue.deviceName) : nil
     path = "/tmp/tombolo-hostile-\(getpid())-\(monotonicNanoseconds()).sock"
     listener = FileHandle(try listenStream(.unix(path)))
     let features = try setTunOffload(tun.rawValue, .all)
@@ -362,7 +529,15 @@ private final class EnclaveEnd: End {
         loop: loop, target: StreamTarget(.unix(path)), request: request, tun: tun, log: { _ in })
       nonisolated(unsafe) var made: PacketQueue?
       try connector.start { lost throws(SystemError) in
-        let queue = try PacketQueue(loop: loop, tun: tun, packetGuard: packetGuard(.enclave), lost: lost)
+        let device =
+          if let capture {
+            CaptureDevice(
+              capture: capture.socket, socket: 0, tun: tun, verdicts: capture.verdicts,
+              segments: SegmentSizes(mtu: HostileFrames.mtu))
+          } else {
+            PacketDevice(tun)
+          }
+        let queue = try PacketQueue(loop: loop, device: device, packetGuard: packetGuard(.enclave), lost: lost)
         made = queue
         return queue
       }
@@ -370,6 +545,22 @@ private final class EnclaveEnd: End {
     } failed: {
       print("enclave end: \($0)")
     }
+  }
+
+  /// The rules of the boot plan, both queues at one socket, and the keeper of verdicts as a thread.
+  private static func startCapture(_ link: String) throws -> (socket: FileHandle, verdicts: FileHandle) {
+    let first: UInt16 = 7766
+    let socket = try CaptureSocket.open([
+      .init(first, takesSuperPackets: false), .init(first + 1, takesSuperPackets: true),
+    ])
+    try PacketFilter.install(.capture(link: link, firstQueue: first, queues: 1, ipv6: true))
+    let (reading, writing) = try makePipe()
+    try startThread {
+      withExtendedLifetime((reading, socket)) {
+        VerdictKeeper.run(pipe: reading.rawValue, sockets: [socket.rawValue])
+      }
+    }
+    return (socket, writing)
   }
 
   deinit { removeFile(path) }

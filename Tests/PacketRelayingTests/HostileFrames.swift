@@ -8,8 +8,14 @@ struct HostileFrames {
   static let own6 = "fd74::2"
   static let beside6 = "fd74::1"
   static let ports: [UInt16] = [80]
+  /// With a shared address: the enclave's.
+  static let share = PortRanges([80...80, 1024...61439])
+  /// Of every link.
+  static let mtu = 1500
+  /// In the packet that must pass in the end, and in the one that comes back.
+  private static let mark = Array("tombolo!".utf8)
 
-  let isHost: Bool
+  let end: HostileEnd
   /// The verdicts on what was changed at random: the same code as in the end, because what is tested with those is that
   /// the end counts each of them once and under its reason. The crafted ones carry their reason by construction.
   private let judge: PacketGuard
@@ -18,15 +24,15 @@ struct HostileFrames {
   private let crafted: [(frame: [UInt8], reason: PacketDefect)]
   private let large: [[UInt8]]
 
-  init(host isHost: Bool, seed: UInt64) {
-    self.isHost = isHost
+  init(_ end: HostileEnd, seed: UInt64) {
+    self.end = end
     state = seed | 1
     judge = PacketGuard(
-      isHost ? .host : .enclave, address4: IPv4Address(Self.own4), address6: IPv6Address(Self.own6),
-      ports: isHost ? nil : Self.ports)
-    good = Self.good(host: isHost)
-    crafted = Self.crafted(host: isHost)
-    large = Self.large(host: isHost)
+      end.isHost ? .host : .enclave, address4: IPv4Address(Self.own4), address6: IPv6Address(Self.own6),
+      ports: end.isHost ? nil : Self.ports, shared: end == .sharedHost ? PortSet(ranges: Self.share.ranges) : nil)
+    good = Self.good(host: end.isHost)
+    crafted = Self.crafted(end)
+    large = Self.large(host: end.isHost)
   }
 
   /// The reasons that the sender of these frames brings about by construction.
@@ -84,7 +90,39 @@ struct HostileFrames {
     buffer.storeBytes(of: UInt32(count).bigEndian, toByteOffset: end, as: UInt32.self)
     end += 4 + count
     if let known { return known }
-    return judge.defect(in: UnsafeRawBufferPointer(rebasing: frame[..<count]))
+    let bytes = UnsafeRawBufferPointer(rebasing: frame[..<count])
+    if let defect = judge.defect(in: bytes) { return defect }
+    guard self.end == .sharedHost else { return nil }
+    // What the network gets in pieces must be divisible, too.
+    do throws(PacketPiecesError) {
+      _ = try PacketPieces(bytes, mtu: Self.mtu, identification: 0)
+      return nil
+    } catch {
+      return error.defect
+    }
+  }
+
+  /// A packet as the network brings it to a host, for anybody and of any sort, with a virtio-net header of zeros.
+  /// - Returns: its length.
+  mutating func fromNetwork(_ frame: UnsafeMutableRawBufferPointer) -> Int {
+    let random = next()
+    let count = Self.copy(good[Int(random >> 8) % good.count], frame)
+    frame.storeBytes(of: 0, as: UInt64.self)
+    frame.storeBytes(of: 0, toByteOffset: 8, as: UInt16.self)
+    // The other way round: the addresses are where their checksums' parts were.
+    if frame[10] >> 4 == 4 {
+      let source = frame.loadUnaligned(fromByteOffset: 22, as: UInt32.self)
+      frame.storeBytes(of: frame.loadUnaligned(fromByteOffset: 26, as: UInt32.self), toByteOffset: 22, as: UInt32.self)
+      frame.storeBytes(of: source, toByteOffset: 26, as: UInt32.self)
+    } else {
+      for place in 18..<34 { frame.swapAt(place, place + 16) }
+    }
+    for shift in 0..<Int(random >> 16 & 7) {
+      // Behind the addresses, so that the kernel hands them on as often as not.
+      let place = 30 + Int(next() & 0x7f)
+      if place < count { frame[place] = UInt8(truncatingIfNeeded: random >> UInt64(24 + shift * 4)) }
+    }
+    return count
   }
 
   private static func copy(_ bytes: [UInt8], _ to: UnsafeMutableRawBufferPointer) -> Int {
@@ -110,13 +148,13 @@ struct HostileFrames {
     return [0x60, 0, 0, 0] + big(payload.count) + [number, 64] + from.bytes + to.bytes + payload
   }
 
-  private static func tcp(_ port: Int, _ flags: UInt8, data: Int = 0) -> [UInt8] {
-    big(40000) + big(port) + [0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]
+  private static func tcp(_ port: Int, _ flags: UInt8, data: Int = 0, from: Int = 40000) -> [UInt8] {
+    big(from) + big(port) + [0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]
       + Array(repeating: 7, count: data)
   }
 
-  private static func udp(_ data: Int) -> [UInt8] {
-    big(40000) + big(9) + big(8 + data) + [0, 0] + Array(repeating: 7, count: data)
+  private static func udp(_ data: Int, from: Int = 40000) -> [UInt8] {
+    big(from) + big(9) + big(8 + data) + [0, 0] + Array(repeating: 7, count: data)
   }
 
   private static func big(_ value: Int) -> [UInt8] { [UInt8(value >> 8 & 0xff), UInt8(value & 0xff)] }
@@ -156,7 +194,8 @@ struct HostileFrames {
   }
 
   /// One for each reason that a sender can bring about.
-  private static func crafted(host: Bool) -> [(frame: [UInt8], reason: PacketDefect)] {
+  private static func crafted(_ end: HostileEnd) -> [(frame: [UInt8], reason: PacketDefect)] {
+    let host = end.isHost
     func changed(_ place: Int, _ value: UInt8) -> [UInt8] {
       var packet = plain + v4(host, 17, udp(30))
       packet[place] = value
@@ -170,19 +209,84 @@ struct HostileFrames {
       (plain + v4(host, 17, udp(4), destination: host ? "127.0.0.1" : "10.118.0.3"), .badDestination),
     ]
     if !host { all.append((plain + v4(host, 6, tcp(22, 0x02)), .unpublishedPort)) }
+    if end == .sharedHost {
+      all += [
+        (plain + v4(host, 17, udp(4, from: 53)), .foreignPort),
+        (plain + v4(host, 6, tcp(80, 0x02, from: 61440)), .foreignPort),
+        (plain + v4(host, 1, [8, 0, 0xf7, 0xff, 0, 0, 0, 0]), .foreignPort),
+        (plain + v6(host, 44, [17, 0, 0, 1, 0, 0, 0, 9] + udp(24)), .foreignPort),
+        (plain + v4(host, 6, tcp(80, 0x02), destination: "169.254.169.254"), .badDestination),
+        (plain + v4(host, 6, tcp(80, 0x02), destination: own4), .badDestination),
+      ]
+    }
     return all
   }
 
-  /// An echo request that the end's own kernel answers.
-  static func ping(host: Bool) -> [UInt8] {
-    var message: [UInt8] = [8, 0, 0, 0, 0x54, 0x6d, 0, 1] + Array("tombolo!".utf8)
-    message.replaceSubrange(2..<4, with: big(checksum(message)))
-    return plain + v4(host, 1, message)
+  /// What must pass after everything else, and have an answer: an echo request for the end's own kernel; with a shared
+  /// address, where only TCP and UDP pass, what opens a connection to a closed port, or a datagram for the network.
+  static func ping(_ end: HostileEnd) -> [UInt8] {
+    switch end {
+    case .tunHost, .tunEnclave:
+      var message: [UInt8] = [8, 0, 0, 0, 0x54, 0x6d, 0, 1] + mark
+      message.replaceSubrange(2..<4, with: big(checksum(message)))
+      return plain + v4(end.isHost, 1, message)
+    case .sharedEnclave:
+      // Its checksum is still to be made, so that it cannot be wrong.
+      return offload(0, 0, start: 20, place: 16) + v4(false, 6, tcp(80, 0x02, from: 0x546d))
+    case .sharedHost: return plain + v4(true, 17, marked(from: 40000, to: 9))
+    }
   }
 
-  /// Whether a frame from the end is the answer to it.
-  static func isPong(_ frame: UnsafeRawBufferPointer) -> Bool {
-    frame.count == 10 + 36 && frame[10] == 0x45 && frame[19] == 1 && frame[30] == 0 && frame[34] == 0x54
-      && frame[35] == 0x6d
+  private static func marked(from: Int, to port: Int) -> [UInt8] {
+    big(from) + big(port) + big(8 + mark.count) + [0, 0] + mark
   }
+
+  /// The network's answer to `ping` of a host with a shared address.
+  static let networkAnswer = plain + v4(false, 17, marked(from: 9, to: 40000), source: beside4)
+
+  /// Whether a packet, which a virtio-net header precedes, is a marked datagram.
+  static func isMarked(_ frame: UnsafeRawBufferPointer) -> Bool {
+    frame.count == 10 + 36 && frame[10] == 0x45 && frame[19] == 17 && frame[38...].elementsEqual(mark)
+  }
+
+  /// Whether a frame from the end is the answer to `ping`.
+  static func isPong(_ end: HostileEnd, _ frame: UnsafeRawBufferPointer) -> Bool {
+    switch end {
+    case .tunHost, .tunEnclave:
+      frame.count == 10 + 36 && frame[10] == 0x45 && frame[19] == 1 && frame[30] == 0 && frame[34] == 0x54
+        && frame[35] == 0x6d
+    case .sharedEnclave:
+      // RST, from 80 to the port that nothing else came from.
+      frame.count >= 10 + 40 && frame[10] == 0x45 && frame[19] == 6 && frame[32] == 0x54 && frame[33] == 0x6d
+        && frame[43] & 4 != 0
+    case .sharedHost: isMarked(frame)
+    }
+  }
+
+  /// What is wrong with a packet that a host with a shared address has sent into its network; nil for nothing.
+  static func leak(_ packet: UnsafeRawBufferPointer) -> String? {
+    let is6 = packet.count > 40 && packet[0] >> 4 == 6
+    let transport = is6 ? 40 : 20
+    guard packet.count >= transport + 8, packet.count <= mtu else { return "a packet of \(packet.count) bytes" }
+    // The host's own IPv6, not what an enclave sent: solicitations and group reports, to link-local groups.
+    if is6, packet[24] == 0xff, packet[25] == 2 { return nil }
+    let number = packet[is6 ? 6 : 9]
+    // A fragment of what was whole and longer than the MTU: the first one has the ports.
+    if is6, number == 44 {
+      return packet[40] == 17 ? nil : "a fragment of protocol \(packet[40])"
+    }
+    let source = IPAddress(bytes: Array(is6 ? packet[8..<24] : packet[12..<16]))
+    guard source == IPAddress(is6 ? own6 : own4) else { return "source \(source.map { "\($0)" } ?? "none")" }
+    guard number == 6 || number == 17 else { return "protocol \(number)" }
+    if !is6, packet[7] != 0 || packet[6] & 0x1f != 0 { return nil }
+    let port = UInt16(packet[transport]) << 8 | UInt16(packet[transport + 1])
+    return share.contains(port) ? nil : "source port \(port)"
+  }
+}
+
+/// Whose parts are attacked: TUN devices on both sides, or captured packets and the host's own address.
+enum HostileEnd: String, CaseIterable, Sendable {
+  case tunHost, tunEnclave, sharedHost, sharedEnclave
+
+  var isHost: Bool { self == .tunHost || self == .sharedHost }
 }
