@@ -82,6 +82,9 @@ public func startThread(_ body: @escaping @Sendable () -> Void) throws(SystemErr
   try check("pthread_create", "", result)
 }
 
+/// Lets every other thread that could run on this processor run first. The C function is `sched_yield`.
+public func yieldProcessor() { sched_yield() }
+
 /// Locks a file against every other descriptor that asks, until it is closed. The C function is `flock(LOCK_EX)`.
 /// - Returns: false where another holds it and `wait` is false.
 public func lockFile(_ fd: Int32, wait: Bool) throws(SystemError) -> Bool {

@@ -31,6 +31,7 @@ var settings = PacketQueue.Settings()
 settings.batch = number("BATCH", settings.batch)
 settings.readSize = number("READ", settings.readSize)
 settings.sendBuffer = Int32(number("SNDBUF", Int(settings.sendBuffer)))
+settings.spin = UInt64(number("SPIN", Int(settings.spin)))
 
 do {
   let tuns = try (0..<queues).map { _ throws(SystemError) in
