@@ -78,7 +78,7 @@ public final class LocalRun: EventSource {
     signals = try openSignals(Self.signals)
     ignoreBrokenPipes()
     raiseOpenFilesLimit()
-    loop = try EventLoop()
+    loop = try EventLoop(spin: EventLoop.dataSpin)
     super.init()
     _ = try loop.add(signals.rawValue, [.readable], self)
   }

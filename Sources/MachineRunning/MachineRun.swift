@@ -54,7 +54,7 @@ public final class MachineRun: EventSource {
     signals = try openSignals(Self.signals)
     ignoreBrokenPipes()
     raiseOpenFilesLimit()
-    loop = try EventLoop()
+    loop = try EventLoop(spin: EventLoop.dataSpin)
     super.init()
     _ = try loop.add(signals.rawValue, [.readable], self, tag: Tag.signals)
   }

@@ -16,12 +16,6 @@ import Packets
 // out buffer, and the TUN device is not read until it is gone: so at most `outCapacity` and the socket's own buffer are
 // in flight, and behind them the device's queue (txqueuelen) fills. Writing to a TUN device does not block.
 //
-// A thread that sleeps has to be woken by whoever has the next packet for it, and on a virtual machine both pay for that
-// with an exit to the hypervisor. So a queue whose last sleep was shorter than `spin` looks for packets that long before
-// it sleeps again, and lets everybody else run in between (sched_yield); when it has looked in vain it sleeps, and the next
-// packet wakes it. Rare packets are never waited for like this. KVM does the same for virtual CPUs that have nothing to do
-// (halt polling, Documentation/virt/kvm/halt-polling.rst).
-//
 // Without a stream the TUN device is read and what comes is thrown away (and counted): a queue that nobody reads
 // would hand minutes-old packets to the next stream. TCP sends them again.
 
@@ -34,8 +28,6 @@ public final class PacketQueue: EventSource {
     public var readSize = 256 * 1024
     /// SO_SNDBUF of the stream, 0 for the system's own; without CAP_NET_ADMIN at most net.core.wmem_max.
     public var sendBuffer: Int32 = 4 << 20
-    /// Nanoseconds that a queue with much to do looks for more before it sleeps; 0 for never.
-    public var spin: UInt64 = 100_000
     public init() {}
   }
 
@@ -59,7 +51,6 @@ public final class PacketQueue: EventSource {
   private let packetGuard: PacketGuard
   private let batch: Int
   private let sendBuffer: Int32
-  private let spin: UInt64
   private let lost: (Loss) -> Void
   public private(set) var counters = PacketCounters()
 
@@ -78,8 +69,6 @@ public final class PacketQueue: EventSource {
   private var streamWritable = false
   /// No edge will follow the one that told of the stream's end: it is read until the end is found.
   private var streamEnding = false
-  /// When there was last nothing to do, in nanoseconds of the monotonic clock.
-  private var sleptSince: UInt64 = 0
 
   /// - Parameter lost: the stream has ended and is closed; `attach` may give another.
   public convenience init(
@@ -100,8 +89,6 @@ public final class PacketQueue: EventSource {
     self.lost = lost
     batch = settings.batch
     sendBuffer = settings.sendBuffer
-    // With one processor nobody can bring a packet while we look for it.
-    spin = processorCount() > 1 ? settings.spin : 0
     let frame = Self.prefix + PacketGuard.frameLimit
     out = .allocate(byteCount: settings.batch + frame, alignment: 16)
     incoming = .allocate(byteCount: settings.readSize + frame, alignment: 16)
@@ -169,35 +156,15 @@ public final class PacketQueue: EventSource {
   }
 
   override public func resume() {
-    var spins = spin > 0 && sleptSince > 0 && monotonicNanoseconds() &- sleptSince < spin
-    var deadline: UInt64 = 0
-    var turns = 0
-    while turns < Self.turnLimit {
+    for _ in 0..<Self.turnLimit {
       guard let stream else {
         discard()
         return
       }
       let received = receive(stream.rawValue)
       let sent = self.stream != nil && send(stream.rawValue)
-      if received || sent {
-        turns += 1
-        deadline = 0
-        continue
-      }
-      let now = monotonicNanoseconds()
-      if deadline == 0 { deadline = now &+ spin }
-      spins = spins && now < deadline
-      guard spins else {
-        sleptSince = now
-        return
-      }
-      yieldProcessor()
-      tunReadable = true
-      streamReadable = true
-      streamWritable = true
+      if !received, !sent { return }
     }
-    // Not asleep at all.
-    sleptSince = monotonicNanoseconds()
     loop.enqueue(self)
   }
 

@@ -29,10 +29,11 @@ public final class PacketWorker: Sendable {
   }
 
   /// - Parameters:
+  ///   - spin: of the thread's loop.
   ///   - start: called in the new thread to set the queue up in its loop.
   ///   - failed: called in that thread with the reason where it cannot go on.
   public init(
-    start: @escaping @Sendable (EventLoop) throws(SystemError) -> Body,
+    spin: UInt64 = EventLoop.dataSpin, start: @escaping @Sendable (EventLoop) throws(SystemError) -> Body,
     failed: @escaping @Sendable (SystemError) -> Void
   ) throws(SystemError) {
     let (reading, writing) = try makePipe()
@@ -40,7 +41,7 @@ public final class PacketWorker: Sendable {
     orders = writing
     try startThread {
       do throws(SystemError) {
-        let loop = try EventLoop()
+        let loop = try EventLoop(spin: spin)
         let body = try start(loop)
         let source = OrderSource(reading, loop, body)
         _ = try loop.add(reading.rawValue, [.readable], source)

@@ -45,7 +45,7 @@ enum ProxyRole {
   static func run(_ words: [String]) throws {
     ignoreBrokenPipes()
     let plan = try ProxyPlan(arguments: words)
-    let loop = try EventLoop()
+    let loop = try EventLoop(spin: EventLoop.dataSpin)
     let signals = try openSignals([SIGTERM, SIGUSR1])
     let proxy = try EnclaveProxy(plan, loop: loop) { writeToStandardError($0 + "\n") }
     let stop = SignalSource(signals) { [proxy] signal in

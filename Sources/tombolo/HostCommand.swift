@@ -117,7 +117,7 @@ struct HostCommand: ParsableCommand {
     let signals = try openSignals([SIGTERM, SIGINT, SIGUSR1])
     ignoreBrokenPipes()
     raiseOpenFilesLimit()
-    let loop = try EventLoop()
+    let loop = try EventLoop(spin: EventLoop.dataSpin)
     let stop = StopSource(signals, loop) { tunnel?.report() }
     _ = try loop.add(signals.rawValue, [.readable], stop)
     let sockets = try published.map { port in (try listen(publishedPort: port, raw: raw), port) }

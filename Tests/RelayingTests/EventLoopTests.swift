@@ -1,0 +1,69 @@
+import CLinux
+import LinuxSystem
+import Testing
+
+@testable import EventLoop
+
+private typealias FileHandle = LinuxSystem.FileHandle
+
+/// Writes a byte into its own pipe as often as asked, each time when the one before has been read.
+private final class Echo: EventSource {
+  let reading: FileHandle
+  let writing: FileHandle
+  private let loop: EventLoop
+  private(set) var rest: Int
+
+  init(_ loop: EventLoop, times: Int) throws {
+    (reading, writing) = try makePipe()
+    self.loop = loop
+    rest = times
+    super.init()
+    _ = try loop.add(reading.rawValue, [.readable], self)
+    send()
+  }
+
+  private func send() { _ = try? writeAll(writing.rawValue, [1]) }
+
+  override func ready(_ events: EventSet, tag: Int) {
+    var byte: [UInt8] = [0]
+    _ = byte.withUnsafeMutableBytes { readBytes(reading.rawValue, $0) }
+    rest -= 1
+    if rest > 0 { send() } else { loop.stop() }
+  }
+}
+
+@Suite(.serialized) struct EventLoopTests {
+  private func processorNanoseconds() -> UInt64 {
+    var now = timespec()
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now)
+    return UInt64(now.tv_sec) * 1_000_000_000 + UInt64(now.tv_nsec)
+  }
+
+  /// A loop that looks for events before it sleeps must sleep all the same: an enclave whose program waits would use up a
+  /// processor otherwise, however busy it was a moment ago.
+  @Test func sleepsAfterBusyTimes() throws {
+    let loop = try EventLoop(spin: EventLoop.dataSpin)
+    let echo = try Echo(loop, times: 1000)
+    try loop.run()
+    #expect(echo.rest == 0)
+    let before = processorNanoseconds()
+    let stop = TimerSource { loop.stop() }
+    loop.schedule(after: .milliseconds(500), stop)
+    try loop.run()
+    #expect(processorNanoseconds() - before < 50_000_000)
+  }
+
+  /// Timers come in time where nothing else happens, and where something happens all the time.
+  @Test(arguments: [0, EventLoop.dataSpin]) func timersAreNotForgotten(spin: UInt64) throws {
+    let loop = try EventLoop(spin: spin)
+    let echo = try Echo(loop, times: .max)
+    var fired = 0
+    let timer = TimerSource { fired += 1 }
+    let stop = TimerSource { loop.stop() }
+    for milliseconds in [1, 5, 20] { loop.schedule(after: .milliseconds(milliseconds), timer) }
+    loop.schedule(after: .milliseconds(50), stop)
+    try loop.run()
+    #expect(fired == 3)
+    #expect(echo.rest < .max)
+  }
+}
