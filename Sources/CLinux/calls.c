@@ -6,21 +6,13 @@
 #define RESULT(call) ({ long r_; do r_ = (call); while (r_ < 0 && errno == EINTR); r_ < 0 ? -errno : r_; })
 
 // Not in every libc header the module is built against.
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434
-#endif
-#ifndef SYS_pidfd_send_signal
-#define SYS_pidfd_send_signal 424
-#endif
-
-int clinux_pidfd_open(pid_t pid) { return (int)RESULT(syscall(SYS_pidfd_open, pid, 0)); }
-int clinux_pidfd_send_signal(int pidfd, int sig) {
-  return (int)RESULT(syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0));
+int clinux_processor_count(void) {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) < 0 ? -errno : CPU_COUNT(&set);
 }
 int clinux_pivot_root(const char *new_root, const char *put_old) {
   return (int)RESULT(syscall(SYS_pivot_root, new_root, put_old));
 }
-int clinux_setns(int fd, int kind) { return (int)RESULT(setns(fd, kind)); }
 bool clinux_exited(int status) { return WIFEXITED(status); }
 int clinux_exit_status(int status) { return WEXITSTATUS(status); }
 int clinux_term_signal(int status) { return WTERMSIG(status); }
@@ -134,13 +126,6 @@ ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_stor
 ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length) {
   return RESULT(sendto(fd, buffer, count, MSG_NOSIGNAL, (const struct sockaddr *)to, length));
 }
-int clinux_peer_pid(int fd) {
-  struct ucred peer;
-  socklen_t length = sizeof peer;
-  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0) return -errno;
-  return peer.pid;
-}
-
 int64_t clinux_peer_user(int fd) {
   struct ucred peer;
   socklen_t length = sizeof peer;
@@ -149,7 +134,6 @@ int64_t clinux_peer_user(int fd) {
 }
 
 const char *clinux_errno_name(int error) { return strerrorname_np(error); }
-const char *clinux_signal_name(int sig) { return sigabbrev_np(sig); }
 int clinux_dup_cloexec(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 3); }
 int clinux_set_nonblocking(int fd, bool on) {
   int flags = fcntl(fd, F_GETFL);
@@ -162,20 +146,11 @@ int clinux_local_address(int fd, struct sockaddr_storage *out) {
   socklen_t length = sizeof *out;
   return (int)RESULT(getsockname(fd, (struct sockaddr *)out, &length));
 }
-static void set_of(sigset_t *set, const int *signals, int count) {
-  sigemptyset(set);
-  for (int i = 0; i < count; i++) sigaddset(set, signals[i]);
-}
-int clinux_block_signals(const int *signals, int count) {
-  sigset_t set;
-  set_of(&set, signals, count);
-  return (int)RESULT(sigprocmask(SIG_BLOCK, &set, NULL));
-}
 int clinux_signalfd(const int *signals, int count) {
   sigset_t set;
-  set_of(&set, signals, count);
-  int blocked = clinux_block_signals(signals, count);
-  if (blocked < 0) return blocked;
+  sigemptyset(&set);
+  for (int i = 0; i < count; i++) sigaddset(&set, signals[i]);
+  if (sigprocmask(SIG_BLOCK, &set, NULL) < 0) return -errno;
   return (int)RESULT(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 int clinux_signalfd_read(int fd) {

@@ -158,6 +158,14 @@ public final class EventLoop {
 
   public func stop() { stopped = true }
 
+  /// Lets go of every source, which may hold this loop in turn: for a loop that is not run again.
+  public func clear() {
+    slots = []
+    freeSlots = []
+    runQueue = []
+    timers = TimerQueue()
+  }
+
   /// Runs until `stop`.
   /// - Throws: only where epoll_wait(2) itself fails, which it does not on a valid descriptor.
   public func run() throws(SystemError) {
@@ -171,16 +179,16 @@ public final class EventLoop {
   private func wait(_ timeout: Int32) -> Int32 {
     let room = Int32(events.count)
     guard spin > 0, timeout != 0 else { return epoll_wait(epoll.rawValue, events.baseAddress, room, timeout) }
+    let start = monotonicNanoseconds()
     if isBusy {
-      let start = monotonicNanoseconds()
       repeat {
         let count = epoll_wait(epoll.rawValue, events.baseAddress, room, 0)
         if count != 0 { return count }
         yieldProcessor()
       } while monotonicNanoseconds() &- start < spin
     }
-    let start = monotonicNanoseconds()
     let count = epoll_wait(epoll.rawValue, events.baseAddress, room, timeout)
+    // Never after a look in vain, which took that long by itself.
     isBusy = monotonicNanoseconds() &- start < spin
     return count
   }

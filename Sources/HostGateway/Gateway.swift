@@ -86,10 +86,12 @@ public final class Gateway {
   private var relays: [ObjectIdentifier: Relay] = [:]
 
   /// Takes over listening sockets opened before, so that a port already taken is found before anything is started.
-  /// - Parameter log: takes sentences for the operator.
+  /// - Parameters:
+  ///   - waitsForRoom: keeps the log while the disk it goes to is full, instead of calling that the loss of its reader.
+  ///   - log: takes sentences for the operator.
   public init(
     loop: EventLoop, transport: FileHandle, enclave: StreamTarget, published: [(FileHandle, PublishedPort)],
-    peers: PeerRule = .only, logFormat: LogFormat, verbose: Bool,
+    peers: PeerRule = .only, logFormat: LogFormat, waitsForRoom: Bool = false, verbose: Bool,
     resolverConfiguration: @escaping () -> ResolverConfiguration, log: @escaping (String) -> Void
   ) throws(SystemError) {
     self.peers = peers
@@ -98,7 +100,9 @@ public final class Gateway {
     self.log = log
     self.verbose = verbose
     resolver = Resolver(loop: loop, configuration: resolverConfiguration)
-    sink = LogSink(loop: loop, format: logFormat) { [unowned self] in
+    let stalled: ((Int32) -> Void)? =
+      waitsForRoom ? { log("the log waits: \(SystemError("write", "standard output", errno: $0))") } : nil
+    sink = LogSink(loop: loop, format: logFormat, stalled: stalled) { [unowned self] in
       for receiver in receivers { loop.enqueue(receiver) }
     } lost: { [unowned self] in
       onOutputLost?()
@@ -202,6 +206,8 @@ public final class Gateway {
     _ what: @autoclosure @escaping () -> String
   ) {
     traffic[keyPath: open] += 1
+    // The program's own probes end at the proxy inside; without these nobody would notice a peer that has vanished.
+    setKeepAlive(plain.rawValue)
     do throws(SystemError) {
       let made = try Relay(loop: loop, buffer: buffer, plain: plain, framed: framed, early: early) {
         [unowned self] relay, end in

@@ -19,6 +19,7 @@ final class OutputQueue: EventSource {
   private static let pipeChunk = 4096
   /// More than this waiting, and the log stream is not read any further.
   static let highWater = 256 * 1024
+  private static let retry: Duration = .seconds(1)
 
   private let loop: EventLoop
   private let fd: Int32
@@ -27,12 +28,19 @@ final class OutputQueue: EventSource {
   private var registration: Registration?
   private let isFile: Bool
   private(set) var failed = false
+  /// There was no room on the disk; it is tried again by a timer.
+  private var isStalled = false
+  private let stalled: ((Int32) -> Void)?
   private let drained: () -> Void
   private let lost: () -> Void
 
-  init(loop: EventLoop, fd: Int32, drained: @escaping () -> Void, lost: @escaping () -> Void) {
+  /// - Parameter stalled: called when a disk begins to take no more; nil to take that for the stream's loss.
+  init(
+    loop: EventLoop, fd: Int32, stalled: ((Int32) -> Void)?, drained: @escaping () -> Void, lost: @escaping () -> Void
+  ) {
     self.loop = loop
     self.fd = fd
+    self.stalled = stalled
     self.drained = drained
     self.lost = lost
     // Regular files cannot be polled and never block for long.
@@ -54,9 +62,21 @@ final class OutputQueue: EventSource {
     if waiting < Self.highWater / 2 { drained() }
   }
 
+  override func timerFired(_ key: Int) {
+    writeChunk()
+    if waiting > 0, isStalled {
+      loop.schedule(after: Self.retry, self)
+      return
+    }
+    isStalled = false
+    write()
+    if waiting < Self.highWater / 2 { drained() }
+  }
+
   private func write() {
+    guard !isStalled else { return }
     if isFile {
-      while waiting > 0, !failed { writeChunk() }
+      while waiting > 0, !failed, !isStalled { writeChunk() }
       return
     }
     while waiting > 0, !failed, clinux_poll_writable(fd) > 0 { writeChunk() }
@@ -68,8 +88,17 @@ final class OutputQueue: EventSource {
     let end = isFile ? bytes.count : min(bytes.count, start + Self.pipeChunk)
     let result = bytes.withUnsafeBytes { writeBytes(fd, UnsafeRawBufferPointer(rebasing: $0[start..<end])) }
     switch result {
-    case .bytes(let count): start += count
+    case .bytes(let count):
+      start += count
+      isStalled = false
     case .wouldBlock: break
+    case .failed(let code) where stalled != nil && (code == ENOSPC || code == EDQUOT):
+      // What waits here is kept, and behind it the enclave's log waits.
+      guard !isStalled else { return }
+      isStalled = true
+      loop.schedule(after: Self.retry, self)
+      stalled?(code)
+      return
     case .failed:
       // Whoever read this is gone, as in `tombolo run … | head -1`.
       failed = true
@@ -111,14 +140,17 @@ public final class LogSink {
   private var errors: OutputQueue!
 
   /// - Parameters:
+  ///   - stalled: called with the errno when a disk begins to take no more; the log waits until it does. nil to take that
+  ///     for a loss.
   ///   - resume: called when a sink that was full has room again.
   ///   - lost: called when nobody reads one of the streams any more.
   public init(
-    loop: EventLoop, format: LogFormat, resume: @escaping () -> Void, lost: @escaping () -> Void
+    loop: EventLoop, format: LogFormat, stalled: ((Int32) -> Void)? = nil, resume: @escaping () -> Void,
+    lost: @escaping () -> Void
   ) {
     self.format = format
-    output = OutputQueue(loop: loop, fd: 1, drained: resume, lost: lost)
-    errors = OutputQueue(loop: loop, fd: 2, drained: resume, lost: lost)
+    output = OutputQueue(loop: loop, fd: 1, stalled: stalled, drained: resume, lost: lost)
+    errors = OutputQueue(loop: loop, fd: 2, stalled: stalled, drained: resume, lost: lost)
   }
 
   /// The streams are slower than the enclave: read no further until `resume`.

@@ -89,6 +89,9 @@ public func makeDirectories(_ path: String, mode: UInt32 = 0o755) throws(SystemE
   }
 }
 
+/// What new files and directories are not allowed to whom. The C function is `umask`.
+public func setCreationMask(_ mask: UInt32) { _ = umask(mask) }
+
 /// The names in a directory, without `.` and `..`, sorted. The C function is `readdir`.
 public func directoryEntries(_ path: String) throws(SystemError) -> [String] {
   guard let directory = opendir(path) else { throw SystemError("opendir", path, errno: errno) }

@@ -144,6 +144,15 @@ public func setResetOnClose(_ fd: Int32, _ on: Bool) { _ = clinux_set_linger(fd,
 /// No waiting for more data before a small segment is sent (tcp(7) TCP_NODELAY).
 public func setNoDelay(_ fd: Int32) { _ = clinux_set_option(fd, Int32(IPPROTO_TCP), TCP_NODELAY, 1) }
 
+/// Asks a peer that says nothing for a minute whether it is still there, and after six questions without an answer, in two
+/// minutes, takes the connection for lost (tcp(7): SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
+public func setKeepAlive(_ fd: Int32) {
+  _ = clinux_set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
+  _ = clinux_set_option(fd, Int32(IPPROTO_TCP), TCP_KEEPIDLE, 60)
+  _ = clinux_set_option(fd, Int32(IPPROTO_TCP), TCP_KEEPINTVL, 10)
+  _ = clinux_set_option(fd, Int32(IPPROTO_TCP), TCP_KEEPCNT, 6)
+}
+
 /// The C function is `shutdown(SHUT_WR)`.
 public func shutdownSending(_ fd: Int32) { _ = shutdown(fd, Int32(CLINUX_SHUT_WR)) }
 

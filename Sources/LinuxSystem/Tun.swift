@@ -94,8 +94,12 @@ public func lockFile(_ fd: Int32, wait: Bool) throws(SystemError) -> Bool {
   return true
 }
 
-/// The CPUs that this process may run on. The C function is `sysconf(_SC_NPROCESSORS_ONLN)`.
-public func processorCount() -> Int { max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) }
+/// The CPUs that this thread may run on. The C function is `sched_getaffinity`, or where there are more than it can say
+/// `sysconf(_SC_NPROCESSORS_ONLN)`.
+public func processorCount() -> Int {
+  let count = Int(clinux_processor_count())
+  return max(1, count > 0 ? count : sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+}
 
 /// The corresponding C function is `rename`.
 public func renameFile(_ path: String, to target: String) throws(SystemError) {

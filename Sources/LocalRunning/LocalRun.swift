@@ -112,12 +112,13 @@ public final class LocalRun: EventSource {
     let transport = directory + "/host"
     let stage = directory + "/stage"
     try makeDirectories(transport)
+    // The proxy inside has a user of its own; the directory above is ours alone. Whatever our umask is.
+    try changeMode(transport, 0o755)
     try makeDirectories(stage)
     if let rootfs = request.rootfs { try root.prepare(rootfs) }
 
     let hostSocket = EnclaveLayout.hostSocket(in: transport)
     let listener = FileHandle(try listenStream(.unix(hostSocket)))
-    // The proxy inside has a user of its own; the directory above is ours alone.
     try changeMode(hostSocket, 0o666)
     let made = try Gateway(
       loop: loop, transport: listener,

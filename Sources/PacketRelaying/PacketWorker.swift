@@ -45,6 +45,7 @@ public final class PacketWorker: Sendable {
         let body = try start(loop)
         let source = OrderSource(reading, loop, body)
         _ = try loop.add(reading.rawValue, [.readable], source)
+        defer { loop.clear() }
         try loop.run()
       } catch {
         failed(error)

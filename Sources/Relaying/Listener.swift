@@ -10,6 +10,8 @@ public final class Listener: EventSource {
   private let accepted: (FileHandle, IPEndpoint?) -> Void
   private let report: (String) -> Void
   private var registration: Registration?
+  /// The last failure has been reported, and nothing was accepted since.
+  private var isFailing = false
   /// Connections taken per turn before others have theirs.
   private static let turnLimit = 64
   private static let pause: Duration = .milliseconds(100)
@@ -30,9 +32,11 @@ public final class Listener: EventSource {
     for _ in 0..<Self.turnLimit {
       do throws(SystemError) {
         guard let connection = try acceptStream(socket.rawValue) else { return }
+        isFailing = false
         accepted(connection.descriptor, connection.peer)
       } catch {
-        report("\(error); accepting again in \(Self.pause)")
+        if !isFailing { report("\(error); accepting again as soon as it works") }
+        isFailing = true
         if let registration { loop.remove(registration) }
         registration = nil
         loop.schedule(after: Self.pause, self)

@@ -16,7 +16,8 @@ import Wire
 // end. Both descriptors are registered once, edge triggered; what may be read or written is remembered here.
 //
 // The two directions end independently. `end` frames carry a FIN, `reset` frames an RST; a transport stream that
-// closes without either was lost, and the plain socket is reset. The plain socket is reset-on-close until both
+// closes without either was lost, and the plain socket is reset. A socket that takes no more is read to its end all the
+// same: a server that answers 413 and closes has said why, and so has a stream with a reset in it. The plain socket is reset-on-close until both
 // directions have ended in order, so that even SIGKILL of this process reaches the program as a reset.
 
 /// Memory shared by all relays of a loop.
@@ -84,6 +85,10 @@ public final class Relay: EventSource {
   private var plainShut = false
   /// A reset frame is in `toFramed`: the relay ends when it has been sent.
   private var resetting: Status?
+  /// The plain socket takes nothing any more; what it still has to say is read, then comes the reset.
+  private var plainFailure: Status?
+  /// The stream takes nothing any more; what it still has to say is read.
+  private var framedFailed = false
   public private(set) var ended = false
   public private(set) var totals = Totals()
 
@@ -147,8 +152,12 @@ public final class Relay: EventSource {
     if !ended, canReadPlain || canReadFramed { loop.enqueue(self) }
   }
 
-  private var canReadPlain: Bool { plainReadable && !plainEnded && toFramed.isEmpty && resetting == nil }
-  private var canReadFramed: Bool { framedReadable && toPlain.isEmpty && resetting == nil }
+  private var canReadPlain: Bool {
+    plainReadable && !plainEnded && toFramed.isEmpty && resetting == nil && !framedFailed
+  }
+  private var canReadFramed: Bool {
+    framedReadable && toPlain.isEmpty && resetting == nil && plainFailure == nil
+  }
 
   // MARK: plain → framed
 
@@ -156,19 +165,21 @@ public final class Relay: EventSource {
     let payload = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[Frame.headerLength...])
     switch readBytes(plain.rawValue, payload) {
     case .bytes(0):
+      if let plainFailure { return reset(plainFailure) }
       plainEnded = true
       toFramed.append(Frame.end)
       flushToFramed()
     case .bytes(let count):
       // A short read means that the socket is empty: the next edge tells. Not so when an end is already known.
-      if count < payload.count, !plainHangup { plainReadable = false }
+      if count < payload.count, !plainHangup, plainFailure == nil { plainReadable = false }
       totals.toTransport &+= UInt64(count)
       Frame.writeDataHeader(count, to: buffer.memory)
       send(UnsafeRawBufferPointer(rebasing: buffer.memory[..<(Frame.headerLength + count)]))
     case .wouldBlock:
       plainReadable = false
+      if let plainFailure { reset(plainFailure) }
     case .failed(let code):
-      reset(Status(errno: code))
+      reset(plainFailure ?? Status(errno: code))
     }
   }
 
@@ -182,10 +193,18 @@ public final class Relay: EventSource {
         toFramed.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
         return
       case .failed:
-        finish(.transportLost)
+        framedTakesNoMore()
         return
       }
     }
+  }
+
+  private func framedTakesNoMore() {
+    framedFailed = true
+    toFramed = ByteQueue()
+    framedReadable = true
+    // A reset that cannot be passed on is the end all the same.
+    if let status = resetting ?? plainFailure { finish(.reset(status)) } else { loop.enqueue(self) }
   }
 
   private func flushToFramed() {
@@ -194,7 +213,7 @@ public final class Relay: EventSource {
       case .bytes(let count): toFramed.consume(count)
       case .wouldBlock: framedWritable = false
       case .failed:
-        finish(resetting.map { .reset($0) } ?? .transportLost)
+        framedTakesNoMore()
         return
       }
     }
@@ -211,12 +230,13 @@ public final class Relay: EventSource {
     switch readBytes(framed.rawValue, buffer.memory) {
     case .bytes(0):
       // After both ends have been exchanged the other side closes first: that is the regular end.
-      finish(framedEnded && plainEnded && toFramed.isEmpty ? .completed : .transportLost)
+      finish(framedEnded && plainEnded && toFramed.isEmpty && !framedFailed ? .completed : .transportLost)
     case .bytes(let count):
-      if count < buffer.memory.count, !framedHangup { framedReadable = false }
+      if count < buffer.memory.count, !framedHangup, !framedFailed { framedReadable = false }
       deliver(UnsafeRawBufferPointer(rebasing: buffer.memory[..<count]))
     case .wouldBlock:
       framedReadable = false
+      if framedFailed { finish(.transportLost) }
     case .failed:
       finish(.transportLost)
     }
@@ -233,7 +253,7 @@ public final class Relay: EventSource {
         case .data(let range):
           if vectorCount == buffer.vectors.count {
             write(vectorCount, payload)
-            guard !ended, resetting == nil else { return }
+            guard !ended, resetting == nil, plainFailure == nil else { return }
             vectorCount = 0
             payload = 0
           }
@@ -254,7 +274,7 @@ public final class Relay: EventSource {
       return
     }
     if vectorCount > 0 { write(vectorCount, payload) }
-    if !ended, resetting == nil { flushToPlain() }
+    if !ended, resetting == nil, plainFailure == nil { flushToPlain() }
   }
 
   private func write(_ vectorCount: Int, _ payload: Int) {
@@ -265,7 +285,7 @@ public final class Relay: EventSource {
       case .bytes(let count): written = count
       case .wouldBlock: plainWritable = false
       case .failed(let code):
-        reset(Status(errno: code))
+        plainTakesNoMore(Status(errno: code))
         return
       }
     }
@@ -278,12 +298,13 @@ public final class Relay: EventSource {
   }
 
   private func flushToPlain() {
+    guard plainFailure == nil else { return }
     while !toPlain.isEmpty, plainWritable {
       switch toPlain.withBytes({ sendBytes(plain.rawValue, $0) }) {
       case .bytes(let count): toPlain.consume(count)
       case .wouldBlock: plainWritable = false
       case .failed(let code):
-        reset(Status(errno: code))
+        plainTakesNoMore(Status(errno: code))
         return
       }
     }
@@ -296,16 +317,25 @@ public final class Relay: EventSource {
 
   // MARK: the end
 
+  private func plainTakesNoMore(_ status: Status) {
+    guard plainFailure == nil else { return }
+    plainFailure = status
+    toPlain = ByteQueue()
+    plainReadable = true
+    if plainEnded || framedFailed { reset(status) } else { loop.enqueue(self) }
+  }
+
   /// The plain side was reset: say so to the other side, then end.
   private func reset(_ status: Status) {
     guard resetting == nil else { return }
     resetting = status
+    if framedFailed { return finish(.reset(status)) }
     toFramed.append(Frame.reset(status))
     flushToFramed()
   }
 
   private func finishIfBothEnded() {
-    if plainEnded, toFramed.isEmpty, plainShut { finish(.completed) }
+    if plainEnded, toFramed.isEmpty, plainShut, !framedFailed { finish(.completed) }
   }
 
   private func finish(_ end: End) {

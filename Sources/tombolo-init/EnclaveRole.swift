@@ -29,6 +29,8 @@ struct EnclaveRole {
     let signals = try openSignals(EnclaveSupervision.signals)
     ignoreBrokenPipes()
     raiseOpenFilesLimit()
+    // As a kernel starts its init: what is made from here on is for the proxy's and the program's users, too.
+    if processID() == 1 { setCreationMask(0o022) }
     if processID() == 1, clinux_started_bare() {
       try KernelStart.run(arguments, signals)
       return

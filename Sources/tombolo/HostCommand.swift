@@ -125,15 +125,28 @@ struct HostCommand: ParsableCommand {
     defer { if case .unix(let path) = place.listen { removeFile(path) } }
     let side = try Gateway(
       loop: loop, transport: listener, enclave: place.enclave, published: raw ? [] : sockets, peers: place.peers,
-      logFormat: logFormat, verbose: verbose, resolverConfiguration: resolverConfiguration(server), log: say)
+      logFormat: logFormat, waitsForRoom: true, verbose: verbose,
+      resolverConfiguration: resolverConfiguration(server), log: say)
     side.tunnel = tunnel
+    var lost = false
+    side.onOutputLost = {
+      lost = true
+      loop.stop()
+    }
     let status = StatusService(
       loop: loop, gateway: side, command: "host", name: place.name, transport: place.transport,
       published: published, report: say)
     defer { status.close() }
     side.onExit = { say("the enclave's program ended with status \($0)") }
     try withExtendedLifetime((side, stop, sockets)) { try loop.run() }
+    // What the enclave has not been told is written stays with it, for the next one to be started.
+    if lost { throw OutputLost() }
   }
+}
+
+/// Nobody reads the log any more.
+struct OutputLost: Error, CustomStringConvertible {
+  var description: String { "nobody takes the log on standard output or standard error any more" }
 }
 
 /// What stands behind the last slash.

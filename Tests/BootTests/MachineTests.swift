@@ -146,7 +146,7 @@ final class MachineTests: XCTestCase {
       $H \(tombolo) boot \(qemu) --machine q35 --memory 2048 --raw --dns 10.9.0.2 -p 9092:80 -p [::]:9092:80 shared.eif > shared.out 2> shared.err & boot=$!
       for i in $(seq 400); do $S curl -sS -m 2 http://10.9.0.1:9092/asked >/dev/null 2>&1 && break; kill -0 $boot 2>/dev/null || break; sleep 0.2; done
       $S curl -gsS -m 5 http://[fd09::1]:9092/asked6 | grep -o "404 Not Found" | head -1
-      wait $boot $counter; sed "s/$sum/the same bytes/" shared.out; cat count
+      wait $boot; sleep 0.3; kill $counter 2>/dev/null; wait $counter; sed "s/$sum/the same bytes/" shared.out; cat count
       grep -c 'on tun0 are the enclave.s, rules in nf_tables' shared.err; grep -c 'rules installed with nf_tables' shared.err; cat shared.err >&2
       """, timeout: 240)
     XCTAssertEqual(
@@ -175,7 +175,7 @@ final class MachineTests: XCTestCase {
       cd \(directory); printf '[network]\\nmode = "raw"\\ncapture = "nfqueue"\\n' > queues.toml
       \(tombolo) image build --rootfs busybox --kernel \(Self.assets)/kernel-enclave/bzImage --config queues.toml -o queues.eif -- /bin/sh -c 'exit 3' >/dev/null || exit 90
       ip netns exec \(World.host) \(tombolo) boot \(qemu) --console --raw --raw-capture nfqueue queues.eif 2>&1; echo "status $?"
-      ip netns exec \(World.host) iptables-legacy-save | grep -c tombolo
+      ip netns exec \(World.host) sh -c 'iptables-legacy-save && ip6tables-legacy-save && nft list ruleset' > left || echo "no list"; grep -c tombolo left
       """, timeout: 60)
     XCTAssertTrue(
       outcome.output.contains(

@@ -311,6 +311,53 @@ final class LocalEnclaveTests: XCTestCase {
     XCTAssertEqual(outcome.output, "content-of-file\ncontent-of-file\n3\n0\n", outcome.errors)
   }
 
+  /// Whoever starts enclaves with a mask that keeps their own files private has a network in them all the same.
+  func testUnderAStrictUmask() {
+    let outcome = bash(
+      "umask 077; \(run) --dns 10.9.0.2 -- sh -c 'umask; stat -c %a /etc/resolv.conf /etc/hosts; curl -sS http://web.test:8080/file'"
+    )
+    XCTAssertEqual(outcome.output, "0022\n644\n644\ncontent-of-file\n", outcome.errors)
+  }
+
+  /// A full disk on the host must not cost a line of the log: the daemon says it, keeps it, and so does the enclave.
+  func testAFullDiskLosesNoLine() {
+    let outcome = bash(
+      """
+      cd \(directory); mkdir -p full transport; chmod 755 transport; mount -t tmpfs -o size=64k tombolo-full full
+      printf "[network]\\ntransport = \\"unix:$PWD/transport\\"\\n" > full.toml
+      ip netns exec \(World.host) \(World.tombolo) host --transport unix:$PWD/transport --log-format raw > full/log 2> full.err & h=$!
+      for i in $(seq 50); do [ -S transport/host_7766 ] && break; sleep 0.1; done
+      unshare --net --mount --pid --fork --mount-proc \(World.binaries)/tombolo-init --config full.toml -- sh -c 'seq 200000; exit 4' & e=$!
+      for i in $(seq 100); do grep -q "the log waits: .*ENOSPC" full.err && break; sleep 0.1; done
+      grep -c "the log waits" full.err; sleep 1.5
+      mount -o remount,size=8m tombolo-full full
+      wait $e; echo "init says $?"; sleep 1.5; kill $h; wait $h
+      grep '^[0-9]*$' full/log | md5sum | cut -c1-8; seq 200000 | md5sum | cut -c1-8
+      umount full
+      """, timeout: 60)
+    let lines = outcome.output.split(separator: "\n")
+    XCTAssertEqual(lines.prefix(2), ["1", "init says 4"], outcome.output + outcome.errors)
+    XCTAssertEqual(lines.count, 4)
+    XCTAssertEqual(lines.dropFirst(2).first, lines.last, outcome.output)
+    bash("mountpoint -q \(directory)/full && umount \(directory)/full; true")
+  }
+
+  /// Without anybody to take the log, the daemon ends with a sentence instead of throwing it away.
+  func testADaemonWhoseLogNobodyTakesEnds() {
+    let outcome = bash(
+      """
+      cd \(directory); mkdir -p gone; chmod 755 gone
+      printf "[network]\\ntransport = \\"unix:$PWD/gone\\"\\n" > gone.toml
+      { ip netns exec \(World.host) \(World.tombolo) host --transport unix:$PWD/gone --log-format raw 2> gone.err; echo "host says $?" > gone.status; } | true & h=$!
+      for i in $(seq 50); do [ -S gone/host_7766 ] && break; sleep 0.1; done
+      unshare --net --mount --pid --fork --mount-proc \(World.binaries)/tombolo-init --config gone.toml -- sh -c 'echo hello; sleep 1; echo again; sleep 1' & e=$!
+      for i in $(seq 60); do [ -e gone.status ] && break; sleep 0.1; done; cat gone.status gone.err
+      kill $e; wait $e $h
+      """, timeout: 30)
+    XCTAssertTrue(outcome.output.hasPrefix("host says 125\n"), outcome.output + outcome.errors)
+    XCTAssertTrue(outcome.output.contains("nobody takes the log"), outcome.output)
+  }
+
   func testUserEnvironmentAndDirectory() {
     let outcome = bash(
       "\(run) -u www-data -e A=1 -e 'B=x y' -w /usr/share --hostname box -- sh -c 'id -un; id -Gn; echo $A $B $HOME $HOSTNAME; pwd; hostname'"

@@ -106,6 +106,7 @@ private struct Attack {
       buffer.deallocate()
       readBuffer.deallocate()
       end.stop()
+      network?.stop()
     }
     let start = monotonicNanoseconds()
     var rest = total
@@ -218,6 +219,7 @@ private struct Attack {
     try stream.descriptor.setNonblocking()
     streams += 1
     received = FrameReader(counts: received)
+    let before = received.packets
     for number in 0..<Self.networkTotal {
       let count = frames.fromNetwork(buffer)
       network.write(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
@@ -226,9 +228,9 @@ private struct Attack {
       network.drain()
     }
     network.drain()
-    if received.packets == 0 { throw Failure("nothing of what the network brought came to the enclave") }
     shutdownSending(stream.rawValue)
     while try read(stream, wait: true) {}
+    if received.packets == before { throw Failure("nothing of what the network brought came to the enclave") }
   }
 
   private func verdict(_ total: Int, _ seconds: Double) throws -> String {
@@ -255,8 +257,8 @@ private struct Attack {
       expect("packets that the kernel gave the device", device.sent, counters.packetsOut + counters.unsent)
     case .sharedEnclave:
       expect("packets that the kernel had from the device", device.received, counters.packetsIn)
-      // All that the rules do not take for the queues.
-      expect("packets that went past the queues", device.sent, 0)
+      // The device hands out, to whoever reads it, what the rules have not taken for the queues.
+      if let stray = end.stray() { wrong.append("a packet of \(stray.count) bytes went past the queues: \(stray)") }
     case .sharedHost:
       if device.sent < counters.packetsIn {
         wrong.append("\(counters.packetsIn) packets were delivered, and the link had only \(device.sent)")
@@ -332,7 +334,13 @@ private struct FrameReader {
 private protocol End {
   func open() throws -> FileHandle
   func counters() throws -> PacketCounters
+  /// A packet that has left through the device though it should not have.
+  func stray() -> [UInt8]?
   func stop()
+}
+
+extension End {
+  func stray() -> [UInt8]? { nil }
 }
 
 private struct CounterPipe {
@@ -467,6 +475,9 @@ private final class SharedNetwork: Sendable {
     }
   }
 
+  /// Ends the thread, wherever the test has ended.
+  func stop() { _ = try? writeAll(order.writing.rawValue, [1]) }
+
   /// Once; after it the network is the caller's.
   func finish() throws -> String {
     _ = try writeAll(order.writing.rawValue, [1])
@@ -511,10 +522,12 @@ private final class EnclaveEnd: End {
   private let pipe: CounterPipe
   private let listener: FileHandle
   private let path: String
+  private let tun: FileHandle
 
   /// - Parameter captures: takes what leaves by queue, as with the host's own address.
   init(_ queue: TunQueue, captures: Bool) throws {
     let tun = queue.file
+    self.tun = tun
     let pipe = try CounterPipe()
     self.pipe = pipe
     let capture = captures ? try Self.startCapture(queue.deviceName) : nil
@@ -564,6 +577,15 @@ private final class EnclaveEnd: End {
   }
 
   deinit { removeFile(path) }
+
+  /// The kernel's own solicitations and reports, to link-local groups, may be from before there were rules.
+  func stray() -> [UInt8]? {
+    var frame = [UInt8](repeating: 0, count: PacketGuard.frameLimit)
+    while case .bytes(let count) = frame.withUnsafeMutableBytes({ readBytes(tun.rawValue, $0) }), count > 50 {
+      if frame[10] >> 4 != 6 || frame[34] != 0xff || frame[35] != 2 { return Array(frame[..<count]) }
+    }
+    return nil
+  }
 
   func open() throws -> FileHandle {
     var poll = pollfd(fd: listener.rawValue, events: Int16(POLLIN), revents: 0)

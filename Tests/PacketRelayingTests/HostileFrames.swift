@@ -119,7 +119,7 @@ struct HostileFrames {
     }
     for shift in 0..<Int(random >> 16 & 7) {
       // Behind the addresses, so that the kernel hands them on as often as not.
-      let place = 30 + Int(next() & 0x7f)
+      let place = (frame[10] >> 4 == 4 ? 30 : 50) + Int(next() & 0x7f)
       if place < count { frame[place] = UInt8(truncatingIfNeeded: random >> UInt64(24 + shift * 4)) }
     }
     return count
@@ -271,12 +271,12 @@ struct HostileFrames {
     // The host's own IPv6, not what an enclave sent: solicitations and group reports, to link-local groups.
     if is6, packet[24] == 0xff, packet[25] == 2 { return nil }
     let number = packet[is6 ? 6 : 9]
+    let source = IPAddress(bytes: Array(is6 ? packet[8..<24] : packet[12..<16]))
+    guard source == IPAddress(is6 ? own6 : own4) else { return "source \(source.map { "\($0)" } ?? "none")" }
     // A fragment of what was whole and longer than the MTU: the first one has the ports.
     if is6, number == 44 {
       return packet[40] == 17 ? nil : "a fragment of protocol \(packet[40])"
     }
-    let source = IPAddress(bytes: Array(is6 ? packet[8..<24] : packet[12..<16]))
-    guard source == IPAddress(is6 ? own6 : own4) else { return "source \(source.map { "\($0)" } ?? "none")" }
     guard number == 6 || number == 17 else { return "protocol \(number)" }
     if !is6, packet[7] != 0 || packet[6] & 0x1f != 0 { return nil }
     let port = UInt16(packet[transport]) << 8 | UInt16(packet[transport + 1])

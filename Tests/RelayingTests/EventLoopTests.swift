@@ -32,6 +32,23 @@ private final class Echo: EventSource {
   }
 }
 
+/// Reads bytes until a 2.
+private final class Reader: EventSource {
+  private let pipe: FileHandle
+  private let ended: () -> Void
+
+  init(_ pipe: FileHandle, _ ended: @escaping () -> Void) {
+    self.pipe = pipe
+    self.ended = ended
+  }
+
+  override func ready(_ events: EventSet, tag: Int) {
+    var bytes = [UInt8](repeating: 0, count: 64)
+    guard case .bytes(let count) = bytes.withUnsafeMutableBytes({ readBytes(pipe.rawValue, $0) }) else { return }
+    if bytes[..<count].contains(2) { ended() }
+  }
+}
+
 @Suite(.serialized) struct EventLoopTests {
   private func processorNanoseconds() -> UInt64 {
     var now = timespec()
@@ -53,7 +70,41 @@ private final class Echo: EventSource {
     #expect(processorNanoseconds() - before < 50_000_000)
   }
 
-  /// Timers come in time where nothing else happens, and where something happens all the time.
+  /// Events that come a little too late for every look must not keep a processor busy.
+  @Test func aLookInVainIsNotRepeated() throws {
+    let loop = try EventLoop(spin: EventLoop.dataSpin)
+    let echo = try Echo(loop, times: 2000)
+    try loop.run()
+    let (reading, writing) = try makePipe()
+    // With a timer's slack of 50 us, an event every 110 to 200 us.
+    try startThread {
+      for _ in 0..<3000 {
+        usleep(65)
+        _ = try? writeAll(writing.rawValue, [1])
+      }
+      _ = try? writeAll(writing.rawValue, [2])
+    }
+    let end = Reader(reading) { loop.stop() }
+    _ = try loop.add(reading.rawValue, [.readable], end)
+    let (start, used) = (monotonicNanoseconds(), processorNanoseconds())
+    try withExtendedLifetime(echo) { try loop.run() }
+    let (time, own) = (monotonicNanoseconds() - start, processorNanoseconds() - used)
+    #expect(Double(own) / Double(time) < 0.45, "\(own / 1_000_000) ms of \(time / 1_000_000)")
+  }
+
+  /// Timers come in time where nothing else happens.
+  @Test(arguments: [0, EventLoop.dataSpin]) func timersComeInTimeWhereNothingHappens(spin: UInt64) throws {
+    let loop = try EventLoop(spin: spin)
+    var fired = 0
+    let timer = TimerSource { fired += 1 }
+    let stop = TimerSource { loop.stop() }
+    for milliseconds in [1, 5, 20] { loop.schedule(after: .milliseconds(milliseconds), timer) }
+    loop.schedule(after: .milliseconds(50), stop)
+    try loop.run()
+    #expect(fired == 3)
+  }
+
+  /// Nor are they forgotten where something happens all the time.
   @Test(arguments: [0, EventLoop.dataSpin]) func timersAreNotForgotten(spin: UInt64) throws {
     let loop = try EventLoop(spin: spin)
     let echo = try Echo(loop, times: .max)

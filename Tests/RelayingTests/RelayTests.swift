@@ -133,6 +133,52 @@ final class Pump: EventSource {
     #expect(end == .reset(.timedOut))
   }
 
+  /// A server that refuses an upload says why and closes: the client must see the answer, and then the reset.
+  @Test func anAnswerBeforeAResetArrives() throws {
+    var far: FileHandle?
+    var timers: [TimerSource] = []
+    let (end, _) = try oneRelay { loop, near, peer in
+      far = peer
+      // More than the server's socket takes, so that the relay waits to write when it closes.
+      var upload = Array(repeatElement([0, 0, 0x40, 0] + [UInt8](repeating: 1, count: 0x4000), count: 256).joined())
+      func fill() {
+        while case .bytes(let count) = upload.withUnsafeBytes({ sendBytes(peer.rawValue, $0) }), count > 0 {
+          upload.removeFirst(count)
+        }
+      }
+      timers = [
+        TimerSource { fill() }, TimerSource { fill() },
+        TimerSource {
+          send(near, Array("413".utf8))
+          shutdownBoth(near.rawValue)
+        },
+      ]
+      for (index, timer) in timers.enumerated() { loop.schedule(after: .milliseconds(30 * index), timer) }
+    }
+    #expect(timers.count == 3)
+    guard case .reset? = end else {
+      Issue.record("\(String(describing: end))")
+      return
+    }
+    var bytes = [UInt8](repeating: 0, count: 100)
+    guard let far, case .bytes(let count) = bytes.withUnsafeMutableBytes({ readBytes(far.rawValue, $0) }) else {
+      Issue.record("the other side got nothing")
+      return
+    }
+    #expect(Array(bytes[..<7]) == [0, 0, 0, 3] + Array("413".utf8))
+    #expect(count == 12 && bytes[7] == Frame.reset(.timedOut)[0])
+  }
+
+  /// A stream that says reset and closes while data is on its way to it was not lost.
+  @Test func aResetIsCarriedAgainstTheStream() throws {
+    let (end, _) = try oneRelay { _, near, peer in
+      send(near, [UInt8](repeating: 1, count: 100_000))
+      send(peer, Frame.reset(.timedOut))
+      shutdownBoth(peer.rawValue)
+    }
+    #expect(end == .reset(.timedOut))
+  }
+
   @Test func garbageEndsTheRelayAlone() throws {
     let (end, _) = try oneRelay { _, _, peer in send(peer, Array("HTTP/1.1 200 OK".utf8)) }
     #expect(end == .protocolError(.unknownFrame(0x48)))

@@ -86,10 +86,8 @@ int clinux_spawn_start(const struct clinux_spawn *spec, int *stage);
 int clinux_spawn_in_namespaces(uint64_t flags, int gate, const struct clinux_spawn *spec);
 
 // --- System calls and macros (calls.c) -----------------------------------------------------------------------------
-int clinux_pidfd_open(pid_t pid);
-int clinux_pidfd_send_signal(int pidfd, int sig);
+int clinux_processor_count(void); // that this thread may run on; negative errno
 int clinux_pivot_root(const char *new_root, const char *put_old);
-int clinux_setns(int fd, int kind);
 bool clinux_exited(int status);
 int clinux_exit_status(int status);
 int clinux_term_signal(int status);
@@ -119,10 +117,8 @@ ssize_t clinux_send(int fd, const void *buffer, size_t count, int flags);
 ssize_t clinux_writev(int fd, const struct iovec *vectors, int count);
 ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_storage *from);
 ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length);
-int clinux_peer_pid(int fd);
 int64_t clinux_peer_user(int fd); // SO_PEERCRED; negative errno
 const char *clinux_errno_name(int error); // or NULL
-const char *clinux_signal_name(int sig);  // "TERM", or NULL
 int clinux_dup_cloexec(int fd);           // -1 and errno
 int clinux_set_nonblocking(int fd, bool on); // -1 and errno
 int clinux_pipe(int pair[2]);
@@ -130,7 +126,6 @@ int clinux_local_address(int fd, struct sockaddr_storage *out);
 int clinux_signalfd(const int *signals, int count); // blocks them too; negative errno
 // The next signal of a signalfd, or a negative errno.
 int clinux_signalfd_read(int fd);
-int clinux_block_signals(const int *signals, int count);
 // Enumerators that Swift would see as types of their own.
 enum {
   CLINUX_SOCK_STREAM = SOCK_STREAM, CLINUX_SOCK_DGRAM = SOCK_DGRAM, CLINUX_SOCK_CLOEXEC = SOCK_CLOEXEC,
