@@ -92,6 +92,17 @@ public func bindDatagram(_ endpoint: IPEndpoint) throws(SystemError) -> OwnedFil
 
 public enum ConnectProgress: Equatable, Sendable { case connected, inProgress }
 
+/// As `listenStream`; a Unix socket that a dead process left behind is taken over, one that somebody listens on is not.
+/// - Throws: EADDRINUSE for the latter.
+public func takeOverStream(_ address: SocketAddress) throws(SystemError) -> OwnedFileDescriptor {
+  guard case .unix(let path) = address, fileKind(path) == .socket else { return try listenStream(address) }
+  let probe = try makeSocket(AF_UNIX, .stream)
+  let result = try address.withStorage { clinux_connect(probe.rawValue, $0, $1) }
+  guard result == -ECONNREFUSED else { throw SystemError("bind", path, errno: EADDRINUSE) }
+  removeFile(path)
+  return try listenStream(address)
+}
+
 /// Starts to connect a non-blocking socket. The C function is `connect`.
 /// - Throws: among others EAGAIN where a Unix listener's backlog is full: try again a little later.
 public func connectStream(_ fd: Int32, _ address: SocketAddress) throws(SystemError) -> ConnectProgress {

@@ -95,7 +95,7 @@ struct ProxySockets {
         // A kernel without IPv6.
       }
     }
-    let transport = FileHandle(try listenStream(listen))
+    let transport = FileHandle(try takeOverStream(listen))
     plan.transportListener = add(transport)
     self.plan = plan
   }

@@ -152,19 +152,10 @@ struct OutputLost: Error, CustomStringConvertible {
 /// What stands behind the last slash.
 func lastComponent(_ path: String) -> String { path.split(separator: "/").last.map(String.init) ?? path }
 
-/// A socket of the transport. One that a host before us left behind is taken over, one that somebody listens on is not.
+/// A socket of the transport.
 func listen(transport address: SocketAddress) throws -> FileHandle {
-  guard case .unix(let path) = address else { return FileHandle(try listenStream(address)) }
-  if fileKind(path) == .socket {
-    let probe = FileHandle(try makeSocket(AF_UNIX, .stream))
-    let answer = Result { () throws(SystemError) in try connectStream(probe.rawValue, address) }
-    guard case .failure(let error) = answer, error.errno == ECONNREFUSED else {
-      throw SystemError("bind", path, errno: EADDRINUSE)
-    }
-    removeFile(path)
-  }
-  let listener = FileHandle(try listenStream(address))
-  try changeMode(path, 0o666)
+  let listener = FileHandle(try takeOverStream(address))
+  if case .unix(let path) = address { try changeMode(path, 0o666) }
   return listener
 }
 

@@ -504,6 +504,26 @@ final class MachineTests: XCTestCase {
     XCTAssertEqual(outcome.output, "init says 9\ncontent-of-file\n", outcome.errors)
   }
 
+  /// An enclave that was killed leaves its socket behind; the next one in that directory must start all the same, and not
+  /// beside one that lives.
+  func testAnEnclaveAfterAKilledOne() {
+    let outcome = bash(
+      """
+      cd \(directory); d=$(mktemp -d); chmod 755 $d; printf "[network]\\ntransport = \\"unix:$d\\"\\n[logs]\\nlevel = \\"warning\\"\\n" > killed.toml
+      ip netns exec \(World.host) \(tombolo) host --transport unix:$d --log-format raw > killed.out 2>/dev/null & h=$!
+      for i in $(seq 50); do [ -S $d/host_7766 ] && break; sleep 0.1; done
+      inside="unshare --net --mount --pid --fork --kill-child --mount-proc \(World.binaries)/tombolo-init --config killed.toml --"
+      $inside sh -c 'echo first; sleep 30' & first=$!
+      for i in $(seq 100); do grep -q first killed.out && break; sleep 0.1; done
+      $inside true 2>&1 | grep -o 'Address already in use'
+      kill -9 $first; wait $first 2>/dev/null; sleep 0.3; [ -S $d/enclave_7766 ] && echo "left behind"
+      $inside curl -sS http://10.9.0.2:8080/file; echo "init says $?"
+      sleep 0.3; kill $h; wait $h; cat killed.out; rm -r $d
+      """, timeout: 40)
+    XCTAssertEqual(
+      outcome.output, "Address already in use\nleft behind\ninit says 0\nfirst\ncontent-of-file\n", outcome.errors)
+  }
+
   /// In production nobody sees an ENTRYPOINT's standard error: why it did not start is in the host's log too.
   func testAFailedStartUnderAnotherInitIsInTheLog() {
     let outcome = bash(
