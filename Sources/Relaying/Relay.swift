@@ -17,8 +17,9 @@ import Wire
 //
 // The two directions end independently. `end` frames carry a FIN, `reset` frames an RST; a transport stream that
 // closes without either was lost, and the plain socket is reset. A socket that takes no more is read to its end all the
-// same: a server that answers 413 and closes has said why, and so has a stream with a reset in it. The plain socket is reset-on-close until both
-// directions have ended in order, so that even SIGKILL of this process reaches the program as a reset.
+// same: a server that answers 413 and closes has said why, and so has a stream with a reset in it. The plain socket is
+// reset-on-close until both directions have ended in order, so that even SIGKILL of this process reaches the program as
+// a reset.
 
 /// Memory shared by all relays of a loop.
 public final class RelayBuffer {
@@ -171,7 +172,7 @@ public final class Relay: EventSource {
       flushToFramed()
     case .bytes(let count):
       // A short read means that the socket is empty: the next edge tells. Not so when an end is already known.
-      if count < payload.count, !plainHangup, plainFailure == nil { plainReadable = false }
+      if count < payload.count, !plainHangup { plainReadable = false }
       totals.toTransport &+= UInt64(count)
       Frame.writeDataHeader(count, to: buffer.memory)
       send(UnsafeRawBufferPointer(rebasing: buffer.memory[..<(Frame.headerLength + count)]))
@@ -203,6 +204,7 @@ public final class Relay: EventSource {
     framedFailed = true
     toFramed = ByteQueue()
     framedReadable = true
+    framedHangup = true
     // A reset that cannot be passed on is the end all the same.
     if let status = resetting ?? plainFailure { finish(.reset(status)) } else { loop.enqueue(self) }
   }
@@ -232,7 +234,7 @@ public final class Relay: EventSource {
       // After both ends have been exchanged the other side closes first: that is the regular end.
       finish(framedEnded && plainEnded && toFramed.isEmpty && !framedFailed ? .completed : .transportLost)
     case .bytes(let count):
-      if count < buffer.memory.count, !framedHangup, !framedFailed { framedReadable = false }
+      if count < buffer.memory.count, !framedHangup { framedReadable = false }
       deliver(UnsafeRawBufferPointer(rebasing: buffer.memory[..<count]))
     case .wouldBlock:
       framedReadable = false
@@ -274,7 +276,7 @@ public final class Relay: EventSource {
       return
     }
     if vectorCount > 0 { write(vectorCount, payload) }
-    if !ended, resetting == nil, plainFailure == nil { flushToPlain() }
+    if !ended, resetting == nil { flushToPlain() }
   }
 
   private func write(_ vectorCount: Int, _ payload: Int) {
@@ -322,6 +324,7 @@ public final class Relay: EventSource {
     plainFailure = status
     toPlain = ByteQueue()
     plainReadable = true
+    plainHangup = true
     if plainEnded || framedFailed { reset(status) } else { loop.enqueue(self) }
   }
 
