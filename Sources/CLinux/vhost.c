@@ -3,47 +3,6 @@
 
 #define RESULT(call) ({ long r_; do r_ = (call); while (r_ < 0 && errno == EINTR); r_ < 0 ? -errno : r_; })
 
-enum { MOST_DESCRIPTORS = 32 };
-
-ssize_t clinux_vhost_receive_with_descriptors(int fd, void *buffer, size_t size, int *descriptors, int capacity, int *count) {
-  union { struct cmsghdr header; char bytes[CMSG_SPACE(sizeof(int) * MOST_DESCRIPTORS)]; } control;
-  struct iovec vector = {buffer, size};
-  struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-  *count = 0;
-  ssize_t received = RESULT(recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT));
-  if (received < 0) return received;
-  bool overflow = (message.msg_flags & MSG_CTRUNC) != 0;
-  for (struct cmsghdr *part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
-    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-    size_t found = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < found; i++) {
-      int one;
-      memcpy(&one, CMSG_DATA(part) + i * sizeof(int), sizeof one);
-      if (*count < capacity) descriptors[(*count)++] = one;
-      else { close(one); overflow = true; }
-    }
-  }
-  return overflow ? -EMSGSIZE : received;
-}
-
-ssize_t clinux_vhost_send_with_descriptors(int fd, const void *buffer, size_t size, const int *descriptors, int count) {
-  union { struct cmsghdr header; char bytes[CMSG_SPACE(sizeof(int) * MOST_DESCRIPTORS)]; } control;
-  struct iovec vector = {(void *)buffer, size};
-  struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
-  if (count < 0 || count > MOST_DESCRIPTORS) return -EINVAL;
-  if (count > 0) {
-    memset(&control, 0, sizeof control);
-    message.msg_control = &control;
-    message.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)count);
-    struct cmsghdr *part = CMSG_FIRSTHDR(&message);
-    part->cmsg_level = SOL_SOCKET;
-    part->cmsg_type = SCM_RIGHTS;
-    part->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)count);
-    memcpy(CMSG_DATA(part), descriptors, sizeof(int) * (size_t)count);
-  }
-  return RESULT(sendmsg(fd, &message, MSG_NOSIGNAL));
-}
-
 ssize_t clinux_vhost_readv(int fd, const struct iovec *vectors, int count) { return RESULT(readv(fd, vectors, count)); }
 ssize_t clinux_vhost_send_vectors(int fd, const struct iovec *vectors, int count) {
   struct msghdr message = {.msg_iov = (struct iovec *)vectors, .msg_iovlen = (size_t)count};

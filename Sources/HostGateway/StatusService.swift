@@ -62,7 +62,7 @@ extension HostStatus.Queue {
       dropped["\(reason)"] = counters.drops(reason)
     }
     self.init(
-      queue: Int(count.queue), connected: count.connected,
+      queue: Int(count.queue), connected: count.connected, sharedMemory: count.sharesMemory,
       fromEnclave: .init(packets: counters.packetsIn, bytes: counters.bytesIn),
       toEnclave: .init(packets: counters.packetsOut, bytes: counters.bytesOut), dropped: dropped,
       unsent: counters.unsent, reconnects: counters.reconnects)

@@ -189,8 +189,7 @@ public final class HostTunnel {
     if let control {
       _ = try setTunOffload(control.rawValue, features.intersection(TunOffload(rawValue: request.features)))
     }
-    answer(PacketsAnswer(features: features.rawValue))
-    try workers[Int(request.queue)].give(stream)
+    try workers[Int(request.queue)].serve(stream, request, features: features, answer: answer)
   }
 
   /// Has every queue's counters written to the log.

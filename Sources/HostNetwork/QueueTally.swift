@@ -8,6 +8,7 @@ public struct QueueCount: Sendable {
   public var queue: UInt32
   /// Whether the enclave's stream stands.
   public var connected: Bool
+  public var sharesMemory: Bool
   public var counters: PacketCounters
 }
 
@@ -58,7 +59,7 @@ final class QueueTally: EventSource {
   }
 
   override func ready(_ events: EventSet, tag: Int) {
-    var count = QueueCount(queue: 0, connected: false, counters: PacketCounters())
+    var count = QueueCount(queue: 0, connected: false, sharesMemory: false, counters: PacketCounters())
     while case .bytes(MemoryLayout<QueueCount>.size) = withUnsafeMutableBytes(
       of: &count, { readBytes(reading.rawValue, $0) })
     { counts[count.queue] = count }

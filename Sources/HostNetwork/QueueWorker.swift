@@ -1,6 +1,7 @@
 import LinuxSystem
 import PacketRelaying
 import Packets
+import Wire
 
 extension PacketWorker {
   /// The thread of one queue on the host's side, whichever way its packets get into the network.
@@ -16,19 +17,32 @@ extension PacketWorker {
       let queue = try PacketQueue(loop: loop, device: device(), packetGuard: packetGuard) { loss in
         if loss != .closed { log("packets, queue \(index): the enclave's stream was lost: \(loss)") }
       }
-      return .init { stream in
+      return .init { stream, awaitingMemory in
         do throws(SystemError) {
-          try queue.attach(stream, early: [])
+          try queue.attach(stream, awaitingMemory ? .awaitingMemory : .frames())
         } catch {
           log("packets, queue \(index): \(error)")
         }
       } report: {
         log("packets, queue \(index): \(queue.counters)")
       } count: {
-        answer(QueueCount(queue: UInt32(clamping: index), connected: queue.isAttached, counters: queue.counters))
+        answer(
+          QueueCount(
+            queue: UInt32(clamping: index), connected: queue.isAttached, sharesMemory: queue.sharesMemory,
+            counters: queue.counters))
       }
     } failed: {
       log("packets, queue \(index): \($0)")
     }
+  }
+
+  /// Answers a stream whose hello has been read, and takes it over.
+  /// - Parameter features: what may be left undone in packets to the host.
+  func serve(
+    _ stream: FileHandle, _ request: PacketsRequest, features: TunOffload, answer: (PacketsAnswer) -> Void
+  ) throws(SystemError) {
+    let takesMemory = request.offersMemory && isUnixSocket(stream.rawValue)
+    answer(PacketsAnswer(features: features.rawValue, takesMemory: takesMemory))
+    try give(stream, awaitingMemory: takesMemory)
   }
 }

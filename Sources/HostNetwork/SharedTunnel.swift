@@ -259,8 +259,7 @@ public final class SharedTunnel: RawGateway {
     guard TunOffload(rawValue: request.features).contains(.checksum) else {
       throw HostTunnelError(sentence: "the enclave's kernel takes no packets whose checksums are undone")
     }
-    answer(PacketsAnswer(features: Self.features.rawValue))
-    try workers[Int(request.queue)].give(stream)
+    try workers[Int(request.queue)].serve(stream, request, features: Self.features, answer: answer)
   }
 
   public func report() { for worker in workers { worker.report() } }

@@ -68,6 +68,8 @@ public struct HostStatus: Codable, Equatable, Sendable {
     public var queue: Int
     /// Whether the enclave's stream stands.
     public var connected: Bool
+    /// Whether packets go through memory that both sides have, and not over the stream.
+    public var sharedMemory: Bool
     public var fromEnclave: Flow
     public var toEnclave: Flow
     /// Packets of the enclave that did not get any further, by reason; reasons that did not occur are not there.
@@ -77,11 +79,12 @@ public struct HostStatus: Codable, Equatable, Sendable {
     public var reconnects: UInt64
 
     public init(
-      queue: Int, connected: Bool, fromEnclave: Flow, toEnclave: Flow, dropped: [String: UInt64], unsent: UInt64,
-      reconnects: UInt64
+      queue: Int, connected: Bool, sharedMemory: Bool, fromEnclave: Flow, toEnclave: Flow, dropped: [String: UInt64],
+      unsent: UInt64, reconnects: UInt64
     ) {
       self.queue = queue
       self.connected = connected
+      self.sharedMemory = sharedMemory
       self.fromEnclave = fromEnclave
       self.toEnclave = toEnclave
       self.dropped = dropped
@@ -212,6 +215,7 @@ extension HostStatus: CustomStringConvertible {
     return "from the enclave \(flow(queue.fromEnclave)), to it \(flow(queue.toEnclave)), dropped \(total)"
       + (reasons.isEmpty ? "" : " (\(reasons.joined(separator: ", ")))")
       + ", unsent \(queue.unsent), reconnects \(queue.reconnects)" + (queue.connected ? "" : ", no stream")
+      + (queue.sharedMemory ? ", shared memory" : "")
   }
 
   /// `3d 4h`, `2h 5m`, `2m 5s`, `5s`.

@@ -149,6 +149,12 @@ public func localEndpoint(_ fd: Int32) -> IPEndpoint? {
   return IPEndpoint(&storage)
 }
 
+/// Whether the socket's other end is on this machine for sure, and can be passed descriptors (unix(7)).
+public func isUnixSocket(_ fd: Int32) -> Bool {
+  var storage = sockaddr_storage()
+  return clinux_local_address(fd, &storage) == 0 && Int32(storage.ss_family) == AF_UNIX
+}
+
 /// Whether closing the socket sends a reset and throws unsent data away (linger of 0 s), or ends it in order.
 public func setResetOnClose(_ fd: Int32, _ on: Bool) { _ = clinux_set_linger(fd, on, 0) }
 

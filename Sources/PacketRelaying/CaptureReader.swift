@@ -49,7 +49,6 @@ struct CaptureReader {
 /// The enclave's side of a shared address: what leaves through the device is taken by queue, what arrives goes in there.
 public final class CaptureDevice: PacketDevice {
   private var reader: CaptureReader
-  private let tun: FileHandle
   private let verdicts: FileHandle
   private let segments: SegmentSizes
   private let socket: UInt16
@@ -65,13 +64,14 @@ public final class CaptureDevice: PacketDevice {
   ) {
     self.socket = socket
     reader = CaptureReader(capture)
-    self.tun = tun
     self.verdicts = verdicts
     self.segments = segments
-    super.init(capture)
+    super.init(capture, output: tun)
   }
 
   deinit { reader.free() }
+
+  override public var looksInside: Bool { true }
 
   override public func read(_ frame: UnsafeMutableRawPointer) -> Int {
     let (count, packet) = reader.read(frame)
@@ -92,7 +92,7 @@ public final class CaptureDevice: PacketDevice {
 
   override public func write(_ frame: UnsafeRawBufferPointer) -> PacketDefect? {
     segments.learn(from: frame)
-    return clinux_write(tun.rawValue, frame.baseAddress, frame.count) < 0 ? .notTaken : nil
+    return super.write(frame)
   }
 }
 

@@ -12,7 +12,7 @@ public final class PacketConnector: EventSource {
 
   private let loop: EventLoop
   private let target: StreamTarget
-  private let request: PacketsRequest
+  private var request: PacketsRequest
   private let tun: FileHandle
   private let log: (String) -> Void
   private var queue: PacketQueue?
@@ -20,6 +20,10 @@ public final class PacketConnector: EventSource {
   private var pause = PacketConnector.firstPause
   private var complained = false
   private var connected: (() -> Void)?
+  /// Made for one stream, and offered with its hello.
+  private var memory: PacketMemory?
+  /// The last memory did not arrive: something stands between the two Unix sockets.
+  private var memoryFailed = false
 
   /// - Parameter connected: called once, when the first stream stands.
   public init(
@@ -40,6 +44,7 @@ public final class PacketConnector: EventSource {
   {
     queue = try makeQueue { [unowned self] loss in
       log("packets, queue \(request.queue): the stream to the host was lost: \(loss)")
+      memoryFailed = loss == .memoryRefused
       retry()
     }
     open()
@@ -49,7 +54,15 @@ public final class PacketConnector: EventSource {
     log("packets, queue \(request.queue): \(queue.map { "\($0.counters)" } ?? "not open")")
   }
 
+  /// Memory that can be passed, where the host is on this machine. Without it frames go over the stream.
+  private func offer() {
+    let isLocal = if case .unix = target.address { target.hybridPort == nil } else { false }
+    memory = isLocal && !memoryFailed ? try? PacketMemory() : nil
+    request.offersMemory = memory != nil
+  }
+
   private func open() {
+    offer()
     let made = StreamOpening(loop: loop, target: target, hello: request.hello, timeout: Self.timeout) {
       [unowned self] outcome in
       opening = nil
@@ -68,7 +81,12 @@ public final class PacketConnector: EventSource {
       let answer = try PacketsAnswer(parameters: parameters)
       // What the host's kernel cannot take, ours must not leave undone.
       _ = try setTunOffload(tun.rawValue, TunOffload.all.intersection(TunOffload(rawValue: answer.features)))
-      try queue?.attach(stream, early: early)
+      if answer.takesMemory, let memory {
+        try queue?.attach(stream, .passing(memory))
+      } else {
+        try queue?.attach(stream, .frames(early: early))
+      }
+      memory = nil
       if complained { log("packets, queue \(request.queue): connected to the host") }
       complained = false
       pause = Self.firstPause

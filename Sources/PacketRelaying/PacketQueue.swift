@@ -5,24 +5,21 @@ import Packets
 
 // Theory of operation.
 //
-// One queue of a TUN device joined to one stream. Frames on the stream: length (u32, network order), then as many
-// bytes as the TUN device gave: virtio-net header and packet.
+// One queue of a TUN device joined to one link to the other side. A frame is as many bytes as the TUN device gave:
+// virtio-net header and packet.
 //
-//   TUN ──read, several, each behind its length──▶ out buffer ──one send──▶ stream
-//   stream ──one read──▶ in buffer ──each frame checked where it lies, one write──▶ TUN
+//   TUN ──read, several──▶ link ──frame by frame: checked, one write──▶ TUN
 //
-// Data is copied by the kernel alone. Both buffers are small enough to stay in a core's second-level cache: a packet
-// is written to the stream while the cache still has it from the TUN device. What the stream cannot take stays in the
-// out buffer, and the TUN device is not read until it is gone: so at most `outCapacity` and the socket's own buffer are
-// in flight, and behind them the device's queue (txqueuelen) fills. Writing to a TUN device does not block.
+// Data is copied by the kernel alone. While a link has no room the TUN device is not read: so no more than the link
+// holds is in flight, and behind it the device's queue (txqueuelen) fills. Writing to a TUN device does not block.
 //
-// Without a stream the TUN device is read and what comes is thrown away (and counted): a queue that nobody reads
-// would hand minutes-old packets to the next stream. TCP sends them again.
+// Without a link, or one that is not ready, the TUN device is read and what comes is thrown away (and counted): a queue that nobody reads would
+// hand minutes-old packets to the next link. TCP sends them again.
 
 /// The way of one queue's packets; everything happens in its loop's thread.
 public final class PacketQueue: EventSource {
   public struct Settings: Sendable {
-    /// Bytes read from the TUN device before they are sent on.
+    /// Bytes taken from the device before they are sent on.
     public var batch = 256 * 1024
     /// Bytes read from the stream at once, at most.
     public var readSize = 256 * 1024
@@ -31,44 +28,63 @@ public final class PacketQueue: EventSource {
     public init() {}
   }
 
-  public enum Loss: Equatable, Sendable {
+  public enum Loss: Error, Equatable, Sendable, CustomStringConvertible {
     case closed
     case failed(SystemError)
     /// A frame's length, which no frame can have.
     case badFrame(Int)
+    /// Memory in which the other side has written what cannot be.
+    case badRing
+    /// There was to be memory with the first byte, and there was none.
+    case noMemory
+    /// The other side did not take ours.
+    case memoryRefused
+
+    public var description: String {
+      switch self {
+      case .closed: "it was closed"
+      case .failed(let error): "\(error)"
+      case .badFrame(let length): "a frame cannot have \(length) bytes"
+      case .badRing: "what the shared memory says cannot be"
+      case .noMemory: "the memory that was to come did not"
+      case .memoryRefused: "the memory was not taken, so frames go over the stream"
+      }
+    }
   }
 
-  private static let prefix = 4
+  /// How an attached stream is used.
+  public enum Use {
+    /// Frames on the stream.
+    /// - early: what came behind the handshake.
+    case frames(early: [UInt8] = [])
+    /// The other side shall have this memory.
+    case passing(PacketMemory)
+    /// The other side has said that it will pass memory.
+    case awaitingMemory
+  }
+
   private static let tunTag = 0
   private static let streamTag = 1
   /// Rounds of both directions before the loop's other sources have their turn.
   private static let turnLimit = 16
+  /// Frames given to the device before it is read again; its queue has 500 (TUN_READQ_SIZE of drivers/net/tun.c).
+  private static let frameLimit = 128
   /// Packets taken in one turn that are not sent on.
   private static let skipLimit = 4096
 
   private let loop: EventLoop
   private let device: PacketDevice
   private let packetGuard: PacketGuard
-  private let batch: Int
-  private let sendBuffer: Int32
+  private let settings: Settings
   private let lost: (Loss) -> Void
   public private(set) var counters = PacketCounters()
-
-  private let out: UnsafeMutableRawBufferPointer
-  private var outStart = 0
-  private var outEnd = 0
-  private let incoming: UnsafeMutableRawBufferPointer
-  private var inStart = 0
-  private var inEnd = 0
+  /// For packets that go nowhere, or must be looked at first.
+  private let scratch: UnsafeMutableRawBufferPointer
 
   private var tunRegistration: Registration?
-  private var stream: FileHandle?
+  private var link: PacketLink?
   private var streamRegistration: Registration?
   private var tunReadable = true
-  private var streamReadable = false
-  private var streamWritable = false
-  /// No edge will follow the one that told of the stream's end: it is read until the end is found.
-  private var streamEnding = false
 
   /// - Parameter lost: the stream has ended and is closed; `attach` may give another.
   public convenience init(
@@ -87,50 +103,41 @@ public final class PacketQueue: EventSource {
     self.device = device
     self.packetGuard = packetGuard
     self.lost = lost
-    batch = settings.batch
-    sendBuffer = settings.sendBuffer
-    let frame = Self.prefix + PacketGuard.frameLimit
-    out = .allocate(byteCount: settings.batch + frame, alignment: 16)
-    incoming = .allocate(byteCount: settings.readSize + frame, alignment: 16)
+    self.settings = settings
+    scratch = .allocate(byteCount: PacketGuard.frameLimit, alignment: 16)
     super.init()
     try device.file.descriptor.setNonblocking()
     tunRegistration = try loop.add(device.file.rawValue, [.readable, .edgeTriggered], self, tag: Self.tunTag)
   }
 
-  deinit {
-    out.deallocate()
-    incoming.deallocate()
-  }
+  deinit { scratch.deallocate() }
 
   /// Takes over a stream whose handshake is done; an earlier one is closed.
-  /// - Parameter early: what came behind the handshake.
-  public func attach(_ new: FileHandle, early: [UInt8]) throws(SystemError) {
-    if stream != nil || counters.packetsOut &+ counters.packetsIn > 0 { counters.reconnects &+= 1 }
+  /// - Throws: ESRCH and the like of the stream; EMFILE, ETOOMANYREFS where memory could not be passed (unix(7)).
+  public func attach(_ stream: FileHandle, _ use: Use = .frames()) throws(SystemError) {
+    if link != nil || counters.packetsOut &+ counters.packetsIn > 0 { counters.reconnects &+= 1 }
     detach()
-    try new.descriptor.setNonblocking()
-    if sendBuffer > 0, clinux_set_option(new.rawValue, SOL_SOCKET, SO_SNDBUFFORCE, sendBuffer) < 0 {
-      _ = clinux_set_option(new.rawValue, SOL_SOCKET, SO_SNDBUF, sendBuffer)
-    }
+    try stream.descriptor.setNonblocking()
+    let made: PacketLink =
+      switch use {
+      case .frames(let early): StreamLink(stream, early: early, settings)
+      case .passing(let memory): try MemoryLink(stream, passing: memory)
+      case .awaitingMemory: MemoryLink(stream)
+      }
     streamRegistration = try loop.add(
-      new.rawValue, [.readable, .writable, .readHangup, .edgeTriggered], self, tag: Self.streamTag)
-    stream = new
-    outStart = 0
-    outEnd = 0
-    inStart = 0
-    inEnd = min(early.count, incoming.count)
-    early.withUnsafeBytes { incoming.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[..<inEnd])) }
-    streamReadable = true
-    streamWritable = true
-    streamEnding = false
+      stream.rawValue, [.readable, .writable, .readHangup, .edgeTriggered], self, tag: Self.streamTag)
+    link = made
     loop.enqueue(self)
   }
 
-  public var isAttached: Bool { stream != nil }
+  public var isAttached: Bool { link != nil }
+  /// Whether the link goes through memory.
+  public var sharesMemory: Bool { link is MemoryLink }
 
   private func detach() {
     if let streamRegistration { loop.remove(streamRegistration) }
     streamRegistration = nil
-    stream = nil
+    link = nil
   }
 
   public func close() {
@@ -148,57 +155,42 @@ public final class PacketQueue: EventSource {
     if tag == Self.tunTag {
       tunReadable = true
     } else {
-      if !events.isDisjoint(with: [.readable, .readHangup, .hangup, .error]) { streamReadable = true }
-      if !events.isDisjoint(with: [.readHangup, .hangup, .error]) { streamEnding = true }
-      if !events.isDisjoint(with: [.writable, .hangup, .error]) { streamWritable = true }
+      link?.note(events)
     }
     resume()
   }
 
   override public func resume() {
-    for _ in 0..<Self.turnLimit {
-      guard let stream else {
-        discard()
-        return
+    do throws(Loss) {
+      for _ in 0..<Self.turnLimit {
+        guard let link else { return discard() }
+        let received = try receive(link)
+        guard link.isReady else { return discard() }
+        let sent = try send(link)
+        if !received, !sent { return }
       }
-      let received = receive(stream.rawValue)
-      let sent = self.stream != nil && send(stream.rawValue)
-      if !received, !sent { return }
+      loop.enqueue(self)
+    } catch {
+      lose(error)
     }
-    loop.enqueue(self)
   }
 
-  // MARK: TUN to stream
+  // MARK: device to link
 
   /// - Returns: whether anything moved.
-  private func send(_ stream: Int32) -> Bool {
-    var moved = false
-    if outStart == outEnd, tunReadable {
-      fill()
-      // Also where all that came was not to be sent on, and there is more.
-      moved = outEnd > 0 || tunReadable
-    }
-    guard outStart < outEnd, streamWritable, let base = out.baseAddress else { return moved }
-    let result = clinux_send(stream, base + outStart, outEnd - outStart, 0)
-    if result > 0 {
-      outStart += result
-      return true
-    }
-    if result == -Int(EAGAIN) {
-      streamWritable = false
-    } else {
-      lose(.failed(SystemError("send", "packets", errno: Int32(truncatingIfNeeded: 0 &- result))))
-    }
-    return false
+  private func send(_ link: PacketLink) throws(Loss) -> Bool {
+    let filled = tunReadable ? try fill(link) : false
+    return try link.flush() || filled
   }
 
-  private func fill() {
-    guard let base = out.baseAddress else { return }
-    outStart = 0
-    outEnd = 0
+  /// - Returns: whether anything was taken from the device.
+  private func fill(_ link: PacketLink) throws(Loss) -> Bool {
+    var taken = 0
     var skipped = 0
-    while outEnd < batch, skipped < Self.skipLimit {
-      let result = device.read(base + outEnd + Self.prefix)
+    defer { if taken > 0 || skipped > 0 { device.settle() } }
+    let apart = link.isShared && device.looksInside ? scratch.baseAddress : nil
+    while taken < settings.batch, skipped < Self.skipLimit, let room = try link.room() {
+      let result = device.read(apart ?? room)
       guard result >= 0 else {
         tunReadable = false
         break
@@ -208,12 +200,13 @@ public final class PacketQueue: EventSource {
         countDefect()
         continue
       }
-      (base + outEnd).storeBytes(of: UInt32(truncatingIfNeeded: result).bigEndian, as: UInt32.self)
-      outEnd += Self.prefix + result
+      if let apart { room.copyMemory(from: apart, byteCount: result) }
+      link.commit(result)
+      taken += result
       counters.packetsOut &+= 1
       counters.bytesOut &+= UInt64(truncatingIfNeeded: result - PacketGuard.offloadHeaderLength)
     }
-    device.settle()
+    return taken > 0 || skipped > 0
   }
 
   private func countDefect() {
@@ -223,7 +216,7 @@ public final class PacketQueue: EventSource {
   }
 
   private func discard() {
-    guard let base = out.baseAddress else { return }
+    guard let base = scratch.baseAddress else { return }
     for _ in 0..<Self.skipLimit where tunReadable {
       let result = device.read(base)
       if result > 0 {
@@ -238,57 +231,25 @@ public final class PacketQueue: EventSource {
     if tunReadable { loop.enqueue(self) }
   }
 
-  // MARK: stream to TUN
+  // MARK: link to device
 
   /// - Returns: whether anything moved.
-  private func receive(_ stream: Int32) -> Bool {
-    guard let base = incoming.baseAddress else { return false }
-    if inStart < inEnd, !parse(base) { return false }
-    guard streamReadable else { return false }
-    let result = clinux_read(stream, base + inEnd, incoming.count - inEnd)
-    if result > 0 {
-      // Less than there was room for: the socket was empty, and an edge will tell of more. But for the end, whose edge may
-      // have come together with these bytes.
-      streamReadable = streamEnding || result == incoming.count - inEnd
-      inEnd += result
-      return parse(base)
-    }
-    if result == -Int(EAGAIN) {
-      streamReadable = false
-    } else if result == 0 {
-      lose(.closed)
-    } else {
-      lose(.failed(SystemError("read", "packets", errno: Int32(truncatingIfNeeded: 0 &- result))))
-    }
-    return false
-  }
-
-  /// Gives every whole frame to the TUN device and moves what is left of the last one to the front.
-  /// - Returns: false where the stream was lost.
-  private func parse(_ base: UnsafeMutableRawPointer) -> Bool {
-    var offset = inStart
-    let end = inEnd
-    while end - offset >= Self.prefix {
-      let length = Int(UInt32(bigEndian: base.loadUnaligned(fromByteOffset: offset, as: UInt32.self)))
-      guard length > 0, length <= PacketGuard.frameLimit else {
-        lose(.badFrame(length))
-        return false
-      }
-      guard end - offset - Self.prefix >= length else { break }
-      let frame = UnsafeRawBufferPointer(start: base + offset + Self.prefix, count: length)
-      offset += Self.prefix + length
-      if let defect = packetGuard.defect(in: frame) {
-        counters.drop(defect)
-      } else if let defect = device.write(frame) {
+  private func receive(_ link: PacketLink) throws(Loss) -> Bool {
+    guard try link.fetch() else { return false }
+    var taken = 0
+    var frames = 0
+    // No more at once: the answers to all of it would not fit into the device's queue.
+    while taken < settings.batch, frames < Self.frameLimit, let frame = try link.next(whole: device.looksInside) {
+      if let defect = packetGuard.defect(in: frame.bytes) ?? device.write(frame) {
         counters.drop(defect)
       } else {
         counters.packetsIn &+= 1
-        counters.bytesIn &+= UInt64(truncatingIfNeeded: length - PacketGuard.offloadHeaderLength)
+        counters.bytesIn &+= UInt64(truncatingIfNeeded: frame.length - PacketGuard.offloadHeaderLength)
       }
+      taken += frame.length
+      frames += 1
+      link.release()
     }
-    inEnd = end - offset
-    if inEnd > 0, offset > 0 { base.copyMemory(from: base + offset, byteCount: inEnd) }
-    inStart = 0
     return true
   }
 }

@@ -8,19 +8,21 @@ public final class PacketWorker: Sendable {
     static let report: Int32 = -1
     static let stop: Int32 = -2
     static let count: Int32 = -3
+    /// With a stream's descriptor: memory will come. Descriptors are far from it (fs.nr_open).
+    static let awaitingMemory: Int32 = 1 << 30
   }
 
   private let orders: FileHandle
 
   /// What runs in the thread.
   public struct Body {
-    /// A stream for the queue, with the handshake behind it.
-    public var stream: (FileHandle) -> Void
+    /// A stream for the queue, with the handshake behind it; and whether memory will come with its first byte.
+    public var stream: (FileHandle, _ awaitingMemory: Bool) -> Void
     public var report: () -> Void
     /// Asked by `PacketWorker.count`; passes the counters on by means of its own.
     public var count: () -> Void
     public init(
-      stream: @escaping (FileHandle) -> Void, report: @escaping () -> Void, count: @escaping () -> Void = {}
+      stream: @escaping (FileHandle, Bool) -> Void, report: @escaping () -> Void, count: @escaping () -> Void = {}
     ) {
       self.stream = stream
       self.report = report
@@ -54,8 +56,9 @@ public final class PacketWorker: Sendable {
   }
 
   /// Gives the queue a stream, whose only owner it becomes.
-  public func give(_ stream: FileHandle) throws(SystemError) {
-    order(try stream.descriptor.duplicate().release())
+  /// - Parameter awaitingMemory: the other side was told that it may pass memory.
+  public func give(_ stream: FileHandle, awaitingMemory: Bool = false) throws(SystemError) {
+    order(try stream.descriptor.duplicate().release() | (awaitingMemory ? Order.awaitingMemory : 0))
   }
 
   /// Has the queue's counters written to the log.
@@ -96,7 +99,9 @@ public final class PacketWorker: Sendable {
       case Order.report: body.report()
       case Order.count: body.count()
       case Order.stop: loop.stop()
-      default: body.stream(FileHandle(OwnedFileDescriptor(number)))
+      default:
+        body.stream(
+          FileHandle(OwnedFileDescriptor(number & ~Order.awaitingMemory)), number & Order.awaitingMemory != 0)
       }
     }
   }

@@ -56,6 +56,8 @@ public final class SharedDevice: PacketDevice {
     pieces.deallocate()
   }
 
+  override public var looksInside: Bool { true }
+
   // MARK: network to enclave
 
   override public func read(_ frame: UnsafeMutableRawPointer) -> Int {

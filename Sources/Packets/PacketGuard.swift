@@ -115,6 +115,23 @@ public struct PacketGuard: Sendable {
     return Self.offload(header, packet, transport, number, is6: packet.u8(0) >> 4 == 6)
   }
 
+  /// Whether `defect` may look at more than the first 256 bytes of a frame: only behind IPv6's extension headers, of which
+  /// each may be 2 KiB long.
+  /// - Parameter start: the first bytes of the frame, 256 of them where there are as many.
+  public static func mayReachFar(_ start: UnsafeRawBufferPointer) -> Bool {
+    let nextHeader = offloadHeaderLength + 6
+    guard start.count > nextHeader, start[offloadHeaderLength] >> 4 == 6 else { return false }
+    return isExtension(start[nextHeader])
+  }
+
+  /// Hop-by-hop options, routing, fragment, destination options, mobility (RFC 8200 section 4, RFC 6275).
+  private static func isExtension(_ number: UInt8) -> Bool {
+    switch number {
+    case 0, 43, 44, 60, 135: true
+    default: false
+    }
+  }
+
   // MARK: Addresses
 
   @inlinable @inline(__always)

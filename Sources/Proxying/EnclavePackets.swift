@@ -48,7 +48,7 @@ final class EnclavePackets {
               }
             return try PacketQueue(loop: loop, device: device, packetGuard: packetGuard, lost: lost)
           }
-          return .init(stream: { _ in }, report: { connector.report() })
+          return .init(stream: { _, _ in }, report: { connector.report() })
         } failed: {
           say("packets, queue \(index): \($0)")
         })

@@ -93,7 +93,7 @@ final class VhostUserSession {
         let offset = have
         let result = input.withUnsafeMutableBytes { bytes in
           found.withUnsafeMutableBufferPointer { list in
-            clinux_vhost_receive_with_descriptors(
+            clinux_receive_with_descriptors(
               fd, bytes.baseAddress.map { $0 + offset }, wanted, list.baseAddress, Int32(list.count), &count)
           }
         }

@@ -184,7 +184,7 @@ struct Virtqueue {
     let old = shown
     clinux_vhost_store_release_u16(used + 2, written)
     shown = written
-    clinux_vhost_full_fence()
+    clinux_full_fence()
     let wanted: Bool
     if usesEventIndex {
       let event = clinux_vhost_load_acquire_u16(available + (4 + 2 * Int(size)))
@@ -206,7 +206,7 @@ struct Virtqueue {
     } else {
       clinux_vhost_store_release_u16(used, 0)
     }
-    clinux_vhost_full_fence()
+    clinux_full_fence()
     return try availableCount() > 0
   }
 

@@ -13,17 +13,21 @@ public struct PacketsRequest: Equatable, Sendable {
   public var mtu: UInt16
   /// TUN_F_* bits: what may be left undone in packets to the sender of this.
   public var features: UInt32
+  /// Frames need not go over the stream: the enclave can pass memory for them.
+  public var offersMemory: Bool
   /// The enclave's own, with the length of the link's prefix.
   public var address4: IPPrefix?
   public var address6: IPPrefix?
 
   public init(
-    queue: UInt8, queues: UInt8, mtu: UInt16, features: UInt32, address4: IPPrefix?, address6: IPPrefix?
+    queue: UInt8, queues: UInt8, mtu: UInt16, features: UInt32, offersMemory: Bool = false, address4: IPPrefix?,
+    address6: IPPrefix?
   ) {
     self.queue = queue
     self.queues = queues
     self.mtu = mtu
-    self.features = features
+    self.features = features & ~memoryBit
+    self.offersMemory = offersMemory
     self.address4 = address4
     self.address6 = address6
   }
@@ -31,7 +35,7 @@ public struct PacketsRequest: Equatable, Sendable {
   public var hello: Hello {
     var bytes: [UInt8] = [queue, queues]
     bytes.append(integer: mtu)
-    bytes.append(integer: features)
+    bytes.append(integer: features | (offersMemory ? memoryBit : 0))
     encode(address4, into: &bytes)
     encode(address6, into: &bytes)
     return Hello(.packets, parameters: bytes)
@@ -42,7 +46,9 @@ public struct PacketsRequest: Equatable, Sendable {
     queue = try reader.integer()
     queues = try reader.integer()
     mtu = try reader.integer()
-    features = try reader.integer()
+    let bits: UInt32 = try reader.integer()
+    features = bits & ~memoryBit
+    offersMemory = bits & memoryBit != 0
     address4 = try decodePrefix(&reader, family: 4)
     address6 = try decodePrefix(&reader, family: 6)
     try reader.finish()
@@ -56,21 +62,31 @@ public struct PacketsRequest: Equatable, Sendable {
 public struct PacketsAnswer: Equatable, Sendable {
   /// TUN_F_* bits: what may be left undone in packets to the host.
   public var features: UInt32
+  /// The enclave shall pass the memory that it has offered, with the first byte behind this answer.
+  public var takesMemory: Bool
 
-  public init(features: UInt32) { self.features = features }
+  public init(features: UInt32, takesMemory: Bool = false) {
+    self.features = features & ~memoryBit
+    self.takesMemory = takesMemory
+  }
 
   public var parameters: [UInt8] {
     var bytes: [UInt8] = []
-    bytes.append(integer: features)
+    bytes.append(integer: features | (takesMemory ? memoryBit : 0))
     return bytes
   }
 
   public init(parameters: [UInt8]) throws(WireError) {
     var reader = ByteReader(parameters)
-    features = try reader.integer()
+    self.init(bits: try reader.integer())
     try reader.finish()
   }
+
+  private init(bits: UInt32) { self.init(features: bits, takesMemory: bits & memoryBit != 0) }
 }
+
+/// In the field of the features, and far from TUN_F_* (linux/if_tun.h).
+private let memoryBit: UInt32 = 1 << 31
 
 private func encode(_ prefix: IPPrefix?, into bytes: inout [UInt8]) {
   guard let prefix else {

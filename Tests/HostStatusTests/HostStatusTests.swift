@@ -27,13 +27,14 @@ private func example() -> HostStatus {
       link: "tombolo0", addresses: ["10.118.0.2/30"], mtu: 1500, firewall: "nf_tables",
       queues: [
         .init(
-          queue: 0, connected: true, fromEnclave: .init(packets: 2, bytes: 301), toEnclave: .init(packets: 0, bytes: 0),
+          queue: 0, connected: true, sharedMemory: true, fromEnclave: .init(packets: 2, bytes: 301),
+          toEnclave: .init(packets: 0, bytes: 0),
           dropped: ["bad source": 3], unsent: 1, reconnects: 4)
       ], silent: [1])
     let bytes = try status.encoded()
     #expect(
       String(decoding: bytes, as: UTF8.self)
-        == #"{"command":"run","log_connected":true,"name":"web","names":{"failed":0,"queries":7,"underway":0},"pid":42,"published":[{"listen":"0.0.0.0:8080","port":80}],"raw":{"addresses":["10.118.0.2/30"],"firewall":"nf_tables","link":"tombolo0","mtu":1500,"queues":[{"connected":true,"dropped":{"bad source":3},"from_enclave":{"bytes":301,"mean_size":150,"packets":2},"queue":0,"reconnects":4,"to_enclave":{"bytes":0,"mean_size":0,"packets":0},"unsent":1}],"silent":[1]},"seconds":3725,"traffic":{"bytes_from_enclave":100,"bytes_to_enclave":2000,"incoming":{"failed":0,"open":3,"total":4},"outgoing":{"denied":1,"failed":2,"open":1,"total":5}},"transport":"unix:/tmp/x","version":"1"}"#
+        == #"{"command":"run","log_connected":true,"name":"web","names":{"failed":0,"queries":7,"underway":0},"pid":42,"published":[{"listen":"0.0.0.0:8080","port":80}],"raw":{"addresses":["10.118.0.2/30"],"firewall":"nf_tables","link":"tombolo0","mtu":1500,"queues":[{"connected":true,"dropped":{"bad source":3},"from_enclave":{"bytes":301,"mean_size":150,"packets":2},"queue":0,"reconnects":4,"shared_memory":true,"to_enclave":{"bytes":0,"mean_size":0,"packets":0},"unsent":1}],"silent":[1]},"seconds":3725,"traffic":{"bytes_from_enclave":100,"bytes_to_enclave":2000,"incoming":{"failed":0,"open":3,"total":4},"outgoing":{"denied":1,"failed":2,"open":1,"total":5}},"transport":"unix:/tmp/x","version":"1"}"#
     )
     #expect(try HostStatus(json: bytes) == status)
     #expect(throws: (any Error).self) { try HostStatus(json: Array("{\"pid\":1}".utf8)) }
@@ -55,7 +56,7 @@ private func example() -> HostStatus {
       link: "tombolo0", addresses: ["10.118.0.2/30"], mtu: 1500, firewall: "nf_tables",
       queues: [
         .init(
-          queue: 0, connected: false, fromEnclave: .init(packets: 2, bytes: 301),
+          queue: 0, connected: false, sharedMemory: false, fromEnclave: .init(packets: 2, bytes: 301),
           toEnclave: .init(packets: 1, bytes: 40), dropped: ["truncated": 1, "bad source": 3], unsent: 1, reconnects: 4)
       ], silent: [1])
     #expect(
@@ -68,6 +69,9 @@ private func example() -> HostStatus {
           queue 1    does not answer
           DNS        7 queries, 0 failed, 0 under way
         """)
+    status.raw?.queues[0].connected = true
+    status.raw?.queues[0].sharedMemory = true
+    #expect(status.description.contains(", unsent 1, reconnects 4, shared memory\n"))
   }
 
   /// Root's terminal must not obey what another user's process has put into a name.

@@ -16,14 +16,15 @@ import Testing
 
   /// An enclave must not be able to end the host side, to stop it or to have packets vanish uncounted; nor the host the
   /// enclave's.
-  @Test(.timeLimit(.minutes(10)), arguments: HostileEnd.allCases) func tenMillionFrames(_ end: HostileEnd) throws {
+  @Test(.timeLimit(.minutes(10)), arguments: HostileEnd.allCases, [false, true])
+  func tenMillionFrames(_ end: HostileEnd, throughMemory: Bool) throws {
     let (reading, writing) = try makePipe()
     let seed = UInt64.random(in: 1...UInt64.max)
     // In a thread of its own, whose network namespace the worker inherits and the kernel removes with them.
     try startThread {
       let outcome: String
       do {
-        var attack = try Attack(end, seed: seed)
+        var attack = try Attack(end, throughMemory, seed: seed)
         outcome = try attack.run(Self.total)
       } catch {
         outcome = "\(error)"
@@ -51,6 +52,7 @@ private struct Attack {
   private static let networkTotal = HostileEndsTests.total / 10
 
   private let kind: HostileEnd
+  private let throughMemory: Bool
   private var frames: HostileFrames
   private let end: End
   private let network: SharedNetwork?
@@ -61,10 +63,10 @@ private struct Attack {
   private var received: FrameReader
   private let buffer = UnsafeMutableRawBufferPointer.allocate(
     byteCount: Self.batch + PacketGuard.frameLimit + 512, alignment: 16)
-  private let readBuffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
 
-  init(_ kind: HostileEnd, seed: UInt64) throws {
+  init(_ kind: HostileEnd, _ throughMemory: Bool, seed: UInt64) throws {
     self.kind = kind
+    self.throughMemory = throughMemory
     frames = HostileFrames(kind, seed: seed)
     received = FrameReader(kind)
     guard unshare(CLONE_NEWNET) == 0 else { throw SystemError("unshare", "CLONE_NEWNET", errno: errno) }
@@ -97,7 +99,6 @@ private struct Attack {
   mutating func run(_ total: Int) throws -> String {
     defer {
       buffer.deallocate()
-      readBuffer.deallocate()
       end.stop()
       network?.stop()
     }
@@ -117,10 +118,7 @@ private struct Attack {
   }
 
   private mutating func oneStream(_ count: Int) throws {
-    let stream = try end.open()
-    try stream.descriptor.setNonblocking()
-    streams += 1
-    received = FrameReader(counts: received)
+    let wire = try open()
     var rest = count
     while rest > 0 {
       var bytes = 0
@@ -132,97 +130,71 @@ private struct Attack {
         }
         rest -= 1
       }
-      try write(stream, bytes)
+      try write(wire, bytes)
     }
-    var bytes = 0
-    switch streams % 4 {
-    case 0: append(length: 0, to: &bytes)
-    case 1: append(length: UInt32(PacketGuard.frameLimit + 1), to: &bytes)
-    case 2: append(length: .max, to: &bytes)
-    default:
-      // A frame that never becomes whole.
-      append(length: 1000, to: &bytes)
-      bytes -= 300
-    }
-    // Behind a length that no frame can have nothing is read; the end may be gone before it has taken all of it.
-    try write(stream, bytes, mayFail: true)
-    shutdownSending(stream.rawValue)
-    while try read(stream, wait: true) {}
+    try wire.sendNonsense(streams) { try read(wire, wait: false) }
+    shutdownSending(wire.stream.rawValue)
+    while try read(wire, wait: true) {}
   }
 
-  private func append(length: UInt32, to end: inout Int) {
-    buffer.storeBytes(of: length.bigEndian, toByteOffset: end, as: UInt32.self)
-    end += 4 + 1000
+  private mutating func open() throws -> Wire {
+    streams += 1
+    received = FrameReader(counts: received)
+    let stream = try end.open(memory: throughMemory)
+    return try throughMemory ? MemoryWire(stream, kind) : StreamWire(stream)
   }
 
-  private mutating func write(_ stream: FileHandle, _ count: Int, mayFail: Bool = false) throws {
+  private mutating func write(_ wire: Wire, _ count: Int) throws {
     var offset = 0
     while offset < count {
-      let result = sendBytes(stream.rawValue, UnsafeRawBufferPointer(rebasing: buffer[offset..<count]))
-      switch result {
-      case .bytes(let sent): offset += sent
-      case .wouldBlock:
-        if try !read(stream, wait: true, orWritable: true) { throw Failure("the end closed a stream of good lengths") }
-      case .failed(let code):
-        if mayFail { return }
-        throw SystemError("send", errno: code)
+      let taken = try wire.send(UnsafeRawBufferPointer(rebasing: buffer[offset..<count]))
+      offset += taken
+      if taken == 0, try !read(wire, wait: true, orWritable: true) {
+        throw Failure("the end closed a stream of good lengths")
       }
     }
   }
 
   /// - Returns: false at the stream's end.
-  private mutating func read(_ stream: FileHandle, wait: Bool, orWritable: Bool = false) throws -> Bool {
-    var poll = pollfd(fd: stream.rawValue, events: Int16(POLLIN) | (orWritable ? Int16(POLLOUT) : 0), revents: 0)
-    let ready = Foundation.poll(&poll, 1, wait ? Self.patience : 0)
-    if ready == 0, !wait { return true }
-    guard ready > 0 else {
+  private mutating func read(_ wire: Wire, wait: Bool, orWritable: Bool = false) throws -> Bool {
+    switch try wire.read(&received, waits: wait ? Self.patience : 0, orWritable: orWritable) {
+    case .something: return true
+    case .end: return false
+    case .nothing where !wait: return true
+    case .nothing:
       let counters = try end.counters()
       throw Failure("nothing moved for \(Self.patience) ms after \(passed + sent.reduce(0, +)) frames: \(counters)")
-    }
-    guard Int32(poll.revents) & (POLLIN | POLLHUP | POLLERR) != 0 else { return true }
-    switch readBytes(stream.rawValue, readBuffer) {
-    case .bytes(0), .failed: return false
-    case .wouldBlock: return true
-    case .bytes(let count):
-      try received.take(UnsafeRawBufferPointer(rebasing: readBuffer[..<count]))
-      return true
     }
   }
 
   /// After all that a good packet must pass, and its answer come back.
   private mutating func pings() throws {
-    let stream = try end.open()
-    try stream.descriptor.setNonblocking()
-    streams += 1
-    received = FrameReader(counts: received)
+    let wire = try open()
     let ping = HostileFrames.ping(kind)
     buffer.storeBytes(of: UInt32(ping.count).bigEndian, as: UInt32.self)
     UnsafeMutableRawBufferPointer(rebasing: buffer[4...]).copyBytes(from: ping)
-    try write(stream, 4 + ping.count)
+    try write(wire, 4 + ping.count)
     passed += 1
     try network?.answer()
     while !received.hasPong {
-      guard try read(stream, wait: true) else { throw Failure("the stream ended before the answer came") }
+      guard try read(wire, wait: true) else { throw Failure("the stream ended before the answer came") }
     }
   }
 
   /// What the network brings, to a host that takes some of it for its enclave.
   private mutating func fromNetwork(_ network: SharedNetwork) throws {
-    let stream = try end.open()
-    try stream.descriptor.setNonblocking()
-    streams += 1
-    received = FrameReader(counts: received)
+    let wire = try open()
     let before = received.packets
     for number in 0..<Self.networkTotal {
       let count = frames.fromNetwork(buffer)
       network.write(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
       guard number & 63 == 0 else { continue }
-      _ = try read(stream, wait: false)
+      _ = try read(wire, wait: false)
       network.drain()
     }
     network.drain()
-    shutdownSending(stream.rawValue)
-    while try read(stream, wait: true) {}
+    shutdownSending(wire.stream.rawValue)
+    while try read(wire, wait: true) {}
     if received.packets == before { throw Failure("nothing of what the network brought came to the enclave") }
   }
 
@@ -259,7 +231,7 @@ private struct Attack {
     }
     if received.packets > counters.packetsOut { wrong.append("\(received.packets) frames came, more than were read") }
     print(
-      "\(kind): \(total) frames in \(seconds) s, \(streams) streams, \(received.packets) frames"
+      "\(kind)\(throughMemory ? ", memory" : ""): \(total) frames in \(seconds) s, \(streams) streams, \(received.packets) frames"
         + " back; \(counters)")
     return wrong.joined(separator: "; ")
   }
@@ -276,42 +248,5 @@ private struct Attack {
       return (received, sent + (kind == .sharedHost ? dropped : 0))
     }
     throw Failure("\(link) is not in /proc/net/dev")
-  }
-}
-
-/// What comes out of an end: whole frames, each with a length that one can have.
-private struct FrameReader {
-  private(set) var packets: UInt64 = 0
-  private(set) var hasPong = false
-  private let end: HostileEnd
-  private var rest: [UInt8] = []
-
-  init(_ end: HostileEnd) { self.end = end }
-
-  /// For a new stream: the numbers go on, half a frame of the old one does not.
-  init(counts other: FrameReader) {
-    end = other.end
-    packets = other.packets
-    hasPong = other.hasPong
-  }
-
-  mutating func take(_ bytes: UnsafeRawBufferPointer) throws {
-    rest += bytes
-    var offset = 0
-    while rest.count - offset >= 4 {
-      let length = rest[offset..<offset + 4].reduce(0) { $0 << 8 | Int($1) }
-      guard (PacketGuard.offloadHeaderLength + 20...PacketGuard.frameLimit).contains(length) else {
-        throw Failure("the end sent a frame of \(length) bytes")
-      }
-      guard rest.count - offset - 4 >= length else { break }
-      rest.withUnsafeBytes {
-        if HostileFrames.isPong(end, UnsafeRawBufferPointer(rebasing: $0[(offset + 4)..<(offset + 4 + length)])) {
-          hasPong = true
-        }
-      }
-      packets += 1
-      offset += 4 + length
-    }
-    rest.removeFirst(offset)
   }
 }

@@ -22,7 +22,8 @@ struct Failure: Error, CustomStringConvertible {
 
 /// The product's own thread, loop and queue of an end; only where streams come from differs.
 protocol End {
-  func open() throws -> FileHandle
+  /// - Parameter memory: whether the frames will go through memory.
+  func open(memory: Bool) throws -> FileHandle
   func counters() throws -> PacketCounters
   /// A packet that has left through the device though it should not have.
   func stray() -> [UInt8]?
@@ -69,8 +70,8 @@ struct HostEnd: End {
     _ = try setTunOffload(tun.rawValue, .all)
     worker = try PacketWorker { (loop) throws(SystemError) in
       let queue = try PacketQueue(loop: loop, tun: tun, packetGuard: packetGuard(.host)) { _ in }
-      return .init { stream in
-        try? queue.attach(stream, early: [])
+      return .init { stream, awaitingMemory in
+        try? queue.attach(stream, awaitingMemory ? .awaitingMemory : .frames())
       } report: {
         pipe.writing.write(queue.counters)
       }
@@ -79,9 +80,9 @@ struct HostEnd: End {
     }
   }
 
-  func open() throws -> FileHandle {
+  func open(memory: Bool) throws -> FileHandle {
     let (near, far) = try makeSocketPair()
-    try worker.give(near)
+    try worker.give(near, awaitingMemory: memory)
     return far
   }
 
@@ -107,9 +108,11 @@ final class SharedHostEnd: End {
     try tunnel.configure(request)
   }
 
-  func open() throws -> FileHandle {
+  func open(memory: Bool) throws -> FileHandle {
     let (near, far) = try makeSocketPair()
-    try tunnel.serve(near, request) { _ in }
+    var asked = request
+    asked.offersMemory = memory
+    try tunnel.serve(near, asked) { _ in }
     return far
   }
 
@@ -244,7 +247,7 @@ final class EnclaveEnd: End {
         made = queue
         return queue
       }
-      return .init(stream: { _ in _ = connector }, report: { if let made { pipe.writing.write(made.counters) } })
+      return .init(stream: { _, _ in _ = connector }, report: { if let made { pipe.writing.write(made.counters) } })
     } failed: {
       print("enclave end: \($0)")
     }
@@ -277,7 +280,7 @@ final class EnclaveEnd: End {
     return nil
   }
 
-  func open() throws -> FileHandle {
+  func open(memory: Bool) throws -> FileHandle {
     var poll = pollfd(fd: listener.rawValue, events: Int16(POLLIN), revents: 0)
     guard Foundation.poll(&poll, 1, 20_000) == 1, let stream = try acceptStream(listener.rawValue)?.descriptor else {
       throw Failure("the enclave's end did not come back")
@@ -288,7 +291,8 @@ final class EnclaveEnd: End {
       let (hello, length) = try Hello.decode(Array(bytes[..<count])), length == count
     else { throw Failure("no hello") }
     let request = try PacketsRequest(parameters: hello.parameters)
-    answer(stream, Answer(.ok, parameters: PacketsAnswer(features: request.features).parameters))
+    guard request.offersMemory else { throw Failure("the enclave's end does not offer memory") }
+    answer(stream, Answer(.ok, parameters: PacketsAnswer(features: request.features, takesMemory: memory).parameters))
     return stream
   }
 

@@ -8,30 +8,37 @@ import Testing
 @testable import PacketRelaying
 
 /// A queue whose TUN device is a pair of datagram sockets: one read or write is one packet there as well.
-private final class TestQueue {
+final class TestQueue {
   let loop: EventLoop
   let device: FileHandle
-  let far: FileHandle
+  /// The other end of the stream, where the test has it.
+  private let far: FileHandle?
   var queue: PacketQueue?
   var losses: [PacketQueue.Loss] = []
 
-  init(_ side: PacketGuard.Side = .host) throws {
+  convenience init(_ side: PacketGuard.Side = .host, _ use: PacketQueue.Use = .frames()) throws {
+    let (near, far) = try makeSocketPair()
+    try far.descriptor.setNonblocking()
+    try self.init(side, use, near, far: far)
+  }
+
+  init(_ side: PacketGuard.Side, _ use: PacketQueue.Use, _ near: FileHandle, far: FileHandle? = nil) throws {
     loop = try EventLoop()
     var pair: [Int32] = [-1, -1]
     try checkErrno("socketpair") {
       socketpair(AF_UNIX, Int32(CLINUX_SOCK_DGRAM | CLINUX_SOCK_CLOEXEC | CLINUX_SOCK_NONBLOCK), 0, &pair)
     }
     device = FileHandle(OwnedFileDescriptor(pair[1]))
-    let (near, far) = try makeSocketPair()
     self.far = far
-    try far.descriptor.setNonblocking()
     let made = try PacketQueue(
       loop: loop, tun: FileHandle(OwnedFileDescriptor(pair[0])),
       packetGuard: PacketGuard(side, address4: IPv4Address(10, 118, 0, 2), address6: nil)
     ) { [unowned self] in losses.append($0) }
     queue = made
-    try made.attach(near, early: [])
+    try made.attach(near, use)
   }
+
+  var farRaw: Int32 { far?.rawValue ?? -1 }
 
   var counters: PacketCounters { queue?.counters ?? PacketCounters() }
 
@@ -48,12 +55,12 @@ private final class TestQueue {
   }
 }
 
-private func framed(_ bytes: [UInt8]) -> [UInt8] {
+func framed(_ bytes: [UInt8]) -> [UInt8] {
   let count = UInt32(bytes.count)
   return [UInt8(count >> 24), UInt8(count >> 16 & 0xff), UInt8(count >> 8 & 0xff), UInt8(count & 0xff)] + bytes
 }
 
-private func packet(_ count: Int = 40) -> [UInt8] {
+func packet(_ count: Int = 40) -> [UInt8] {
   Array(repeating: 0, count: 10) + [0x45, 0, UInt8(count >> 8), UInt8(count & 0xff), 0, 0, 0, 0, 64, 17, 0, 0]
     + [10, 118, 0, 2, 192, 0, 2, 1] + Array(repeating: 5, count: count - 20)
 }
@@ -65,13 +72,13 @@ private func packet(_ count: Int = 40) -> [UInt8] {
     let packets = [packet(), packet(1500), packet(200)]
     for one in packets { #expect(clinux_write(test.device.rawValue, one, one.count) == one.count) }
     try test.turn()
-    #expect(test.drain(test.far.rawValue) == packets.flatMap(framed))
+    #expect(test.drain(test.farRaw) == packets.flatMap(framed))
 
     // However the stream was cut.
     var rest = packets.flatMap(framed)[...]
     while !rest.isEmpty {
       let piece = Array(rest.prefix(7))
-      #expect(clinux_write(test.far.rawValue, piece, piece.count) == piece.count)
+      #expect(clinux_write(test.farRaw, piece, piece.count) == piece.count)
       rest = rest.dropFirst(7)
       try test.turn()
     }
@@ -95,7 +102,7 @@ private func packet(_ count: Int = 40) -> [UInt8] {
     #expect(clinux_write(test.device.rawValue, one, one.count) == -Int(EAGAIN))
     var received = 0
     while true {
-      let bytes = test.drain(test.far.rawValue)
+      let bytes = test.drain(test.farRaw)
       received += bytes.count
       try test.turn()
       if bytes.isEmpty { break }
@@ -124,7 +131,7 @@ private func packet(_ count: Int = 40) -> [UInt8] {
       }
       var offset = 0
       while offset < bytes.count {
-        let count = bytes[offset...].withUnsafeBytes { clinux_write(test.far.rawValue, $0.baseAddress, $0.count) }
+        let count = bytes[offset...].withUnsafeBytes { clinux_write(test.farRaw, $0.baseAddress, $0.count) }
         if count > 0 { offset += count }
         try test.turn()
         while !test.drain(test.device.rawValue).isEmpty {}
@@ -141,11 +148,11 @@ private func packet(_ count: Int = 40) -> [UInt8] {
     for length: UInt32 in [0, UInt32(PacketGuard.frameLimit + 1), .max] {
       let test = try TestQueue()
       let bytes = withUnsafeBytes(of: length.bigEndian) { Array($0) }
-      #expect(clinux_write(test.far.rawValue, bytes, 4) == 4)
+      #expect(clinux_write(test.farRaw, bytes, 4) == 4)
       try test.turn()
       #expect(test.losses == [.badFrame(Int(length))])
       let (near, far) = try makeSocketPair()
-      try test.queue?.attach(near, early: framed(packet()))
+      try test.queue?.attach(near, .frames(early: framed(packet())))
       try test.turn()
       #expect(test.drain(test.device.rawValue) == packet())
       #expect(test.counters.reconnects == 0 || test.counters.reconnects == 1)
@@ -159,8 +166,8 @@ private func packet(_ count: Int = 40) -> [UInt8] {
     let test = try TestQueue()
     try test.turn()
     let bytes = framed(packet()) + [0, 0]
-    #expect(clinux_write(test.far.rawValue, bytes, bytes.count) == bytes.count)
-    shutdownSending(test.far.rawValue)
+    #expect(clinux_write(test.farRaw, bytes, bytes.count) == bytes.count)
+    shutdownSending(test.farRaw)
     try test.turn()
     #expect(test.drain(test.device.rawValue) == packet())
     #expect(test.losses == [.closed])
@@ -169,7 +176,7 @@ private func packet(_ count: Int = 40) -> [UInt8] {
   /// While the host is away the device is emptied: what waited for minutes must not come out at once.
   @Test func withoutAStreamPacketsAreThrownAway() throws {
     let test = try TestQueue()
-    shutdownBoth(test.far.rawValue)
+    shutdownBoth(test.farRaw)
     try test.turn()
     #expect(test.losses == [.closed])
     for _ in 0..<5 {

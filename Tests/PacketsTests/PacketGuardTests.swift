@@ -240,4 +240,51 @@ private let enclave = PacketGuard(.enclave, address4: IPv4Address(own4), address
     #expect(passed > 100_000)
     #expect(dropped > 1_000_000)
   }
+
+  /// Of a frame in memory that the other side can change, only the first 256 bytes are copied before the verdict, unless
+  /// `mayReachFar` says otherwise: what lies behind them must not count, or a packet could get past the guard.
+  @Test func verdictsNeedTheHeadersAlone() {
+    var random = SystemRandomNumberGenerator()
+    let data = 1200
+    let options = [UInt8](repeating: 1, count: 40)
+    let tcp = TestFrame.tcp(80, flags: 2, data: data)
+    var longest = Array(tcp.prefix(20)) + options + tcp.dropFirst(20)
+    longest[12] = 0xf0
+    var v4 = TestFrame.v4(own4, "192.0.2.1", transport: 6, payload: options + longest)
+    v4[0] = 0x4f
+    let extended = TestFrame.v6(
+      own6, "2001:db8::1", transport: 60, payload: [6, 125, 1, 4] + Array(repeating: 0, count: 1004) + longest)
+    let packets = [
+      v4, TestFrame.v6(own6, "2001:db8::1", transport: 6, payload: longest), extended,
+      TestFrame.v4(own4, "192.0.2.1", transport: 17, payload: Array(repeating: 3, count: data)),
+    ]
+    let shared = PacketGuard(
+      .host, address4: IPv4Address(own4), address6: IPv6Address(own6), shared: PortSet(ranges: [1024...61439]))
+    var far = 0
+    var passed = 0
+    for round in 0..<100_000 {
+      var frame = TestFrame(
+        flags: 1, segmentation: round & 1 == 0 ? 1 : 0, headerLength: 100, segmentSize: 100, checksumStart: 60,
+        checksumOffset: 16, packet: packets[round % packets.count]
+      ).bytes
+      for _ in 0..<Int.random(in: 0...3, using: &random) {
+        frame[Int.random(in: 0..<130, using: &random)] = UInt8.random(in: 0...255, using: &random)
+      }
+      let reachesFar = frame.withUnsafeBytes { PacketGuard.mayReachFar(UnsafeRawBufferPointer(rebasing: $0[..<256])) }
+      if reachesFar {
+        far += 1
+        continue
+      }
+      var changed = frame
+      let filler = UInt8.random(in: 0...255, using: &random)
+      for place in 256..<changed.count { changed[place] ^= filler }
+      for one in [host, enclave, shared] {
+        let verdict = frame.withUnsafeBytes { one.defect(in: $0) }
+        if verdict == nil { passed += 1 }
+        #expect(changed.withUnsafeBytes { one.defect(in: $0) } == verdict)
+      }
+    }
+    #expect(far > 10_000)
+    #expect(passed > 1000)
+  }
 }

@@ -149,6 +149,36 @@ final class RawModeTests: XCTestCase {
       """, sum, timeout: 100)
   }
 
+  /// A program between the two Unix sockets passes bytes and not the memory that packets go through: then they must go over
+  /// the stream, and `tombolo status` must not say otherwise.
+  func testARelayBetweenTheSocketsPassesNoMemory() {
+    check(
+      """
+      mkdir -p $D/transport $D/relayed
+      printf '[network]\\nmode = "raw"\\nqueues = 1\\ntransport = "unix:%s"\\n' $D/relayed > $D/child.toml
+      $H $T host --transport unix:$D/transport --raw > $D/host.log 2>&1 & h=$!
+      for i in $(seq 50); do [ -S $D/transport/host_7766 ] && break; sleep 0.1; done
+      socat UNIX-LISTEN:$D/relayed/host_7766,fork,mode=777 UNIX-CONNECT:$D/transport/host_7766 & s=$!
+      seen() {
+        unshare -n $I --config $D/child.toml -- sh -c "curl -sS http://10.8.0.2:8080/file > $D/fetched; sleep 2" & e=$!
+        sleep 1.5; $T status $h | grep -c "queue 0.*shared memory"; wait $e; cat $D/fetched; rm $D/fetched
+      }
+      seen; grep -c 'was lost: the memory was not taken' $D/host.log
+      kill $s; wait $s; rm -rf $D/relayed; ln -s $D/transport $D/relayed
+      seen; grep -c 'was lost: the memory was not taken' $D/host.log; kill $h; wait $h
+      rm -rf $D/relayed $D/transport
+      """,
+      """
+      0
+      content-of-file
+      1
+      1
+      content-of-file
+      1
+
+      """, timeout: 30)
+  }
+
   // MARK: rights
 
   func testWithoutRightsASentenceSaysSo() {

@@ -196,7 +196,7 @@ final class GuestTwin {
   func message(_ request: UInt32, _ payload: [UInt8] = [], _ descriptors: [Int32] = [], flags: UInt32 = 1) throws {
     let bytes = little(request) + little(flags) + little(UInt32(payload.count)) + payload
     let sent = bytes.withUnsafeBytes {
-      clinux_vhost_send_with_descriptors(fd, $0.baseAddress, $0.count, descriptors, Int32(descriptors.count))
+      clinux_send_with_descriptors(fd, $0.baseAddress, $0.count, descriptors, Int32(descriptors.count))
     }
     guard sent == bytes.count else { throw TwinFailure("message \(request): \(sent)") }
   }

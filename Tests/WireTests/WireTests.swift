@@ -256,6 +256,16 @@ struct PacketsHandshakeTests {
     let answer = Answer(.ok, parameters: PacketsAnswer(features: 0x6f).parameters)
     #expect(answer.encoded() == [0x54, 0x4d, 0x42, 0x4c, 1, 0, 0, 4, 0, 0, 0, 0x6f])
     #expect(try PacketsAnswer(parameters: answer.parameters) == PacketsAnswer(features: 0x6f))
+    // The offer of memory is a bit of the features, which a host that does not know it leaves alone.
+    var offer = Self.request
+    offer.offersMemory = true
+    var offered = bytes
+    offered[12] = 0x80
+    #expect(offer.hello.encoded() == offered)
+    #expect(try PacketsRequest(parameters: Array(offered.dropFirst(8))) == offer)
+    let taken = PacketsAnswer(features: 0x6f, takesMemory: true)
+    #expect(taken.parameters == [0x80, 0, 0, 0x6f])
+    #expect(try PacketsAnswer(parameters: taken.parameters) == taken)
   }
 
   /// Whatever an enclave says, its host answers or refuses.

@@ -1,12 +1,6 @@
-// What a vhost-user device needs of Linux (vhost.c): descriptors over a Unix socket, shared mappings, vectored data
-// calls, epoll, and the memory ordering of a virtqueue that another process writes at the same time.
+// What a vhost-user device needs of Linux (vhost.c): shared mappings, vectored data calls, epoll, and the memory ordering of a virtqueue that another process writes at the same time.
 #pragma once
 
-// recvmsg: bytes received (0 at end of file) or a negative errno. Received descriptors are close-on-exec; *count says
-// how many there are (at most `capacity`: the kernel closes the rest and the result is -EMSGSIZE).
-ssize_t clinux_vhost_receive_with_descriptors(int fd, void *buffer, size_t size, int *descriptors, int capacity, int *count);
-// sendmsg with SCM_RIGHTS: bytes sent or a negative errno.
-ssize_t clinux_vhost_send_with_descriptors(int fd, const void *buffer, size_t size, const int *descriptors, int count);
 // readv, and writev to a socket (sendmsg with MSG_NOSIGNAL). EINTR is retried.
 ssize_t clinux_vhost_readv(int fd, const struct iovec *vectors, int count);
 ssize_t clinux_vhost_send_vectors(int fd, const struct iovec *vectors, int count);
@@ -46,4 +40,3 @@ static inline uint16_t clinux_vhost_load_acquire_u16(const void *address) {
 static inline void clinux_vhost_store_release_u16(void *address, uint16_t value) {
   __atomic_store_n((uint16_t *)address, value, __ATOMIC_RELEASE);
 }
-static inline void clinux_vhost_full_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }

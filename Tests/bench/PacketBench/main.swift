@@ -26,6 +26,8 @@ let isHost = words[2] == "listen"
 let features: TunOffload = words[3] == "1" ? .all : []
 let address = IPv4Address(words.count > 4 ? words[4] : "10.9.0.2") ?? .any
 let queues = UInt8(words.count > 5 ? words[5] : "1") ?? 1
+// As over vsock, where no memory can be passed.
+let usesMemory = environmentVariable("MEMORY") != "0"
 
 var settings = PacketQueue.Settings()
 settings.batch = number("BATCH", settings.batch)
@@ -51,8 +53,12 @@ do {
             loop: loop, tun: tun, packetGuard: PacketGuard(.host, address4: address, address6: nil),
             settings: settings
           ) { say("lost: \($0)") }
-          return .init { stream in
-            do throws(SystemError) { try queue.attach(stream, early: []) } catch { say("\(error)") }
+          return .init { stream, awaitingMemory in
+            do throws(SystemError) {
+              try queue.attach(stream, awaitingMemory ? .awaitingMemory : .frames())
+            } catch {
+              say("\(error)")
+            }
           } report: {
             say("\(queue.counters)")
           }
@@ -66,8 +72,10 @@ do {
         guard case .hello(let stream, let hello, _) = outcome,
           let request = try? PacketsRequest(parameters: hello.parameters)
         else { return say("no hello") }
-        answer(stream, Answer(.ok, parameters: PacketsAnswer(features: features.rawValue).parameters))
-        try? workers[Int(request.queue)].give(stream)
+        let takesMemory = request.offersMemory && usesMemory
+        let reply = PacketsAnswer(features: features.rawValue, takesMemory: takesMemory)
+        answer(stream, Answer(.ok, parameters: reply.parameters))
+        try? workers[Int(request.queue)].give(stream, awaitingMemory: takesMemory)
       }
     }
     try withExtendedLifetime(listener) { try loop.run() }
