@@ -30,12 +30,13 @@ public final class PacketWorker: Sendable {
     }
   }
 
+  /// The loop sleeps at once when it has nothing to do: several of these and both ends of a connection share the processors,
+  /// and looking for events instead takes these from who has some (docs/architecture.md).
   /// - Parameters:
-  ///   - spin: of the thread's loop.
   ///   - start: called in the new thread to set the queue up in its loop.
   ///   - failed: called in that thread with the reason where it cannot go on.
   public init(
-    spin: UInt64 = EventLoop.dataSpin, start: @escaping @Sendable (EventLoop) throws(SystemError) -> Body,
+    start: @escaping @Sendable (EventLoop) throws(SystemError) -> Body,
     failed: @escaping @Sendable (SystemError) -> Void
   ) throws(SystemError) {
     let (reading, writing) = try makePipe()
@@ -43,7 +44,7 @@ public final class PacketWorker: Sendable {
     orders = writing
     try startThread {
       do throws(SystemError) {
-        let loop = try EventLoop(spin: spin)
+        let loop = try EventLoop()
         let body = try start(loop)
         let source = OrderSource(reading, loop, body)
         _ = try loop.add(reading.rawValue, [.readable], source)

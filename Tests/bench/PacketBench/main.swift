@@ -33,7 +33,6 @@ var settings = PacketQueue.Settings()
 settings.batch = number("BATCH", settings.batch)
 settings.readSize = number("READ", settings.readSize)
 settings.sendBuffer = Int32(number("SNDBUF", Int(settings.sendBuffer)))
-let spin = UInt64(number("SPIN", Int(EventLoop.dataSpin)))
 
 do {
   let tuns = try (0..<queues).map { _ throws(SystemError) in
@@ -41,14 +40,14 @@ do {
     _ = try setTunOffload(queue.file.rawValue, features)
     return queue.file
   }
-  let loop = try EventLoop(spin: isHost ? 0 : spin)
+  let loop = try EventLoop()
   ignoreBrokenPipes()
   if isHost {
     removeFile(path)
     var workers: [PacketWorker] = []
     for tun in tuns {
       workers.append(
-        try PacketWorker(spin: spin) { [settings] (loop) throws(SystemError) in
+        try PacketWorker { [settings] (loop) throws(SystemError) in
           let queue = try PacketQueue(
             loop: loop, tun: tun, packetGuard: PacketGuard(.host, address4: address, address6: nil),
             settings: settings
