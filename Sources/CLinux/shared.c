@@ -1,5 +1,7 @@
 #include "CLinux.h"
+#include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 
 #define RESULT(call) ({ long r_; do r_ = (call); while (r_ < 0 && errno == EINTR); r_ < 0 ? -errno : r_; })
 
@@ -65,9 +67,13 @@ int clinux_check_sealed_memory(int fd, size_t length) {
   int seals = (int)RESULT(fcntl(fd, F_GET_SEALS));
   if (seals < 0) return -EINVAL;
   if (!(seals & F_SEAL_SHRINK)) return -EPERM;
+  // Huge pages that were given back may not be there again.
+  struct statfs system;
   struct stat info;
-  int result = (int)RESULT(fstat(fd, &info));
+  int result = (int)RESULT(fstatfs(fd, &system));
+  if (result == 0) result = (int)RESULT(fstat(fd, &info));
   if (result < 0) return result;
+  if (system.f_type != TMPFS_MAGIC) return -EINVAL;
   return info.st_size == (off_t)length ? 0 : -EMSGSIZE;
 }
 

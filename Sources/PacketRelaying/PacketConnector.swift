@@ -22,7 +22,7 @@ public final class PacketConnector: EventSource {
   private var connected: (() -> Void)?
   /// Made for one stream, and offered with its hello.
   private var memory: PacketMemory?
-  /// The last memory did not arrive: something stands between the two Unix sockets.
+  /// The last memory could not be passed or was not taken: something may stand between the two Unix sockets.
   private var memoryFailed = false
 
   /// - Parameter connected: called once, when the first stream stands.
@@ -81,20 +81,22 @@ public final class PacketConnector: EventSource {
       let answer = try PacketsAnswer(parameters: parameters)
       // What the host's kernel cannot take, ours must not leave undone.
       _ = try setTunOffload(tun.rawValue, TunOffload.all.intersection(TunOffload(rawValue: answer.features)))
-      if answer.takesMemory, let memory {
-        try queue?.attach(stream, .passing(memory))
-      } else {
-        try queue?.attach(stream, .frames(early: early))
-      }
+      let passed = answer.takesMemory ? memory : nil
+      memoryFailed = passed != nil
+      try queue?.attach(stream, passed.map { .passing($0) } ?? .frames(early: early)) { [unowned self] in stands() }
+      memoryFailed = false
       memory = nil
-      if complained { log("packets, queue \(request.queue): connected to the host") }
-      complained = false
-      pause = Self.firstPause
-      connected?()
-      connected = nil
     } catch {
       complain("\(error)")
     }
+  }
+
+  private func stands() {
+    if complained { log("packets, queue \(request.queue): connected to the host") }
+    complained = false
+    pause = Self.firstPause
+    connected?()
+    connected = nil
   }
 
   /// Once for each time without a host; then quietly again and again.

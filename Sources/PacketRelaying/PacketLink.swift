@@ -58,6 +58,10 @@ class PacketLink {
 
   /// Whether frames can be sent and come, or will once there is room.
   var isReady: Bool { true }
+  /// Whether the other side has what it needs of this one.
+  var isConfirmed: Bool { true }
+  /// What of the stream is to be waited for.
+  var interest: EventSet { [.readable, .writable, .readHangup, .edgeTriggered] }
 
   /// Whether the other side can change what was put at `room`.
   var isShared: Bool { false }
@@ -195,16 +199,16 @@ final class StreamLink: PacketLink {
 final class MemoryLink: PacketLink {
   /// Longer than every header that `PacketGuard` looks at, where there are no extension headers.
   static let headLength = 256
-  private static let bellLength = 256
 
   private var memory: PacketMemory?
   private var outgoing: RingWriter?
   private var incoming: RingReader?
   private let head: UnsafeMutableRawBufferPointer
   private var taken = 0
-  private var hasEnded = false
+  /// How the stream has ended. What was there before is still taken.
+  private var end: PacketQueue.Loss?
   /// The other side has said something: it has the memory.
-  private(set) var isConfirmed = false
+  private var hasAnswered = false
 
   /// The enclave's side: passes the memory over.
   init(_ stream: FileHandle, passing memory: PacketMemory) throws(SystemError) {
@@ -242,14 +246,15 @@ final class MemoryLink: PacketLink {
     var count: Int32 = 0
     let result = clinux_receive_with_descriptors(stream.rawValue, &byte, 1, &descriptor, 1, &count)
     let file = count == 1 ? FileHandle(OwnedFileDescriptor(descriptor)) : nil
+    if result == -Int(EMSGSIZE) { throw .badMemory(SystemError("recvmsg", "one file", errno: EMSGSIZE)) }
     guard try received(result, of: 1) > 0 else { return }
     guard let file else { throw .noMemory }
     do throws(SystemError) {
       take(try PacketMemory(file, .host))
     } catch {
-      throw .failed(error)
+      throw .badMemory(error)
     }
-    isConfirmed = true
+    hasAnswered = true
     ring()
   }
 
@@ -259,7 +264,10 @@ final class MemoryLink: PacketLink {
   }
 
   override var isReady: Bool { memory != nil }
+  override var isConfirmed: Bool { hasAnswered }
   override var isShared: Bool { true }
+  /// A bell has always room enough.
+  override var interest: EventSet { [.readable, .readHangup, .edgeTriggered] }
 
   override func room() throws(PacketQueue.Loss) -> UnsafeMutableRawPointer? {
     do throws(BadRing) { return try outgoing?.room() } catch { throw .badRing }
@@ -269,24 +277,28 @@ final class MemoryLink: PacketLink {
 
   override func fetch() throws(PacketQueue.Loss) -> Bool {
     if memory == nil {
-      guard readable else { return false }
-      try receiveMemory()
+      if readable { try receiveMemory() }
       guard memory != nil else { return false }
     }
-    // To its end, if it has one: no edge would tell of that again.
-    while readable, !hasEnded {
-      do throws(PacketQueue.Loss) {
-        if let base = head.baseAddress, try read(base, Self.bellLength) > 0 { isConfirmed = true }
-      } catch {
-        guard error == .closed, isConfirmed else { throw error == .closed ? .memoryRefused : error }
-        // What was there before the end is still taken.
-        hasEnded = true
-      }
-    }
+    if readable, end == nil { try hear() }
     let found: Bool?
     do throws(BadRing) { found = try incoming?.look() } catch { throw .badRing }
-    if hasEnded, found != true { throw .closed }
-    return found == true
+    if found == true { return true }
+    if let end { throw end }
+    // There may be more bells, or the end behind them, of which no edge would tell.
+    return readable
+  }
+
+  /// Once a turn, however much the other side rings.
+  private func hear() throws(PacketQueue.Loss) {
+    guard let base = head.baseAddress else { return }
+    do throws(PacketQueue.Loss) {
+      if try read(base, head.count) > 0 { hasAnswered = true }
+    } catch {
+      // A side that has not read all bells when it ends is a reset (unix_release_sock of net/unix/af_unix.c).
+      guard hasAnswered else { throw error.isEnd ? .memoryRefused : error }
+      end = error.isEnd ? .closed : error
+    }
   }
 
   override func next(whole: Bool) throws(PacketQueue.Loss) -> IncomingFrame? {

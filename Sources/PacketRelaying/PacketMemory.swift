@@ -22,9 +22,9 @@ import Packets
 // A record is a length (u32, the machine's order) and the frame, filled up to a multiple of 8. The ring is mapped twice in
 // a row, so every record lies in one piece.
 //
-// The other side is foreign and may write anything anywhere at any time. Each side keeps its own position to itself and
-// reads the other's once a turn; a distance that the ring does not have ends the stream. A length is read once. What is
-// judged of a frame is copied first, and that copy is what the kernel gets; only payload goes straight.
+// The other side is foreign and may write anything anywhere at any time. Each side keeps its own position to itself, and
+// reads the other's when it has used up what it knew of it; a distance that the ring does not have ends the stream. A length
+// is read once. What is judged of a frame is copied first, and that copy is what the kernel gets; only payload goes straight.
 
 /// The memory of one queue, which the enclave's side makes and the host's gets.
 public final class PacketMemory {
@@ -54,7 +54,8 @@ public final class PacketMemory {
   public init(_ file: FileHandle, _ side: Side) throws(SystemError) {
     self.side = side
     self.file = file
-    try check("F_GET_SEALS", "packet memory", clinux_check_sealed_memory(file.rawValue, Self.size))
+    try check(
+      "fstat", "a sealed memory file of \(Self.size) bytes", clinux_check_sealed_memory(file.rawValue, Self.size))
     var address: UnsafeMutableRawPointer?
     try check("mmap", "packet memory", clinux_map_rings(file.rawValue, Self.control, Self.ring, &address))
     guard let address else { throw SystemError("mmap", "packet memory", errno: ENOMEM) }
@@ -99,27 +100,40 @@ struct RingWriter {
   let control: UnsafeMutableRawPointer
   let ring: UnsafeMutableRawPointer
   private var head: UInt64 = 0
+  /// The reader's tail when it was last looked at.
+  private var tail: UInt64 = 0
+  private var waits = false
 
   init(control: UnsafeMutableRawPointer, ring: UnsafeMutableRawPointer) {
     self.control = control
     self.ring = ring
   }
 
-  private func free() throws(BadRing) -> Int {
-    let used = head &- clinux_load_acquire_u64(control + RingField.tail)
-    guard used <= UInt64(PacketMemory.ring) else { throw BadRing() }
-    return PacketMemory.ring - Int(used)
+  private var isShort: Bool { UInt64(PacketMemory.ring) &- (head &- tail) < UInt64(recordLimit) }
+
+  private mutating func observe() throws(BadRing) {
+    tail = clinux_load_acquire_u64(control + RingField.tail)
+    guard head &- tail <= UInt64(PacketMemory.ring) else { throw BadRing() }
+  }
+
+  private mutating func say(_ waiting: Bool) {
+    // The other side may have taken it back, but never sets it.
+    guard waiting || waits else { return }
+    waits = waiting
+    clinux_store_u32(control + RingField.writerWaits, waiting ? 1 : 0)
   }
 
   /// Room for the longest frame, or nil where there is none: then the reader will ring when there is much.
-  func room() throws(BadRing) -> UnsafeMutableRawPointer? {
-    if try free() < recordLimit {
-      clinux_store_u32(control + RingField.writerWaits, 1)
+  mutating func room() throws(BadRing) -> UnsafeMutableRawPointer? {
+    if isShort { try observe() }
+    if isShort {
+      say(true)
       // The flag must be there before the tail is looked at again: the reader writes and looks the other way around.
       clinux_full_fence()
-      if try free() < recordLimit { return nil }
-      clinux_store_u32(control + RingField.writerWaits, 0)
+      try observe()
+      if isShort { return nil }
     }
+    say(false)
     return ring + Int(head % UInt64(PacketMemory.ring)) + prefix
   }
 
@@ -141,6 +155,7 @@ struct RingReader {
   private var tail: UInt64 = 0
   /// The writer's head when it was last looked at.
   private var head: UInt64 = 0
+  private var waits = false
 
   init(control: UnsafeMutableRawPointer, ring: UnsafeMutableRawPointer) {
     self.control = control
@@ -150,12 +165,21 @@ struct RingReader {
   /// Looks whether there are frames.
   /// - Returns: false where there are none: then the writer will ring for the next.
   mutating func look() throws(BadRing) -> Bool {
-    if try observe() { return true }
-    clinux_store_u32(control + RingField.readerWaits, 1)
-    clinux_full_fence()
-    guard try observe() else { return false }
-    clinux_store_u32(control + RingField.readerWaits, 0)
+    if try !observe() {
+      say(true)
+      clinux_full_fence()
+      guard try observe() else { return false }
+    }
+    // Nobody need ring for a side that is awake.
+    say(false)
     return true
+  }
+
+  private mutating func say(_ waiting: Bool) {
+    // The other side may have taken it back, but never sets it.
+    guard waiting || waits else { return }
+    waits = waiting
+    clinux_store_u32(control + RingField.readerWaits, waiting ? 1 : 0)
   }
 
   private mutating func observe() throws(BadRing) -> Bool {

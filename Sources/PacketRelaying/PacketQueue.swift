@@ -10,7 +10,7 @@ import Packets
 //
 //   TUN ──read, several──▶ link ──frame by frame: checked, one write──▶ TUN
 //
-// Data is copied by the kernel alone. While a link has no room the TUN device is not read: so no more than the link
+// On a stream data is copied by the kernel alone. While a link has no room the TUN device is not read: so no more than the link
 // holds is in flight, and behind it the device's queue (txqueuelen) fills. Writing to a TUN device does not block.
 //
 // Without a link, or one that is not ready, the TUN device is read and what comes is thrown away (and counted): a queue that nobody reads would
@@ -37,8 +37,15 @@ public final class PacketQueue: EventSource {
     case badRing
     /// There was to be memory with the first byte, and there was none.
     case noMemory
+    /// Something else came with it.
+    case badMemory(SystemError)
     /// The other side did not take ours.
     case memoryRefused
+
+    /// Whether the other side has ended it, in order or by its own end.
+    var isEnd: Bool {
+      if case .failed(let error) = self { error.errno == ECONNRESET } else { self == .closed }
+    }
 
     public var description: String {
       switch self {
@@ -47,6 +54,7 @@ public final class PacketQueue: EventSource {
       case .badFrame(let length): "a frame cannot have \(length) bytes"
       case .badRing: "what the shared memory says cannot be"
       case .noMemory: "the memory that was to come did not"
+      case .badMemory(let error): "what came is no memory for packets: \(error)"
       case .memoryRefused: "the memory was not taken, so frames go over the stream"
       }
     }
@@ -77,6 +85,7 @@ public final class PacketQueue: EventSource {
   private let packetGuard: PacketGuard
   private let settings: Settings
   private let lost: (Loss) -> Void
+  private var confirmed: (() -> Void)?
   public private(set) var counters = PacketCounters()
   /// For packets that go nowhere, or must be looked at first.
   private let scratch: UnsafeMutableRawBufferPointer
@@ -113,8 +122,11 @@ public final class PacketQueue: EventSource {
   deinit { scratch.deallocate() }
 
   /// Takes over a stream whose handshake is done; an earlier one is closed.
-  /// - Throws: ESRCH and the like of the stream; EMFILE, ETOOMANYREFS where memory could not be passed (unix(7)).
-  public func attach(_ stream: FileHandle, _ use: Use = .frames()) throws(SystemError) {
+  /// - Parameter confirmed: called once, when packets can be sent and are not lost.
+  /// - Throws: EBADF and the like of the stream; ETOOMANYREFS and others where memory could not be passed (unix(7)).
+  public func attach(
+    _ stream: FileHandle, _ use: Use = .frames(), confirmed: (() -> Void)? = nil
+  ) throws(SystemError) {
     if link != nil || counters.packetsOut &+ counters.packetsIn > 0 { counters.reconnects &+= 1 }
     detach()
     try stream.descriptor.setNonblocking()
@@ -124,20 +136,21 @@ public final class PacketQueue: EventSource {
       case .passing(let memory): try MemoryLink(stream, passing: memory)
       case .awaitingMemory: MemoryLink(stream)
       }
-    streamRegistration = try loop.add(
-      stream.rawValue, [.readable, .writable, .readHangup, .edgeTriggered], self, tag: Self.streamTag)
+    streamRegistration = try loop.add(stream.rawValue, made.interest, self, tag: Self.streamTag)
     link = made
+    self.confirmed = confirmed
     loop.enqueue(self)
   }
 
   public var isAttached: Bool { link != nil }
-  /// Whether the link goes through memory.
-  public var sharesMemory: Bool { link is MemoryLink }
+  /// Whether packets go through memory.
+  public var sharesMemory: Bool { link.map { $0.isShared && $0.isReady } ?? false }
 
   private func detach() {
     if let streamRegistration { loop.remove(streamRegistration) }
     streamRegistration = nil
     link = nil
+    confirmed = nil
   }
 
   public func close() {
@@ -148,6 +161,8 @@ public final class PacketQueue: EventSource {
 
   private func lose(_ loss: Loss) {
     detach()
+    // The device may be full, and will not tell of that again.
+    loop.enqueue(self)
     lost(loss)
   }
 
@@ -165,6 +180,10 @@ public final class PacketQueue: EventSource {
       for _ in 0..<Self.turnLimit {
         guard let link else { return discard() }
         let received = try receive(link)
+        if link.isConfirmed, let confirmed {
+          self.confirmed = nil
+          confirmed()
+        }
         guard link.isReady else { return discard() }
         let sent = try send(link)
         if !received, !sent { return }

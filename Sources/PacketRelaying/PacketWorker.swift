@@ -41,6 +41,8 @@ public final class PacketWorker: Sendable {
   ) throws(SystemError) {
     let (reading, writing) = try makePipe()
     try reading.descriptor.setNonblocking()
+    // Who gives orders must not wait on a thread that is slow to take them.
+    try writing.descriptor.setNonblocking()
     orders = writing
     try startThread {
       do throws(SystemError) {
@@ -58,8 +60,13 @@ public final class PacketWorker: Sendable {
 
   /// Gives the queue a stream, whose only owner it becomes.
   /// - Parameter awaitingMemory: the other side was told that it may pass memory.
+  /// - Throws: EMFILE; EAGAIN where the thread has thousands of orders that it has not taken.
   public func give(_ stream: FileHandle, awaitingMemory: Bool = false) throws(SystemError) {
-    order(try stream.descriptor.duplicate().release() | (awaitingMemory ? Order.awaitingMemory : 0))
+    let given = try stream.descriptor.duplicate()
+    guard order(given.rawValue | (awaitingMemory ? Order.awaitingMemory : 0)) else {
+      throw SystemError("write", "a queue's orders", errno: EAGAIN)
+    }
+    _ = given.release()
   }
 
   /// Has the queue's counters written to the log.
@@ -72,8 +79,9 @@ public final class PacketWorker: Sendable {
   public func stop() { order(Order.stop) }
 
   /// A pipe takes four bytes whole (pipe(7), PIPE_BUF).
-  private func order(_ number: Int32) {
-    _ = withUnsafeBytes(of: number) { clinux_write(orders.rawValue, $0.baseAddress, $0.count) }
+  /// - Returns: false where there is no room.
+  @discardableResult private func order(_ number: Int32) -> Bool {
+    withUnsafeBytes(of: number) { clinux_write(orders.rawValue, $0.baseAddress, $0.count) == $0.count }
   }
 
   private final class OrderSource: EventSource {

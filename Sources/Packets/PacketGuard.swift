@@ -125,7 +125,8 @@ public struct PacketGuard: Sendable {
   }
 
   /// Hop-by-hop options, routing, fragment, destination options, mobility (RFC 8200 section 4, RFC 6275).
-  private static func isExtension(_ number: UInt8) -> Bool {
+  @inlinable
+  static func isExtension(_ number: UInt8) -> Bool {
     switch number {
     case 0, 43, 44, 60, 135: true
     default: false
@@ -203,17 +204,15 @@ public struct PacketGuard: Sendable {
     var number = packet.u8(6)
     // RFC 8200 section 4.1 has each at most once but for destination options.
     for _ in 0..<8 {
-      switch number {
-      case 0, 43, 60, 135:
-        guard packet.count >= offset + 8 else { return (offset, none) }
-        number = packet.u8(offset)
-        offset += 8 + 8 * Int(packet.u8(offset + 1))
-      case 44:
-        guard packet.count >= offset + 8 else { return (offset, none) }
+      guard isExtension(number) else { return (offset, offset <= packet.count ? Int(number) : none) }
+      guard packet.count >= offset + 8 else { return (offset, none) }
+      if number == 44 {
         if packet.u16(offset + 2) & 0xfff8 != 0 { return (offset, none) }
         number = packet.u8(offset)
         offset += 8
-      default: return (offset, offset <= packet.count ? Int(number) : none)
+      } else {
+        number = packet.u8(offset)
+        offset += 8 + 8 * Int(packet.u8(offset + 1))
       }
     }
     return (offset, endless)

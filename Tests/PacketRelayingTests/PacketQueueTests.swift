@@ -12,7 +12,7 @@ final class TestQueue {
   let loop: EventLoop
   let device: FileHandle
   /// The other end of the stream, where the test has it.
-  private let far: FileHandle?
+  private var far: FileHandle?
   var queue: PacketQueue?
   var losses: [PacketQueue.Loss] = []
 
@@ -38,7 +38,11 @@ final class TestQueue {
     try made.attach(near, use)
   }
 
+  /// The loop holds the queue, and the queue the loop.
+  deinit { loop.clear() }
+
   var farRaw: Int32 { far?.rawValue ?? -1 }
+  func closeFar() { far = nil }
 
   var counters: PacketCounters { queue?.counters ?? PacketCounters() }
 

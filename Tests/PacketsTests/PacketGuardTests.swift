@@ -252,10 +252,16 @@ private let enclave = PacketGuard(.enclave, address4: IPv4Address(own4), address
     longest[12] = 0xf0
     var v4 = TestFrame.v4(own4, "192.0.2.1", transport: 6, payload: options + longest)
     v4[0] = 0x4f
-    let extended = TestFrame.v6(
-      own6, "2001:db8::1", transport: 60, payload: [6, 125, 1, 4] + Array(repeating: 0, count: 1004) + longest)
-    let packets = [
-      v4, TestFrame.v6(own6, "2001:db8::1", transport: 6, payload: longest), extended,
+    // Those that there are, and all others.
+    let numbers = Array(0...255) + (0..<50).flatMap { _ in [0, 43, 44, 60, 135] }
+    let extended = numbers.map {
+      TestFrame.v6(
+        own6, "2001:db8::1", transport: UInt8($0),
+        payload: [60, 0, 0, 0, 0, 0, 0, 0, 6, 124, 1, 4]
+          + Array(repeating: 0, count: 996) + longest)
+    }
+    let plain = [
+      v4, TestFrame.v6(own6, "2001:db8::1", transport: 6, payload: longest),
       TestFrame.v4(own4, "192.0.2.1", transport: 17, payload: Array(repeating: 3, count: data)),
     ]
     let shared = PacketGuard(
@@ -263,10 +269,14 @@ private let enclave = PacketGuard(.enclave, address4: IPv4Address(own4), address
     var far = 0
     var passed = 0
     for round in 0..<100_000 {
-      var frame = TestFrame(
-        flags: 1, segmentation: round & 1 == 0 ? 1 : 0, headerLength: 100, segmentSize: 100, checksumStart: 60,
-        checksumOffset: 16, packet: packets[round % packets.count]
-      ).bytes
+      let packet = round & 1 == 0 ? plain[round / 2 % plain.count] : extended[round / 2 % extended.count]
+      var frame = TestFrame(packet: packet).bytes
+      if packet == v4, round & 2 == 0 {
+        let super4 = TestFrame(
+          flags: 1, segmentation: 1, headerLength: 100, segmentSize: 100, checksumStart: 60, checksumOffset: 16,
+          packet: v4)
+        frame = super4.bytes
+      }
       for _ in 0..<Int.random(in: 0...3, using: &random) {
         frame[Int.random(in: 0..<130, using: &random)] = UInt8.random(in: 0...255, using: &random)
       }

@@ -10,8 +10,9 @@ ssize_t clinux_send_with_descriptors(int fd, const void *buffer, size_t size, co
 
 // A memfd of that length whose length nobody can change any more (F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_SEAL).
 int clinux_sealed_memory(const char *name, size_t length);
-// 0 where `fd` is a memfd of exactly that length that cannot shrink: access to a mapping of it never ends in SIGBUS for
-// the other side's doing. -EINVAL for every other file, -EMSGSIZE for another length, -EPERM without the seal.
+// 0 where `fd` is a memfd of ordinary pages and exactly that length that cannot shrink: access to a mapping of it does not
+// end in SIGBUS for the other side's doing (but where vm.overcommit_memory is 2 and the machine has no memory left for a page
+// that the other side gave back). -EINVAL for every other file, -EMSGSIZE for another length, -EPERM without the seal.
 int clinux_check_sealed_memory(int fd, size_t length);
 // Maps `control` bytes and behind them two rings of `ring` bytes, each of them twice in a row, so that what runs over a
 // ring's end goes on at its start. Both lengths are multiples of the page size.
