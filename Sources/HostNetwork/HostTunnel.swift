@@ -189,7 +189,7 @@ public final class HostTunnel {
     if let control {
       _ = try setTunOffload(control.rawValue, features.intersection(TunOffload(rawValue: request.features)))
     }
-    try workers[Int(request.queue)].serve(stream, request, features: features, answer: answer)
+    workers[Int(request.queue)].serve(stream, request, features: features, log: log, answer: answer)
   }
 
   /// Has every queue's counters written to the log.

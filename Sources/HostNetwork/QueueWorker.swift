@@ -36,13 +36,21 @@ extension PacketWorker {
     }
   }
 
-  /// Answers a stream whose hello has been read, and takes it over.
-  /// - Parameter features: what may be left undone in packets to the host.
+  /// Answers a stream whose hello has been read, and takes it over. The answer comes first: behind it are frames. Where the
+  /// thread then cannot have the stream, it closes, and the enclave comes again.
+  /// - Parameters:
+  ///   - features: what may be left undone in packets to the host.
+  ///   - log: takes a sentence for the operator.
   func serve(
-    _ stream: FileHandle, _ request: PacketsRequest, features: TunOffload, answer: (PacketsAnswer) -> Void
-  ) throws(SystemError) {
+    _ stream: FileHandle, _ request: PacketsRequest, features: TunOffload, log: (String) -> Void,
+    answer: (PacketsAnswer) -> Void
+  ) {
     let takesMemory = request.offersMemory && isUnixSocket(stream.rawValue)
     answer(PacketsAnswer(features: features.rawValue, takesMemory: takesMemory))
-    try give(stream, awaitingMemory: takesMemory)
+    do throws(SystemError) {
+      try give(stream, awaitingMemory: takesMemory)
+    } catch {
+      log("packets, queue \(request.queue): \(error)")
+    }
   }
 }

@@ -259,7 +259,7 @@ public final class SharedTunnel: RawGateway {
     guard TunOffload(rawValue: request.features).contains(.checksum) else {
       throw HostTunnelError(sentence: "the enclave's kernel takes no packets whose checksums are undone")
     }
-    try workers[Int(request.queue)].serve(stream, request, features: Self.features, answer: answer)
+    workers[Int(request.queue)].serve(stream, request, features: Self.features, log: log, answer: answer)
   }
 
   public func report() { for worker in workers { worker.report() } }

@@ -129,6 +129,8 @@ public final class PacketQueue: EventSource {
   ) throws(SystemError) {
     if link != nil || counters.packetsOut &+ counters.packetsIn > 0 { counters.reconnects &+= 1 }
     detach()
+    // Also where this fails: the device may be full, and will not tell of that again.
+    loop.enqueue(self)
     try stream.descriptor.setNonblocking()
     let made: PacketLink =
       switch use {
@@ -139,7 +141,6 @@ public final class PacketQueue: EventSource {
     streamRegistration = try loop.add(stream.rawValue, made.interest, self, tag: Self.streamTag)
     link = made
     self.confirmed = confirmed
-    loop.enqueue(self)
   }
 
   public var isAttached: Bool { link != nil }

@@ -60,11 +60,12 @@ public final class PacketWorker: Sendable {
 
   /// Gives the queue a stream, whose only owner it becomes.
   /// - Parameter awaitingMemory: the other side was told that it may pass memory.
-  /// - Throws: EMFILE; EAGAIN where the thread has thousands of orders that it has not taken.
+  /// - Throws: EMFILE; EAGAIN where the thread has thousands of orders that it has not taken; EPIPE where it has ended.
   public func give(_ stream: FileHandle, awaitingMemory: Bool = false) throws(SystemError) {
     let given = try stream.descriptor.duplicate()
-    guard order(given.rawValue | (awaitingMemory ? Order.awaitingMemory : 0)) else {
-      throw SystemError("write", "a queue's orders", errno: EAGAIN)
+    let result = order(given.rawValue | (awaitingMemory ? Order.awaitingMemory : 0))
+    guard result >= 0 else {
+      throw SystemError("write", "a queue's orders", errno: Int32(truncatingIfNeeded: 0 &- result))
     }
     _ = given.release()
   }
@@ -79,9 +80,9 @@ public final class PacketWorker: Sendable {
   public func stop() { order(Order.stop) }
 
   /// A pipe takes four bytes whole (pipe(7), PIPE_BUF).
-  /// - Returns: false where there is no room.
-  @discardableResult private func order(_ number: Int32) -> Bool {
-    withUnsafeBytes(of: number) { clinux_write(orders.rawValue, $0.baseAddress, $0.count) == $0.count }
+  /// - Returns: a negative errno where it could not be given.
+  @discardableResult private func order(_ number: Int32) -> Int {
+    withUnsafeBytes(of: number) { clinux_write(orders.rawValue, $0.baseAddress, $0.count) }
   }
 
   private final class OrderSource: EventSource {
