@@ -33,10 +33,6 @@ class PacketLink {
     if !events.isDisjoint(with: [.writable, .hangup, .error]) { writable = true }
   }
 
-  /// Less came than there was room for: the socket was empty, and an edge will tell of more. But for the end, whose edge may
-  /// have come together with these bytes.
-  final func notice(_ count: Int, of room: Int) { readable = isEnding || count == room }
-
   /// - Returns: bytes that were read; 0 for none at the moment.
   final func read(_ buffer: UnsafeMutableRawPointer, _ room: Int) throws(PacketQueue.Loss) -> Int {
     let result = clinux_read(stream.rawValue, buffer, room)
@@ -46,7 +42,9 @@ class PacketLink {
   final func received(_ result: Int, of room: Int) throws(PacketQueue.Loss) -> Int {
     switch result {
     case 1...:
-      notice(result, of: room)
+      // Less than there was room for: the socket was empty, and an edge will tell of more. But for the end, whose edge may
+      // have come together with these bytes.
+      readable = isEnding || result == room
       return result
     case 0: throw .closed
     case -Int(EAGAIN):
@@ -90,8 +88,8 @@ class PacketLink {
 /// Frames as bytes on the stream, each behind its length (u32, network order).
 ///
 /// Both buffers are small enough to stay in a core's second-level cache: a packet is written to the stream while the
-/// cache still has it from the device. What the stream cannot take stays in the out buffer, and there is no room until
-/// it is gone.
+/// cache still has it from the device. What the stream cannot take stays in the out buffer, and while that is full there
+/// is no room.
 final class StreamLink: PacketLink {
   private static let prefix = 4
 
@@ -99,7 +97,6 @@ final class StreamLink: PacketLink {
   private let out: UnsafeMutableRawBufferPointer
   private var outStart = 0
   private var outEnd = 0
-  private var isSending = false
   private let incoming: UnsafeMutableRawBufferPointer
   private var inStart = 0
   private var inEnd: Int
@@ -128,7 +125,7 @@ final class StreamLink: PacketLink {
   }
 
   override func room() -> UnsafeMutableRawPointer? {
-    isSending || outEnd >= batch ? nil : out.baseAddress.map { $0 + outEnd + Self.prefix }
+    outEnd >= batch ? nil : out.baseAddress.map { $0 + outEnd + Self.prefix }
   }
 
   override func commit(_ length: Int) {
@@ -138,7 +135,6 @@ final class StreamLink: PacketLink {
 
   override func flush() throws(PacketQueue.Loss) -> Bool {
     guard outEnd > 0, writable, let base = out.baseAddress else { return false }
-    isSending = true
     let result = clinux_send(stream.rawValue, base + outStart, outEnd - outStart, 0)
     guard result > 0 else {
       guard result == -Int(EAGAIN) else {
@@ -151,7 +147,6 @@ final class StreamLink: PacketLink {
     if outStart == outEnd {
       outStart = 0
       outEnd = 0
-      isSending = false
     }
     return true
   }
@@ -200,9 +195,13 @@ final class MemoryLink: PacketLink {
   /// Longer than every header that `PacketGuard` looks at, where there are no extension headers.
   static let headLength = 256
 
-  private var memory: PacketMemory?
-  private var outgoing: RingWriter?
-  private var incoming: RingReader?
+  private struct Rings {
+    let memory: PacketMemory
+    var outgoing: RingWriter
+    var incoming: RingReader
+  }
+
+  private var rings: Rings?
   private let head: UnsafeMutableRawBufferPointer
   private var taken = 0
   /// How the stream has ended. What was there before is still taken.
@@ -235,9 +234,7 @@ final class MemoryLink: PacketLink {
 
   private func take(_ made: PacketMemory) {
     made.releaseFile()
-    memory = made
-    outgoing = made.outgoing
-    incoming = made.incoming
+    rings = Rings(memory: made, outgoing: made.outgoing, incoming: made.incoming)
   }
 
   private func receiveMemory() throws(PacketQueue.Loss) {
@@ -263,26 +260,26 @@ final class MemoryLink: PacketLink {
     _ = withUnsafePointer(to: 1 as UInt8) { clinux_send(stream.rawValue, $0, 1, 0) }
   }
 
-  override var isReady: Bool { memory != nil }
+  override var isReady: Bool { rings != nil }
   override var isConfirmed: Bool { hasAnswered }
   override var isShared: Bool { true }
   /// A bell has always room enough.
   override var interest: EventSet { [.readable, .readHangup, .edgeTriggered] }
 
   override func room() throws(PacketQueue.Loss) -> UnsafeMutableRawPointer? {
-    do throws(BadRing) { return try outgoing?.room() } catch { throw .badRing }
+    do throws(BadRing) { return try rings?.outgoing.room() } catch { throw .badRing }
   }
 
-  override func commit(_ length: Int) { if outgoing?.publish(length) == true { ring() } }
+  override func commit(_ length: Int) { if rings?.outgoing.publish(length) == true { ring() } }
 
   override func fetch() throws(PacketQueue.Loss) -> Bool {
-    if memory == nil {
+    if !isReady {
       if readable { try receiveMemory() }
-      guard memory != nil else { return false }
+      guard isReady else { return false }
     }
     if readable, end == nil { try hear() }
     let found: Bool?
-    do throws(BadRing) { found = try incoming?.look() } catch { throw .badRing }
+    do throws(BadRing) { found = try rings?.incoming.look() } catch { throw .badRing }
     if found == true { return true }
     if let end { throw end }
     // There may be more bells, or the end behind them, of which no edge would tell.
@@ -303,7 +300,7 @@ final class MemoryLink: PacketLink {
 
   override func next(whole: Bool) throws(PacketQueue.Loss) -> IncomingFrame? {
     let frame: UnsafeRawBufferPointer?
-    do throws(BadRing) { frame = try incoming?.next() } catch { throw .badRing }
+    do throws(BadRing) { frame = try rings?.incoming.next() } catch { throw .badRing }
     guard let frame, let source = frame.baseAddress, let start = head.baseAddress else { return nil }
     taken = frame.count
     var copied = whole ? frame.count : min(frame.count, Self.headLength)
@@ -317,5 +314,5 @@ final class MemoryLink: PacketLink {
       rest: copied < frame.count ? source + copied : nil)
   }
 
-  override func release() { if incoming?.release(taken) == true { ring() } }
+  override func release() { if rings?.incoming.release(taken) == true { ring() } }
 }

@@ -92,128 +92,138 @@ enum RingField {
 struct BadRing: Error {}
 
 private let prefix = 4
-/// The most that one frame can take of a ring.
-private let recordLimit = (prefix + PacketGuard.frameLimit + 7) & ~7
 
-/// The writing side of a ring. Its head in the memory is what it has told the other side; its own it keeps.
-struct RingWriter {
+/// What a frame takes of a ring.
+private func recordSize(_ length: Int) -> UInt64 { UInt64((prefix + length + 7) & ~7) }
+
+/// What both ends of a ring have: a position that they tell and one that they are told, and a flag each.
+private struct RingEnd {
+  enum Role { case writer, reader }
+
+  let role: Role
   let control: UnsafeMutableRawPointer
   let ring: UnsafeMutableRawPointer
-  private var head: UInt64 = 0
-  /// The reader's tail when it was last looked at.
-  private var tail: UInt64 = 0
+  /// What the memory says of it is for the other side; this is what counts.
+  private(set) var own: UInt64 = 0
+  /// The other side's when it was last looked at.
+  private var other: UInt64 = 0
   private var waits = false
 
-  init(control: UnsafeMutableRawPointer, ring: UnsafeMutableRawPointer) {
+  init(_ role: Role, control: UnsafeMutableRawPointer, ring: UnsafeMutableRawPointer) {
+    self.role = role
     self.control = control
     self.ring = ring
   }
 
-  private var isShort: Bool { UInt64(PacketMemory.ring) &- (head &- tail) < UInt64(recordLimit) }
+  /// Bytes that were written and not yet taken, as far as is known.
+  var used: UInt64 { role == .writer ? own &- other : other &- own }
 
-  private mutating func observe() throws(BadRing) {
-    tail = clinux_load_acquire_u64(control + RingField.tail)
-    guard head &- tail <= UInt64(PacketMemory.ring) else { throw BadRing() }
+  var record: UnsafeMutableRawPointer { ring + Int(own % UInt64(PacketMemory.ring)) }
+
+  mutating func observe() throws(BadRing) {
+    other = clinux_load_acquire_u64(control + (role == .writer ? RingField.tail : RingField.head))
+    guard used <= UInt64(PacketMemory.ring) else { throw BadRing() }
   }
 
-  private mutating func say(_ waiting: Bool) {
-    // The other side may have taken it back, but never sets it.
-    guard waiting || waits else { return }
-    waits = waiting
-    clinux_store_u32(control + RingField.writerWaits, waiting ? 1 : 0)
+  mutating func advance(_ size: UInt64) {
+    own &+= size
+    clinux_store_release_u64(control + (role == .writer ? RingField.head : RingField.tail), own)
   }
+
+  /// Says that this side waits, and looks once more: the other one moves on first and looks at the flag then.
+  mutating func sayWaiting() throws(BadRing) {
+    waits = true
+    clinux_store_u32(control + (role == .writer ? RingField.writerWaits : RingField.readerWaits), 1)
+    clinux_full_fence()
+    try observe()
+  }
+
+  /// Nobody need ring for a side that is awake. The other side may have taken the flag back, but never sets it.
+  mutating func sayAwake() {
+    guard waits else { return }
+    waits = false
+    clinux_store_u32(control + (role == .writer ? RingField.writerWaits : RingField.readerWaits), 0)
+  }
+
+  /// Whether the other side waits, which it does no longer then. After `advance`.
+  func wakesOther() -> Bool {
+    let flag = control + (role == .writer ? RingField.readerWaits : RingField.writerWaits)
+    clinux_full_fence()
+    guard clinux_load_u32(flag) != 0 else { return false }
+    clinux_store_u32(flag, 0)
+    return true
+  }
+}
+
+/// The writing side of a ring.
+struct RingWriter {
+  private var end: RingEnd
+
+  init(control: UnsafeMutableRawPointer, ring: UnsafeMutableRawPointer) {
+    end = RingEnd(.writer, control: control, ring: ring)
+  }
+
+  var control: UnsafeMutableRawPointer { end.control }
+  var ring: UnsafeMutableRawPointer { end.ring }
+
+  private var isShort: Bool { UInt64(PacketMemory.ring) - end.used < recordSize(PacketGuard.frameLimit) }
 
   /// Room for the longest frame, or nil where there is none: then the reader will ring when there is much.
   mutating func room() throws(BadRing) -> UnsafeMutableRawPointer? {
-    if isShort { try observe() }
+    if isShort { try end.observe() }
     if isShort {
-      say(true)
-      // The flag must be there before the tail is looked at again: the reader writes and looks the other way around.
-      clinux_full_fence()
-      try observe()
+      try end.sayWaiting()
       if isShort { return nil }
     }
-    say(false)
-    return ring + Int(head % UInt64(PacketMemory.ring)) + prefix
+    end.sayAwake()
+    return end.record + prefix
   }
 
   /// What was written at `room` is a frame of that length.
   /// - Returns: whether the reader is asleep and must be rung for.
   mutating func publish(_ length: Int) -> Bool {
-    let record = ring + Int(head % UInt64(PacketMemory.ring))
-    clinux_store_u32(record, UInt32(truncatingIfNeeded: length))
-    head &+= UInt64((prefix + length + 7) & ~7)
-    clinux_store_release_u64(control + RingField.head, head)
-    return wake(control + RingField.readerWaits)
+    clinux_store_u32(end.record, UInt32(truncatingIfNeeded: length))
+    end.advance(recordSize(length))
+    return end.wakesOther()
   }
 }
 
 /// The reading side of a ring.
 struct RingReader {
-  let control: UnsafeMutableRawPointer
-  let ring: UnsafeMutableRawPointer
-  private var tail: UInt64 = 0
-  /// The writer's head when it was last looked at.
-  private var head: UInt64 = 0
-  private var waits = false
+  private var end: RingEnd
 
   init(control: UnsafeMutableRawPointer, ring: UnsafeMutableRawPointer) {
-    self.control = control
-    self.ring = ring
+    end = RingEnd(.reader, control: control, ring: ring)
   }
+
+  var control: UnsafeMutableRawPointer { end.control }
+  var ring: UnsafeMutableRawPointer { end.ring }
 
   /// Looks whether there are frames.
   /// - Returns: false where there are none: then the writer will ring for the next.
   mutating func look() throws(BadRing) -> Bool {
-    if try !observe() {
-      say(true)
-      clinux_full_fence()
-      guard try observe() else { return false }
+    try end.observe()
+    if end.used == 0 {
+      try end.sayWaiting()
+      if end.used == 0 { return false }
     }
-    // Nobody need ring for a side that is awake.
-    say(false)
+    end.sayAwake()
     return true
-  }
-
-  private mutating func say(_ waiting: Bool) {
-    // The other side may have taken it back, but never sets it.
-    guard waiting || waits else { return }
-    waits = waiting
-    clinux_store_u32(control + RingField.readerWaits, waiting ? 1 : 0)
-  }
-
-  private mutating func observe() throws(BadRing) -> Bool {
-    head = clinux_load_acquire_u64(control + RingField.head)
-    guard head &- tail <= UInt64(PacketMemory.ring) else { throw BadRing() }
-    return head != tail
   }
 
   /// The next of the frames that `look` has seen; its bytes may change at any time.
   func next() throws(BadRing) -> UnsafeRawBufferPointer? {
-    guard head != tail else { return nil }
-    let record = ring + Int(tail % UInt64(PacketMemory.ring))
-    let length = Int(clinux_load_u32(record))
-    guard length > 0, length <= PacketGuard.frameLimit, size(length) <= head &- tail else { throw BadRing() }
-    return UnsafeRawBufferPointer(start: record + prefix, count: length)
+    guard end.used > 0 else { return nil }
+    let length = Int(clinux_load_u32(end.record))
+    guard length > 0, length <= PacketGuard.frameLimit, recordSize(length) <= end.used else { throw BadRing() }
+    return UnsafeRawBufferPointer(start: end.record + prefix, count: length)
   }
-
-  private func size(_ length: Int) -> UInt64 { UInt64((prefix + length + 7) & ~7) }
 
   /// - Parameter length: of the frame that `next` gave.
   /// - Returns: whether the writer is asleep and there is room enough to ring for it.
   mutating func release(_ length: Int) -> Bool {
-    tail &+= size(length)
-    clinux_store_release_u64(control + RingField.tail, tail)
+    end.advance(recordSize(length))
     // Not for every frame: a writer that is woken has something to do then. There is always as much in the end.
-    guard head &- tail <= UInt64(PacketMemory.ring / 2) else { return false }
-    return wake(control + RingField.writerWaits)
+    return end.used <= UInt64(PacketMemory.ring / 2) && end.wakesOther()
   }
-}
-
-/// Whether the other side waits, which it does no longer then.
-private func wake(_ flag: UnsafeMutableRawPointer) -> Bool {
-  clinux_full_fence()
-  guard clinux_load_u32(flag) != 0 else { return false }
-  clinux_store_u32(flag, 0)
-  return true
 }

@@ -10,11 +10,12 @@ import Packets
 //
 //   TUN ──read, several──▶ link ──frame by frame: checked, one write──▶ TUN
 //
-// On a stream data is copied by the kernel alone. While a link has no room the TUN device is not read: so no more than the link
-// holds is in flight, and behind it the device's queue (txqueuelen) fills. Writing to a TUN device does not block.
+// On a stream data is copied by the kernel alone. While a link has no room the TUN device is not read: so no more than
+// the link holds is in flight, and behind it the device's queue (txqueuelen) fills. Writing to a TUN device does not
+// block.
 //
-// Without a link, or one that is not ready, the TUN device is read and what comes is thrown away (and counted): a queue that nobody reads would
-// hand minutes-old packets to the next link. TCP sends them again.
+// Without a link, or one that is not ready, the TUN device is read and what comes is thrown away (and counted): a queue
+// that nobody reads would hand minutes-old packets to the next link. TCP sends them again.
 
 /// The way of one queue's packets; everything happens in its loop's thread.
 public final class PacketQueue: EventSource {

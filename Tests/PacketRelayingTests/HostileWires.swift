@@ -93,7 +93,8 @@ final class MemoryWire: Wire {
     memory = try end.isHost ? PacketMemory() : PacketMemory(Self.receive(stream), .host)
     writer = memory.outgoing
     reader = memory.incoming
-    guard try end.isHost ? Self.pass(memory, stream) : ring() else { throw Failure("the first byte was not taken") }
+    let files = end.isHost ? [memory.file?.rawValue ?? -1] : []
+    guard pass(files, over: stream.rawValue) == 1 else { throw Failure("the first byte was not taken") }
   }
 
   private static func receive(_ stream: LinuxSystem.FileHandle) throws -> LinuxSystem.FileHandle {
@@ -107,18 +108,7 @@ final class MemoryWire: Wire {
     return FileHandle(OwnedFileDescriptor(descriptor))
   }
 
-  private static func pass(_ memory: PacketMemory, _ stream: LinuxSystem.FileHandle) throws -> Bool {
-    guard var descriptor = memory.file?.rawValue else { return false }
-    return withUnsafePointer(to: 1 as UInt8) {
-      clinux_send_with_descriptors(stream.rawValue, $0, 1, &descriptor, 1) == 1
-    }
-  }
-
-  /// - Returns: false where the end has gone.
-  @discardableResult private func ring() -> Bool {
-    let result = withUnsafePointer(to: 1 as UInt8) { clinux_send(stream.rawValue, $0, 1, 0) }
-    return result == 1 || result == -Int(EAGAIN)
-  }
+  private func ring() { _ = pass([], over: stream.rawValue) }
 
   func send(_ frames: UnsafeRawBufferPointer) throws -> Int {
     var offset = 0
