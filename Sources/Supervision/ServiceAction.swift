@@ -1,0 +1,55 @@
+extension ServiceMachine {
+  /// All that an engine has to be able to do.
+  public enum Action: Equatable, Sendable {
+    /// Answered with `started` or `startFailed`.
+    case start(ServiceID)
+    case signal(ServiceID, Int32)
+    case kill(ServiceID)
+    /// SIGTERM to every other process but PID 1.
+    case signalRest
+    case killRest
+    /// A timer that runs already begins anew.
+    case setTimer(Timer, Duration)
+    case cancelTimer(Timer)
+    case stateChanged(ServiceID, ServiceState)
+    case log(Severity, String)
+    /// Drain the log and end with this status.
+    case finish(UInt8)
+  }
+
+  public enum Severity: Sendable { case info, warning, error }
+
+  public enum Timer: Equatable, Sendable {
+    /// Until it must be ready.
+    case ready(ServiceID)
+    /// Until it is started again.
+    case restart(ServiceID)
+    /// Until SIGKILL, and from then until it is given up.
+    case stop(ServiceID)
+    case rest
+
+    /// A number of its own, from 0 on without gaps: tables of timers are arrays.
+    public var key: Int {
+      switch self {
+      case .rest: 0
+      case .ready(let id): 1 + 3 * id.index
+      case .restart(let id): 2 + 3 * id.index
+      case .stop(let id): 3 + 3 * id.index
+      }
+    }
+
+    public init?(key: Int) {
+      guard key >= 0 else { return nil }
+      let id = ServiceID((key - 1) / 3)
+      switch key == 0 ? -1 : (key - 1) % 3 {
+      case 0: self = .ready(id)
+      case 1: self = .restart(id)
+      case 2: self = .stop(id)
+      default: self = .rest
+      }
+    }
+
+    /// How many keys there are for so many services.
+    public static func keys(services: Int) -> Int { 1 + 3 * services }
+  }
+}

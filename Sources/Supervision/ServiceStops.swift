@@ -1,0 +1,135 @@
+// How the program, the other services and everything else are told to stop.
+extension ServiceMachine {
+  // MARK: signals
+
+  mutating func take(_ signal: Int32) {
+    guard phase == .running || phase == .stoppingProgram else { return }
+    let stops = signal == Self.sigterm || signal == Self.sigint || signal == Self.sigquit
+    let program = plan.services[plan.program.index]
+    let translated = signal == Self.sigterm ? program.stop.signal : signal
+    switch slots[plan.program.index].state {
+    case .down where stops:
+      emit(.log(.warning, "told to stop before \(program.name) was started"))
+      endEnclave(UInt8(truncatingIfNeeded: 128 + signal))
+    case .down, .starting: signalsBeforeStart.append(signal)
+    case .up where stops && phase == .running, .ready where stops && phase == .running:
+      phase = .stoppingProgram
+      programStop = translated
+      for index in slots.indices where comesAfterProgram(index) { forget(index) }
+      stopNext()
+    // Its turn to stop comes: it has been asked for.
+    case .up where stops, .ready where stops: break
+    default: emit(.signal(plan.program, translated))
+    }
+  }
+
+  mutating func passSignalsOn() {
+    let signals = signalsBeforeStart
+    signalsBeforeStart = []
+    for signal in signals { take(signal) }
+  }
+
+  // MARK: services
+
+  /// It was ready after the program, or has not been ready yet.
+  func comesAfterProgram(_ index: Int) -> Bool {
+    for earlier in readinessOrder {
+      if earlier == plan.program.index { return index != earlier }
+      if earlier == index { return false }
+    }
+    return index != plan.program.index
+  }
+
+  /// From here on nothing is started.
+  mutating func endEnclave(_ code: UInt8) {
+    guard phase == .running || phase == .stoppingProgram else { return }
+    status = code
+    phase = .stoppingServices
+    for index in slots.indices { forget(index) }
+    stopNext()
+  }
+
+  /// Nobody waits for its readiness any more, and it is not started again.
+  private mutating func forget(_ index: Int) {
+    noLongerExpectReadiness(index)
+    if slots[index].state == .backoff { emit(.cancelTimer(.restart(ServiceID(index)))) }
+    if slots[index].state == .backoff || slots[index].state == .down { set(index, .finished) }
+  }
+
+  /// One at a time: the next is told when the one before has ended.
+  mutating func stopNext() {
+    guard phase == .stoppingProgram || phase == .stoppingServices else { return }
+    guard let index = nextToStop() else {
+      phase = .stoppingRest
+      emit(.signalRest)
+      emit(.setTimer(.rest, Self.restStopTimeout))
+      return
+    }
+    switch slots[index].state {
+    case .starting: discard(index)
+    case .up, .ready:
+      let stop = plan.services[index].stop
+      set(index, .stopping)
+      emit(.signal(ServiceID(index), index == plan.program.index ? programStop ?? stop.signal : stop.signal))
+      emit(.setTimer(.stop(ServiceID(index)), stop.timeout))
+    case .down, .backoff, .stopping, .killed, .finished, .failed: break
+    }
+  }
+
+  /// In `stoppingProgram` the program is alive, so that none of those before it is found.
+  private func nextToStop() -> Int? {
+    for index in startOrder.reversed() where !slots[index].hasBeenReady && slots[index].state.isAlive { return index }
+    for index in readinessOrder.reversed() where slots[index].state.isAlive { return index }
+    return nil
+  }
+
+  /// Ends a process without asking it, now or as soon as it is there.
+  mutating func discard(_ index: Int) {
+    switch slots[index].state {
+    case .up, .ready: takeDown(index)
+    case .starting where !slots[index].isUnwanted:
+      slots[index].isUnwanted = true
+      emit(.setTimer(.stop(ServiceID(index)), plan.services[index].stop.timeout))
+    case .starting, .down, .backoff, .stopping, .killed, .finished, .failed: break
+    }
+  }
+
+  mutating func takeDown(_ index: Int) {
+    emit(.kill(ServiceID(index)))
+    set(index, .killed)
+    emit(.setTimer(.stop(ServiceID(index)), plan.services[index].stop.patience))
+  }
+
+  mutating func stopTimeIsOver(_ index: Int) {
+    let service = plan.services[index]
+    switch slots[index].state {
+    case .stopping:
+      emit(.log(.warning, "\(service.name) did not stop within \(service.stop.timeout): SIGKILL"))
+      takeDown(index)
+    case .killed:
+      emit(.log(.warning, "\(service.name) did not end after SIGKILL"))
+      ended(index, nil, uptime: .zero)
+    case .starting where slots[index].isUnwanted: ended(index, nil, uptime: .zero)
+    case .starting, .down, .backoff, .up, .ready, .finished, .failed: break
+    }
+  }
+
+  // MARK: the rest
+
+  mutating func restTimeIsOver() {
+    guard phase == .stoppingRest else { return }
+    guard !restKilled else {
+      finish()
+      return
+    }
+    restKilled = true
+    emit(.killRest)
+    emit(.setTimer(.rest, Self.restStopTimeout))
+  }
+
+  mutating func finish() {
+    phase = .finished
+    emit(.cancelTimer(.rest))
+    emit(.finish(status))
+  }
+}
