@@ -13,6 +13,24 @@ struct Tombolo: ParsableCommand {
       RunCommand.self, HostCommand.self, BootCommand.self, StatusCommand.self, ImageCommand.self,
       VsockDeviceCommand.self,
     ])
+
+  /// The parser's own `main` gives 64 (EX_USAGE) for words that it does not know; docker(1) gives 125, and so do we for
+  /// every other mistake.
+  static func main() {
+    do {
+      var command = try parseAsRoot()
+      try command.run()
+    } catch {
+      guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
+      exit(withError: fail(usage: fullMessage(for: error)))
+    }
+  }
+}
+
+/// - Parameter usage: what is wrong and how it is written, as the parser says it.
+private func fail(usage: String) -> ExitCode {
+  _ = try? writeAll(2, Array((usage + "\n").utf8))
+  return ExitCode(125)
 }
 
 /// Ends with a sentence on stderr; `status` as docker(1) gives it: 125 for our own errors.

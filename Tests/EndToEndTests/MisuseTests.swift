@@ -32,7 +32,7 @@ final class MisuseTests: XCTestCase {
       ("true", "--rootfs /no/such -- true", 125, "--rootfs: /no/such is not a directory"),
       ("true", "--hostname 'a b' -- true", 125, "hostname: found \"a b\", expected a host name"),
       ("true", "--", 127, "no program: [program] command is empty"),
-      ("true", "--nosuch -- true", 64, "Unknown option '--nosuch'"),
+      ("true", "--nosuch -- true", 125, "Unknown option '--nosuch'"),
     ]
     for (setup, arguments, status, sentence) in cases {
       let outcome = bash("\(setup); \(tombolo) run \(arguments)", timeout: 15)
