@@ -61,7 +61,11 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       }
     let isRouted = configuration.networkMode == .tcp
     network = [.bringUpLoopback(routed: isRouted)]
-    if kind != .child { network.insert(.setHostname(configuration.hostname), at: 0) }
+    if kind != .child {
+      // The network namespace is ours alone: port 80 is for every user in it, as in Docker's containers (Linux 4.11).
+      network.insert(.setSysctl("net.ipv4.ip_unprivileged_port_start", value: "0"), at: 0)
+      network.insert(.setHostname(configuration.hostname), at: 0)
+    }
     if configuration.networkMode == .raw {
       let plan = TunnelPlan(configuration.raw)
       network.append(.createTunnel(plan))

@@ -35,6 +35,8 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   /// Makes `path` read as `text`, whatever stands there: through a dangling link, over a file of a read-only image.
   case provideFile(String, text: String)
   case setHostname(String)
+  /// A key of sysctl(8) in our own network namespace; one that the kernel does not have is no error.
+  case setSysctl(String, value: String)
   /// lo up with its addresses; `routed`: everything has a route to it.
   case bringUpLoopback(routed: Bool)
   /// The interface of raw mode, with its addresses and the default routes.
@@ -71,6 +73,7 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
     case .seedEntropy: return "seed the kernel's random numbers from /dev/nsm"
     case .setClock: return "set the clock from /dev/ptp0"
     case .setHostname(let name): return "hostname \(name)"
+    case .setSysctl(let name, let value): return "sysctl \(name)=\(value)"
     case .bringUpLoopback(let routed):
       let routes =
         "ip route add default dev lo src 127.0.0.1; ip -6 route add local default dev lo src ::1"

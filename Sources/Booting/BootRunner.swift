@@ -60,12 +60,26 @@ public enum BootRunner {
       try FileProvision.provide(path, text)
     case .setHostname(let name):
       try setHostname(name)
+    case .setSysctl(let name, let value):
+      setSysctl(name, value, log)
     case .bringUpLoopback(let routed):
       try EnclaveRoutes.setUp(routes: routed, ipv6: IPv6Support.probe() == .available)
     case .createTunnel(let plan):
       try EnclaveTunnel.create(plan)
     case .installRules(let ruleset, let firewall):
       log(try installRules(ruleset, firewall))
+    }
+  }
+
+  /// Where it cannot be written the program finds it as it is: not without a word, and not with the start's failure.
+  private static func setSysctl(_ name: String, _ value: String, _ log: (String) -> Void) {
+    let path = "/proc/sys/" + String(name.map { $0 == "." ? "/" : $0 })
+    do throws(SystemError) {
+      // Without O_CREAT, which a missing file of /proc answers with EACCES.
+      let file = try openFile(path, O_WRONLY)
+      try writeAll(file.rawValue, value.utf8, path)
+    } catch {
+      if error.errno != ENOENT { log("sysctl \(name) stays as it is: \(error)") }
     }
   }
 

@@ -53,6 +53,7 @@ int clinux_slew_clock(int64_t microseconds) {
 
 int clinux_reboot(bool power_off) { return (int)RESULT(reboot(power_off ? RB_POWER_OFF : RB_AUTOBOOT)); }
 int clinux_become_subreaper(void) { return (int)RESULT(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)); }
+int clinux_set_process_name(const char *name) { return (int)RESULT(prctl(PR_SET_NAME, name, 0, 0, 0)); }
 int clinux_dup_to(int fd, int target) { return (int)RESULT(dup2(fd, target)); }
 
 static int connected(uint32_t cid, uint32_t port, int timeout_ms) {

@@ -1,7 +1,9 @@
 #include "CLinux.h"
 #include <linux/netfilter_ipv4.h>
 #include <linux/netfilter_ipv6/ip6_tables.h>
+#include <linux/magic.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 
 #define RESULT(call) ({ long r_; do r_ = (call); while (r_ < 0 && errno == EINTR); r_ < 0 ? -errno : r_; })
 
@@ -142,6 +144,10 @@ int clinux_set_nonblocking(int fd, bool on) {
 }
 
 int clinux_pipe(int pair[2]) { return (int)RESULT(pipe2(pair, O_CLOEXEC)); }
+bool clinux_is_anonymous_pipe(int fd) {
+  struct statfs info;
+  return fstatfs(fd, &info) == 0 && info.f_type == PIPEFS_MAGIC;
+}
 int clinux_local_address(int fd, struct sockaddr_storage *out) {
   socklen_t length = sizeof *out;
   return (int)RESULT(getsockname(fd, (struct sockaddr *)out, &length));

@@ -21,9 +21,11 @@ public struct CapabilitySet: OptionSet, Sendable {
   ]
 
   /// What PID 1 itself goes on needing once everything is set up: to signal and start processes of other users, to
-  /// narrow what they get, to read the image's files and to unmount and power off at the end.
+  /// narrow what they get, to give them their pipes, to read the image's files, and to unmount and power off at the
+  /// end.
   public static let supervising: CapabilitySet = [
-    .init(CAP_KILL), .init(CAP_SETUID), .init(CAP_SETGID), .init(CAP_SETPCAP), .init(CAP_DAC_OVERRIDE),
+    .init(CAP_KILL), .init(CAP_CHOWN), .init(CAP_SETUID), .init(CAP_SETGID), .init(CAP_SETPCAP),
+    .init(CAP_DAC_OVERRIDE),
     .init(CAP_SYS_ADMIN), .init(CAP_SYS_BOOT), .init(CAP_SYS_TIME), .init(CAP_SYS_RESOURCE),
   ]
 

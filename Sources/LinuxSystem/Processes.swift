@@ -187,6 +187,10 @@ public func nextSignal(_ signals: FileHandle) -> Int32? {
 /// SIGPIPE ends no process of ours: a write to a closed pipe or socket gives EPIPE instead.
 public func ignoreBrokenPipes() { _ = signal(SIGPIPE, SIG_IGN) }
 
+/// What ps(1) and top(1) call this process, at most 15 bytes: one executed through a descriptor is called by its number
+/// before Linux 6.14. The C function is `prctl(PR_SET_NAME)`.
+public func setProcessName(_ name: String) { _ = clinux_set_process_name(name) }
+
 public func processID() -> Int32 { getpid() }
 public func userID() -> UInt32 { getuid() }
 
@@ -199,6 +203,14 @@ public func processArguments() -> [String] {
   var words: [String] = []
   while let word = clinux_argument(Int32(words.count + 1)) { words.append(String(cString: word)) }
   return words
+}
+
+/// Gives a pipe to the user who is to open it again by name, as /dev/stdout: the kernel looks at its owner then, and not
+/// at who inherited it (runc's fixStdioPermissions does it for the same reason). Its group stays, and so does whatever
+/// else the descriptor is, such as a terminal, a file or a FIFO with a name. The C function is `fchown`.
+public func givePipe(_ fd: Int32, to user: UInt32) throws(SystemError) {
+  guard clinux_is_anonymous_pipe(fd) else { return }
+  try checkErrno("fchown", "a pipe") { fchown(fd, user, .max) }
 }
 
 /// An unnamed file in memory with these bytes. The C function is `memfd_create`.

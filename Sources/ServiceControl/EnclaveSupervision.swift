@@ -270,6 +270,18 @@ public final class EnclaveSupervision: EventSource {
     keeper = try spawn(request)
   }
 
+  /// Whoever opens /dev/stdout anew is asked for a right to the pipe, which PID 1 has made as root.
+  private func givePipes(_ descriptors: [Int32], to user: UInt32) {
+    for fd in descriptors {
+      do throws(SystemError) {
+        try givePipe(fd, to: user)
+      } catch {
+        // Under an init that has kept CAP_CHOWN from us: what is open works all the same.
+        log(.warning, "the program's user cannot open descriptor \(fd) again: \(error)")
+      }
+    }
+  }
+
   private func startProgram() {
     do {
       let launch = try ProgramLaunch(configuration.program, hostname: configuration.hostname)
@@ -284,6 +296,7 @@ public final class EnclaveSupervision: EventSource {
       if configuration.program.user != nil || separateProxyUser {
         request.identity = (launch.account.uid, launch.account.gid, launch.account.groups)
         request.setsGroups = separateProxyUser
+        if launch.account.uid != userID() { givePipes(request.descriptors, to: launch.account.uid) }
       }
       do throws(SpawnError) {
         program = try spawn(request)

@@ -13,6 +13,8 @@ struct InitArguments: Equatable {
   }
 
   var role = Role.enclave
+  /// `--plan=kernel`: what a kernel's init would do, and not what one under another init does.
+  var plansKernelStart = false
   var configurationPath: String?
   /// From `tombolo run`: a descriptor with a `LocalDocument`.
   var localDescriptor: Int32?
@@ -45,6 +47,9 @@ struct InitArguments: Equatable {
       switch word {
       case "--config": configurationPath = try value(word)
       case "--plan": role = .plan
+      case "--plan=kernel":
+        role = .plan
+        plansKernelStart = true
       case "--help", "-h": role = .help
       case "--version": role = .version
       case "--local":
@@ -60,10 +65,11 @@ struct InitArguments: Equatable {
     tombolo-init: PID 1 of an enclave. It sets up the network, starts the networking proxy, runs one unmodified program
     and forwards its output to the host.
 
-    usage: tombolo-init [--config FILE] [--plan] [--] [program [argument…]]
+    usage: tombolo-init [--config FILE] [--plan[=kernel]] [--] [program [argument…]]
 
       --config FILE   the configuration (default /etc/tombolo.toml, which may be absent)
-      --plan          print what would be done, and do nothing; needs no rights
+      --plan          print what would be done under another init, and do nothing; needs no rights
+      --plan=kernel   the same for a start by a kernel, as the init of an image
       --version       print the version
       --help          print this
 

@@ -23,6 +23,7 @@ struct EnclaveRole {
   private let born = clinux_started_at()
 
   static func run(_ arguments: InitArguments) throws {
+    setProcessName("tombolo-init")
     // What whoever started us had open is not for the program.
     clinux_close_on_exec_from(3)
     // First of all, so that none is lost: they wait in the signalfd until the loop runs.

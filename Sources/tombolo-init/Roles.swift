@@ -35,14 +35,22 @@ func readConfiguration(
 /// `--plan`: what a start would do.
 enum PlanRole {
   static func run(_ arguments: InitArguments) throws {
-    let plan = BootPlan(try readConfiguration(arguments), .child)
-    try writeAll(1, (plan.description + "\n").utf8)
+    let configuration = try readConfiguration(arguments)
+    var lines: [String] = []
+    if arguments.plansKernelStart {
+      lines = BootPlan.early.map(\.description)
+      lines.append(BootPlan(configuration, .kernel(hasRootfs: fileKind("/rootfs") == .directory)).description)
+    } else {
+      lines.append(BootPlan(configuration, .child).description)
+    }
+    try writeAll(1, (lines.joined(separator: "\n") + "\n").utf8)
   }
 }
 
 /// The networking proxy; started by PID 1, with its descriptors open.
 enum ProxyRole {
   static func run(_ words: [String]) throws {
+    setProcessName("tombolo-proxy")
     ignoreBrokenPipes()
     let plan = try ProxyPlan(arguments: words)
     let loop = try EventLoop(spin: EventLoop.dataSpin)

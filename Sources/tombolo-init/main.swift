@@ -14,7 +14,9 @@ do {
   case .version: try writeAll(1, "tombolo-init \(tomboloVersion)\n".utf8)
   case .plan: try PlanRole.run(arguments)
   case .proxy(let words): try ProxyRole.run(words)
-  case .verdicts(let sockets): VerdictKeeper.run(sockets: sockets)
+  case .verdicts(let sockets):
+    setProcessName("tombolo-keeper")
+    VerdictKeeper.run(sockets: sockets)
   case .enclave: try EnclaveRole.run(arguments)
   }
 } catch {

@@ -46,6 +46,7 @@ struct BootPlanTests {
     #expect(
       plan == """
         hostname enclave
+        sysctl net.ipv4.ip_unprivileged_port_start=0
         ip link set lo up; ip route add default dev lo src 127.0.0.1; ip -6 route add local default dev lo src ::1
         install with nftables or xtables:
           table ip tombolo {
@@ -94,6 +95,7 @@ struct BootPlanTests {
       if case .mountIfMissing(_, let target, _, _, _) = step { target } else { nil }
     }
     #expect(targets == ["/dev/pts", "/dev/shm", "/run", "/tmp"])
+    #expect(plan.network.contains(.setSysctl("net.ipv4.ip_unprivileged_port_start", value: "0")))
     if case .installRules = plan.network.last {} else { Issue.record("\(plan.network)") }
   }
 
@@ -106,7 +108,11 @@ struct BootPlanTests {
 
   @Test func withoutANetworkNothingHasARoute() throws {
     let plan = BootPlan(try Self.configuration("[network]\nmode = \"none\""), .local(Self.local))
-    #expect(plan.network == [.setHostname("enclave"), .bringUpLoopback(routed: false)])
+    #expect(
+      plan.network == [
+        .setHostname("enclave"), .setSysctl("net.ipv4.ip_unprivileged_port_start", value: "0"),
+        .bringUpLoopback(routed: false),
+      ])
   }
 
   /// An auditor sees what the host may decide, and within what.

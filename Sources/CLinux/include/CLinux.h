@@ -122,6 +122,7 @@ const char *clinux_errno_name(int error); // or NULL
 int clinux_dup_cloexec(int fd);           // -1 and errno
 int clinux_set_nonblocking(int fd, bool on); // -1 and errno
 int clinux_pipe(int pair[2]);
+bool clinux_is_anonymous_pipe(int fd); // made by pipe(2), without a name in a file system
 int clinux_local_address(int fd, struct sockaddr_storage *out);
 int clinux_signalfd(const int *signals, int count); // blocks them too; negative errno
 // The next signal of a signalfd, or a negative errno.

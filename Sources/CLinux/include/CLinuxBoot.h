@@ -15,6 +15,7 @@ int clinux_set_clock(int64_t seconds, int64_t nanoseconds);
 int clinux_slew_clock(int64_t microseconds); // adjtime(3)
 int clinux_reboot(bool power_off);
 int clinux_become_subreaper(void);
+int clinux_set_process_name(const char *name); // at most 15 bytes; the rest is cut
 int clinux_dup_to(int fd, int target);
 // A bounded exchange of one byte with a vsock port: 0, or a negative errno (-EPROTO for another byte).
 int clinux_vsock_exchange(uint32_t cid, uint32_t port, uint8_t byte, int timeout_ms);
