@@ -181,6 +181,7 @@ let package = Package(
     tests("RelayingTests", ["Relaying", "EventLoop", "LinuxSystem", "CLinux", "Wire"]),
     tests("LogForwardingTests", ["LogForwarding", "Relaying", "EventLoop", "LinuxSystem", "Wire"]),
     tests("EndToEndTests", []),
+    tests("DifferencesTests", []),
     tests("NetfilterTests", ["Netfilter", "Inet"]),
     tests("NetlinkTests", ["Netlink", "Netfilter", "CLinux", "Inet"]),
     tests(
