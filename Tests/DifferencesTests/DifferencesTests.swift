@@ -15,4 +15,7 @@ final class DifferencesTests: XCTestCase {
 
   /// Results, errors, names, poll bits and time-outs of sockets, in each mode.
   func testSocketsAnswerAsOutside() { check("sockets") }
+
+  /// curl, wget, git, ssh, rsync, psql, redis-cli, Node, Java, Go and Python fetch, fall back and fail.
+  func testClientsFetchFallBackAndFailAsOutside() { check("clients") }
 }

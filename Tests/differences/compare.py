@@ -5,7 +5,7 @@ The differences that are allowed are in the document's tables whose header begin
 
     | PART | outside | TCP mode | raw | shared |
 
-A cell with `=` is the answer outside. A question that no table has must be answered alike everywhere. One that a table has
+A cell with `=` is the answer outside; in others, `…` is anything, and "`A` or `B`" is either. A question that no table has must be answered alike everywhere. One that a table has
 must be answered as the row says, so that a difference that is gone leaves the document, too. A question that ends with
 "(both)" stands for one of IPv4 and one of IPv6. Below the heading "Being mended", an answer may also be that of outside.
 """
@@ -29,7 +29,7 @@ def allowed(document, part):
         elif not line.startswith("|"):
             reading = False
         else:
-            cells = [cell.strip().strip("`") for cell in line.strip().strip("|").split("|")]
+            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
             if cells[0] == part:
                 reading = True
             elif reading and not re.fullmatch(r"-+", cells[0]):
@@ -45,6 +45,11 @@ def allowed(document, part):
     return rows
 
 
+def is_as(cell, answer):
+    patterns = [re.escape(one.strip("`")).replace("…", ".*") for one in cell.split("` or `")]
+    return any(re.fullmatch(pattern, answer, re.DOTALL) for pattern in patterns)
+
+
 def main():
     document, part, *paths = sys.argv[1:]
     rows = allowed(document, part)
@@ -53,13 +58,13 @@ def main():
     wrong = 0
     for question in questions:
         given = [those.get(question, "(no answer)") for those in seen]
-        wanted, mending = rows.pop(question, ([given[0]] * len(given), False))
+        wanted, mending = rows.pop(question, ([f"`{given[0]}`"] * len(given), False))
         bad = [place for place, is_given, is_wanted in zip(PLACES, given, wanted)
-               if is_given != is_wanted and not (mending and (is_wanted == "any" or is_given == given[0]))]
+               if not is_as(is_wanted, is_given) and not (mending and is_given == given[0])]
         if bad:
             wrong += 1
             print(f"{question}\n" + "".join(
-                f"    {place}: {answer}{f'    wanted: {want}' if answer != want else ''}\n"
+                f"    {place}: {answer}{'' if is_as(want, answer) else f'    wanted: {want}'}\n"
                 for place, answer, want in zip(PLACES, given, wanted)), end="")
     for question in rows:
         wrong += 1

@@ -83,6 +83,7 @@ open_worlds() {
 close_worlds() {
   local pid space
   for pid in "${started[@]}"; do kill "$pid" 2>/dev/null; done
+  for pid in "${started[@]}"; do wait "$pid" 2>/dev/null; done
   for space in "${spaces[@]}"; do
     # What an aborted run left.
     for pid in $(ip netns pids "$space" 2>/dev/null); do kill -9 "$pid" 2>/dev/null; done
