@@ -132,43 +132,44 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
         steps += Self.steps(piece, root: root, upper: "\(local.stage)/\(index)", userxattr: local.hasUserNamespace)
       }
     }
+    steps.append(.enterRoot(root))
     // An overlay of "/" and a prepared --rootfs have these; a root of pieces may not.
     if local.rootfs == nil {
-      steps += ["proc", "sys", "dev", "run", "tmp"].map { .makeDirectory("\(root)/\($0)", mode: 0o755) }
+      steps += ["/proc", "/sys", "/dev", "/run", "/tmp"].map { .makeDirectory($0, mode: 0o755) }
     }
+    // First /proc: a bind mount finds the machine's file through it.
     steps += [
       .mount(
-        source: "proc", target: root + "/proc", type: "proc", options: [.noSetUID, .noDevices, .noExecution], data: ""),
+        source: "proc", target: "/proc", type: "proc", options: [.noSetUID, .noDevices, .noExecution], data: ""),
       .mount(
-        source: "sysfs", target: root + "/sys", type: "sysfs",
-        options: [.readOnly, .noSetUID, .noDevices, .noExecution], data: ""),
-      tmpfs(root + "/dev", mode: "755", [.noSetUID]),
+        source: "sysfs", target: "/sys", type: "sysfs", options: [.readOnly, .noSetUID, .noDevices, .noExecution],
+        data: ""),
+      tmpfs("/dev", mode: "755", [.noSetUID]),
     ]
     let tun = configuration.networkMode == .raw ? ["net/tun"] : []
-    if !tun.isEmpty { steps.append(.makeDirectory(root + "/dev/net", mode: 0o755)) }
+    if !tun.isEmpty { steps.append(.makeDirectory("/dev/net", mode: 0o755)) }
     for name in ["null", "zero", "full", "random", "urandom", "tty"] + tun {
-      steps += [
-        .makeFile("\(root)/dev/\(name)"),
-        .bind(source: "/dev/\(name)", target: "\(root)/dev/\(name)", recursive: false),
-      ]
+      // A device can be written to all the same; its owner, mode and times are the machine's and stay.
+      steps += [.makeFile("/dev/\(name)"), .bindReadOnly(source: "/dev/\(name)", target: "/dev/\(name)")]
     }
     steps += [
-      .makeDirectory(root + "/dev/pts", mode: 0o755),
+      .makeDirectory("/dev/pts", mode: 0o755),
       .mount(
-        source: "devpts", target: root + "/dev/pts", type: "devpts", options: [.noSetUID, .noExecution],
+        source: "devpts", target: "/dev/pts", type: "devpts", options: [.noSetUID, .noExecution],
         data: "newinstance,ptmxmode=0666,mode=0620"),
-      .makeLink(root + "/dev/ptmx", to: "pts/ptmx"),
-      .makeDirectory(root + "/dev/shm", mode: 0o1777),
-      tmpfs(root + "/dev/shm", mode: "1777", [.noSetUID, .noDevices]),
-      .makeLink(root + "/dev/fd", to: "/proc/self/fd"),
-      .makeLink(root + "/dev/stdin", to: "/proc/self/fd/0"),
-      .makeLink(root + "/dev/stdout", to: "/proc/self/fd/1"),
-      .makeLink(root + "/dev/stderr", to: "/proc/self/fd/2"),
-      tmpfs(root + "/run", mode: "755", [.noSetUID, .noDevices]),
-      .makeDirectory(root + "/run/lock", mode: 0o1777),
-      tmpfs(root + "/tmp", mode: "1777", [.noSetUID, .noDevices]),
-      .makeDirectory(root + EnclaveLayout.transportDirectory, mode: 0o755),
-      .bind(source: local.transport, target: root + EnclaveLayout.transportDirectory, recursive: false),
+      .makeLink("/dev/ptmx", to: "pts/ptmx"),
+      .makeDirectory("/dev/shm", mode: 0o1777),
+      tmpfs("/dev/shm", mode: "1777", [.noSetUID, .noDevices]),
+      .makeLink("/dev/fd", to: "/proc/self/fd"), .makeLink("/dev/stdin", to: "/proc/self/fd/0"),
+      .makeLink("/dev/stdout", to: "/proc/self/fd/1"), .makeLink("/dev/stderr", to: "/proc/self/fd/2"),
+      tmpfs("/run", mode: "755", [.noSetUID, .noDevices]),
+      .makeDirectory("/run/lock", mode: 0o1777),
+      tmpfs("/tmp", mode: "1777", [.noSetUID, .noDevices]),
+      .makeDirectory(EnclaveLayout.transportDirectory, mode: 0o755),
+      .bind(source: local.transport, target: EnclaveLayout.transportDirectory, recursive: false),
+    ]
+    steps += KernelInterfaces.protection
+    steps += [
       .pivotRoot(root),
       .provideFile("/etc/resolv.conf", text: "nameserver \(local.nameServer)\n"),
       .provideFile("/etc/hosts", text: hosts(configuration)),
@@ -187,9 +188,9 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
         // Elsewhere than at "/" the mount point comes from the overlay around it, unless there is none.
         + (userxattr && path != "/" ? [.makeDirectory(target, mode: 0o755)] : [])
         + [.mount(source: "overlay", target: target, type: "overlay", options: [], data: data)]
-    case .directory(let path): return [.makeDirectory(root + path, mode: 0o755)]
+    case .directory(let path, let mode): return [.makeDirectory(root + path, mode: mode)]
     case .link(let path, let target): return [.makeLink(root + path, to: target)]
-    case .file(let path): return [.makeFile(root + path), .bind(source: path, target: root + path, recursive: false)]
+    case .file(let path, let copied): return [.showFile(path, at: root + path, copied: copied)]
     }
   }
 

@@ -7,13 +7,22 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   /// The options of mount(8), as names.
   case mount(source: String, target: String, type: String, options: [MountOption], data: String)
   case bind(source: String, target: String, recursive: Bool)
+  case bindReadOnly(source: String, target: String)
+  /// A file of the machine's: its copy, or itself, read-only. One that has gone meanwhile is left out.
+  case showFile(String, at: String, copied: Bool)
+  /// Nothing below `path` can be written any more, but for these (relative to it). What is not there is passed over.
+  case protect(String, but: [String])
+  /// Each of these is covered: a directory reads as empty, a file as /dev/null. What is not there is passed over.
+  case mask([String])
   /// Nothing mounted from here on is seen outside, and nothing outside here.
   case makeMountsPrivate
   case makeDirectory(String, mode: UInt32)
   /// An empty file for something to be mounted on.
   case makeFile(String)
   case makeLink(String, to: String)
-  /// Makes `path` the root and forgets the old one.
+  /// From here on all paths are in this root, wherever links in it point; only what binds show is the machine's.
+  case enterRoot(String)
+  /// Makes `path`, a name outside, the root and forgets the old one.
   case pivotRoot(String)
   /// What a kernel leaves to its init: mounts, except where the kernel has mounted already.
   case mountIfMissing(source: String, target: String, type: String, options: [MountOption], data: String)
@@ -55,10 +64,18 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
     case .mount(let source, let target, let type, let options, let data):
       return Self.mount(source: source, target: target, type: type, options: options, data: data)
     case .bind(let source, let target, let recursive): return "mount --\(recursive ? "r" : "")bind \(source) \(target)"
+    case .bindReadOnly(let source, let target): return "mount --bind -o ro \(source) \(target)"
+    case .showFile(let source, let target, let copied):
+      return copied ? "cp -p \(source) \(target)" : "mount --bind -o ro \(source) \(target)"
+    case .protect(let path, let exceptions):
+      let rest = exceptions.isEmpty ? "" : ", but for \(exceptions.joined(separator: ", "))"
+      return "mount --rbind \(path) \(path); mount -o remount,bind,ro \(path)\(rest)"
+    case .mask(let paths): return "mask \(paths.joined(separator: ", "))"
     case .makeMountsPrivate: return "mount --make-rprivate /"
     case .makeDirectory(let path, let mode): return "mkdir -m \(String(mode, radix: 8)) \(path)"
     case .makeFile(let path): return "touch \(path)"
     case .makeLink(let path, let target): return "ln -s \(target) \(path)"
+    case .enterRoot(let path): return "chroot \(path), where bind mounts still show the machine's files"
     case .pivotRoot(let path): return "pivot_root \(path)"
     case .provideFile(let path, let text):
       return "provide \(path): \(text.split(whereSeparator: \.isNewline).joined(separator: "; "))"

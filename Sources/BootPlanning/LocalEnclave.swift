@@ -28,21 +28,24 @@ public struct LocalEnclave: Equatable, Sendable {
 
 /// A part of the throw-away root: something of the machine's own file system, at the same path.
 public enum RootPiece: Equatable, Sendable {
+  /// A larger file is not copied, in bytes: the copy is in memory.
+  public static let copyLimit = 1 << 20
+
   /// A directory whose files can be read and, in memory, written.
   case overlay(String)
-  /// An empty directory that other pieces come into.
-  case directory(String)
+  /// An empty directory that other pieces come into, with the mode of the machine's.
+  case directory(String, mode: UInt32)
   case link(String, to: String)
-  /// A single file, as it is.
-  case file(String)
+  /// A single file, which no overlay can be made of: its copy, or where that would be large the file itself, read-only.
+  case file(String, copied: Bool)
 
-  /// `kind path` with, for links, a NUL and the target: for `LocalDocument`.
+  /// `kind path` with, for links, a NUL and the target, for directories a NUL and the mode: for `LocalDocument`.
   var encoded: String {
     switch self {
     case .overlay(let path): "o" + path
-    case .directory(let path): "d" + path
+    case .directory(let path, let mode): "d" + path + "\u{0}" + String(mode, radix: 8)
     case .link(let path, let target): "l" + path + "\u{0}" + target
-    case .file(let path): "f" + path
+    case .file(let path, let copied): (copied ? "c" : "f") + path
     }
   }
 
@@ -50,12 +53,17 @@ public enum RootPiece: Equatable, Sendable {
     let path = String(text.dropFirst())
     switch text.first {
     case "o": self = .overlay(path)
-    case "d": self = .directory(path)
-    case "f": self = .file(path)
-    case "l":
-      let parts = path.split(separator: "\u{0}", maxSplits: 1)
+    case "c": self = .file(path, copied: true)
+    case "f": self = .file(path, copied: false)
+    case "d", "l":
+      let parts = path.split(separator: "\u{0}", maxSplits: 1).map(String.init)
       guard parts.count == 2 else { return nil }
-      self = .link(String(parts[0]), to: String(parts[1]))
+      if text.first == "l" {
+        self = .link(parts[0], to: parts[1])
+      } else {
+        guard let mode = UInt32(parts[1], radix: 8), mode <= 0o7777 else { return nil }
+        self = .directory(parts[0], mode: mode)
+      }
     default: return nil
     }
   }

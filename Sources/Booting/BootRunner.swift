@@ -10,15 +10,26 @@ public enum BootRunner {
   /// - Parameter log: takes sentences on what was chosen.
   /// - Throws: the step's error, which names the call, the object and the reason.
   public static func run(_ steps: [BootStep], log: (String) -> Void) throws {
-    for step in steps { try run(step, log) }
+    var root: ConfinedRoot?
+    for step in steps { try run(step, &root, log) }
   }
 
-  private static func run(_ step: BootStep, _ log: (String) -> Void) throws {
+  /// - Parameter root: the one that has been entered and not yet made the only one.
+  private static func run(_ step: BootStep, _ root: inout ConfinedRoot?, _ log: (String) -> Void) throws {
     switch step {
     case .mount(let source, let target, let type, let options, let data):
       try mountFileSystem(source, target, type: type, flags: flags(options), data: data)
     case .bind(let source, let target, let recursive):
-      try mountFileSystem(source, target, type: nil, flags: recursive ? [.bind, .recursive] : [.bind])
+      try bind(source, target, root, recursive ? [.bind, .recursive] : [.bind])
+    case .bindReadOnly(let source, let target):
+      try bind(source, target, root, [.bind])
+      try makeMountReadOnly(target)
+    case .showFile(let source, let target, let copied):
+      try MachineFiles.show(source, at: target, copied: copied)
+    case .protect(let path, let exceptions):
+      try MachineFiles.protect(path, but: exceptions)
+    case .mask(let paths):
+      try paths.forEach(MachineFiles.mask)
     case .makeMountsPrivate:
       try mountFileSystem("none", "/", type: nil, flags: [.private, .recursive])
     case .makeDirectory(let path, let mode):
@@ -29,7 +40,11 @@ public enum BootRunner {
       _ = try openFile(path, O_WRONLY | O_CREAT, mode: 0o644)
     case .makeLink(let path, let target):
       try makeSymbolicLink(path, to: target)
+    case .enterRoot(let path):
+      root = try ConfinedRoot(path)
     case .pivotRoot(let path):
+      try root?.leave()
+      root = nil
       try pivotRoot(to: path)
     case .mountIfMissing(let source, let target, let type, let options, let data):
       try KernelSteps.mountIfMissing(source, target, type, flags(options), data)
@@ -81,6 +96,19 @@ public enum BootRunner {
     } catch {
       if error.errno != ENOENT { log("sysctl \(name) stays as it is: \(error)") }
     }
+  }
+
+  private static func bind(
+    _ source: String, _ target: String, _ root: ConfinedRoot?, _ flags: MountFlags
+  ) throws(SystemError) {
+    guard let root else { return try mountFileSystem(source, target, type: nil, flags: flags) }
+    let file: OwnedFileDescriptor
+    do throws(SystemError) {
+      file = try root.openOutside(source)
+    } catch {
+      throw SystemError("mount", "\(source) on \(target)", errno: error.errno)
+    }
+    try mountFileSystem("/proc/self/fd/\(file.rawValue)", target, type: nil, flags: flags)
   }
 
   /// With a back end named, that one or its error; else the first that takes the rules.

@@ -52,6 +52,24 @@ public func writeFile(_ path: String, _ bytes: [UInt8], mode: UInt32 = 0o644) th
   try writeAll(file.rawValue, bytes, path)
 }
 
+/// A copy of a regular file with its permissions (without set-uid and set-gid: the copy is ours) and its time of change.
+/// - Throws: EFBIG where the file is larger than `limit`, EINVAL where it is no regular file.
+public func copyFile(_ source: String, to target: String, limit: Int) throws(SystemError) {
+  // O_NONBLOCK: should a pipe stand there by now, nobody waits for its writer.
+  let file = try openFile(source, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY)
+  let raw = file.rawValue
+  var info = stat()
+  try checkErrno("fstat", source) { fstat(raw, &info) }
+  guard info.st_mode & S_IFMT == S_IFREG else { throw SystemError("copy", source, errno: EINVAL) }
+  let bytes = try readFile("/proc/self/fd/\(raw)", limit: limit)
+  let copy = try openFile(target, O_WRONLY | O_CREAT | O_EXCL, mode: 0o600)
+  let made = copy.rawValue
+  try writeAll(made, bytes, target)
+  try checkErrno("fchmod", target) { fchmod(made, info.st_mode & 0o777) }
+  let times = [info.st_atim, info.st_mtim]
+  try checkErrno("futimens", target) { futimens(made, times) }
+}
+
 public enum FileKind: Sendable { case file, directory, symbolicLink, characterDevice, blockDevice, socket, pipe, other }
 
 /// What stands at a path; nil where nothing does (or it cannot be looked at). The C function is `stat` or `lstat`.
@@ -135,4 +153,12 @@ public func fileOwner(_ path: String, followLinks: Bool = true) -> (user: UInt32
   var info = stat()
   guard (followLinks ? stat(path, &info) : lstat(path, &info)) == 0 else { return nil }
   return (info.st_uid, info.st_mode & 0o7777)
+}
+
+/// Length in bytes of what stands at a path, and whether we may read it; nil where nothing does. No link is followed. The
+/// C functions are `lstat` and `access`.
+public func fileSize(_ path: String) -> (bytes: Int, isReadable: Bool)? {
+  var info = stat()
+  guard lstat(path, &info) == 0 else { return nil }
+  return (Int(info.st_size), access(path, R_OK) == 0)
 }

@@ -10,6 +10,7 @@ public struct MountFlags: OptionSet, Sendable {
   public static let noSetUID = MountFlags(rawValue: 2)
   public static let noDevices = MountFlags(rawValue: 4)
   public static let noExecution = MountFlags(rawValue: 8)
+  public static let remount = MountFlags(rawValue: 32)
   public static let bind = MountFlags(rawValue: 4096)
   public static let move = MountFlags(rawValue: 8192)
   public static let recursive = MountFlags(rawValue: 16384)
@@ -23,6 +24,17 @@ public func mountFileSystem(
   try checkErrno("mount", type.map { "\($0) on \(target)" } ?? "\(source) on \(target)") {
     mount(source, target, type, flags.rawValue, data.isEmpty ? nil : data)
   }
+}
+
+/// Makes the mount at `path` read-only, whatever its file system is elsewhere. The flags that it has stay: in a user
+/// namespace they are locked, and a remount without them is refused (mount_namespaces(7)).
+/// The corresponding C functions are `statvfs` and `mount(MS_REMOUNT | MS_BIND | MS_RDONLY)`.
+public func makeMountReadOnly(_ path: String) throws(SystemError) {
+  var info = statvfs()
+  try checkErrno("statvfs", path) { statvfs(path, &info) }
+  // ST_NOSUID, ST_NODEV and ST_NOEXEC have the numbers of their MS_ twins; the access times' flags are kept by the kernel.
+  let kept = MountFlags(rawValue: UInt(info.f_flag)).intersection([.noSetUID, .noDevices, .noExecution])
+  try mountFileSystem("none", path, type: nil, flags: kept.union([.remount, .bind, .readOnly]))
 }
 
 /// Makes `path`, a mount point, the root of this mount namespace and detaches the old root.
@@ -57,6 +69,40 @@ public func changeRoot(to path: String) throws(SystemError) {
   try mountFileSystem(".", "/", type: nil, flags: [.move])
   try checkErrno("chroot", path) { chroot(".") }
   try checkErrno("chdir", "/") { chdir("/") }
+}
+
+/// This process in a directory as its root, with the way back: what is opened, made or mounted by name meanwhile is in
+/// that directory, wherever links there point (path_resolution(7)). The corresponding C functions are `chroot` and `fchdir`.
+public final class ConfinedRoot: Sendable {
+  private let outside: OwnedFileDescriptor
+  private let inside: OwnedFileDescriptor
+
+  /// Enters `path`.
+  public init(_ path: String) throws(SystemError) {
+    outside = try openFile("/", O_PATH | O_DIRECTORY)
+    inside = try openFile(path, O_PATH | O_DIRECTORY)
+    try Self.enter(inside.rawValue)
+  }
+
+  public func leave() throws(SystemError) { try Self.enter(outside.rawValue) }
+
+  /// Opens what has this name outside.
+  public func openOutside(_ path: String) throws(SystemError) -> OwnedFileDescriptor {
+    try leave()
+    let opened: Result<Int32, SystemError>
+    do throws(SystemError) {
+      opened = .success(try openFile(path, O_PATH).release())
+    } catch {
+      opened = .failure(error)
+    }
+    try Self.enter(inside.rawValue)
+    return OwnedFileDescriptor(try opened.get())
+  }
+
+  private static func enter(_ directory: Int32) throws(SystemError) {
+    try checkErrno("fchdir", "a root") { fchdir(directory) }
+    try checkErrno("chroot", "a root") { chroot(".") }
+  }
 }
 
 /// The corresponding C function is `sync`.

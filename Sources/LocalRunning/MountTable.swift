@@ -41,23 +41,56 @@ public enum MountTable {
     return [.overlay("/")] + others.map(\.path).sorted { $0.utf8.count < $1.utf8.count }.map { .overlay($0) }
   }
 
+  /// What stands in a directory.
+  public struct Entry: Equatable, Sendable {
+    public var name: String
+    public var kind: FileKind
+    public var link: String
+    public var mode: UInt32
+    /// In bytes; nil for what may not be read.
+    public var size: Int?
+
+    public init(_ name: String, _ kind: FileKind, link: String = "", mode: UInt32 = 0o755, size: Int? = 0) {
+      self.name = name
+      self.kind = kind
+      self.link = link
+      self.mode = mode
+      self.size = size
+    }
+  }
+
+  /// All copies of a root together, in bytes.
+  public static let copyLimit = 32 << 20
+
   /// For a user namespace, where a directory with mounts below it cannot be an overlay's lower one (they are locked:
-  /// clone_private_mount in fs/namespace.c): overlays of everything that has none.
-  public static func pieces(
-    _ mounts: [Mount], below directory: String = "", entries: (String) -> [(name: String, kind: FileKind, link: String)]
+  /// clone_private_mount in fs/namespace.c): overlays of everything that has none. Files beside such a mount are copied,
+  /// and shown read-only where the copies would be large. Sockets, pipes and devices beside it are left out: they would
+  /// be the machine's own.
+  public static func pieces(_ mounts: [Mount], entries: (String) -> [Entry]) -> [RootPiece] {
+    var budget = copyLimit
+    return pieces(mounts, below: "", &budget, entries)
+  }
+
+  private static func pieces(
+    _ mounts: [Mount], below directory: String, _ budget: inout Int, _ entries: (String) -> [Entry]
   ) -> [RootPiece] {
     entries(directory.isEmpty ? "/" : directory).flatMap { entry -> [RootPiece] in
       let path = directory + "/" + entry.name
       guard !isHidden(path) else { return [] }
       switch entry.kind {
       case .symbolicLink: return [.link(path, to: entry.link)]
-      case .file: return [.file(path)]
+      case .file:
+        guard let size = entry.size, size <= min(budget, RootPiece.copyLimit) else {
+          return [.file(path, copied: false)]
+        }
+        budget -= size
+        return [.file(path, copied: true)]
       case .directory:
         if mounts.contains(where: { $0.path.hasPrefix(path + "/") }) {
-          return [.directory(path)] + pieces(mounts, below: path, entries: entries)
+          return [.directory(path, mode: entry.mode)] + pieces(mounts, below: path, &budget, entries)
         }
         if let mount = mounts.first(where: { $0.path == path }), !types.contains(Substring(mount.type)) {
-          return [.directory(path)]
+          return [.directory(path, mode: entry.mode)]
         }
         return [.overlay(path)]
       default: return []
@@ -66,11 +99,13 @@ public enum MountTable {
   }
 
   /// The machine's own directory listing, for `pieces`; what cannot be read is left out.
-  public static func entries(of directory: String) -> [(name: String, kind: FileKind, link: String)] {
+  public static func entries(of directory: String) -> [Entry] {
     ((try? directoryEntries(directory)) ?? []).compactMap { name in
       let path = directory == "/" ? "/" + name : directory + "/" + name
-      guard let kind = fileKind(path, followLinks: false) else { return nil }
-      return (name, kind, (try? readLink(path)) ?? "")
+      guard let kind = fileKind(path, followLinks: false), let size = fileSize(path) else { return nil }
+      return Entry(
+        name, kind, link: kind == .symbolicLink ? (try? readLink(path)) ?? "" : "",
+        mode: fileOwner(path, followLinks: false)?.mode ?? 0o755, size: size.isReadable ? size.bytes : nil)
     }
   }
 

@@ -141,6 +141,83 @@ struct BootPlanTests {
     rootfs: nil, stage: "/s", transport: "/t", pieces: [.overlay("/"), .overlay("/home,x")],
     hasUserNamespace: false, nameServer: "169.254.53.53")
 
+  /// What of the machine a local enclave can change: nothing but the transport's directory. Everything is made within the
+  /// root, wherever a link in it points.
+  @Test func localFileSystem() throws {
+    var local = Self.local
+    local.pieces = [
+      .directory("/home", mode: 0o711), .file("/home/a", copied: true), .file("/home/b", copied: false),
+      .link("/bin", to: "usr/bin"), .overlay("/usr"),
+    ]
+    local.hasUserNamespace = true
+    let steps = BootPlan(try Self.configuration("[network]\nmode = \"none\""), .local(local)).fileSystem
+    #expect(
+      steps.map(\.description).joined(separator: "\n") == """
+        mount --make-rprivate /
+        mount -t tmpfs -o nodev,mode=755 tmpfs /s
+        mkdir -m 755 /s/root
+        mount -t tmpfs -o mode=755 tmpfs /s/root
+        mkdir -m 711 /s/root/home
+        cp -p /home/a /s/root/home/a
+        mount --bind -o ro /home/b /s/root/home/b
+        ln -s usr/bin /s/root/bin
+        mkdir -m 755 /s/4
+        mkdir -m 755 /s/4/up
+        mkdir -m 755 /s/4/work
+        mkdir -m 755 /s/root/usr
+        mount -t overlay -o lowerdir=/usr,upperdir=/s/4/up,workdir=/s/4/work,userxattr overlay /s/root/usr
+        chroot /s/root, where bind mounts still show the machine's files
+        mkdir -m 755 /proc
+        mkdir -m 755 /sys
+        mkdir -m 755 /dev
+        mkdir -m 755 /run
+        mkdir -m 755 /tmp
+        mount -t proc -o nosuid,nodev,noexec proc /proc
+        mount -t sysfs -o ro,nosuid,nodev,noexec sysfs /sys
+        mount -t tmpfs -o nosuid,mode=755 tmpfs /dev
+        touch /dev/null
+        mount --bind -o ro /dev/null /dev/null
+        touch /dev/zero
+        mount --bind -o ro /dev/zero /dev/zero
+        touch /dev/full
+        mount --bind -o ro /dev/full /dev/full
+        touch /dev/random
+        mount --bind -o ro /dev/random /dev/random
+        touch /dev/urandom
+        mount --bind -o ro /dev/urandom /dev/urandom
+        touch /dev/tty
+        mount --bind -o ro /dev/tty /dev/tty
+        mkdir -m 755 /dev/pts
+        mount -t devpts -o nosuid,noexec,newinstance,ptmxmode=0666,mode=0620 devpts /dev/pts
+        ln -s pts/ptmx /dev/ptmx
+        mkdir -m 1777 /dev/shm
+        mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /dev/shm
+        ln -s /proc/self/fd /dev/fd
+        ln -s /proc/self/fd/0 /dev/stdin
+        ln -s /proc/self/fd/1 /dev/stdout
+        ln -s /proc/self/fd/2 /dev/stderr
+        mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs /run
+        mkdir -m 1777 /run/lock
+        mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /tmp
+        mkdir -m 755 /run/tombolo/host
+        mount --bind /t /run/tombolo/host
+        mount --rbind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys, but for net, kernel/shmmax, \
+        kernel/shmall, kernel/shmmni, kernel/shm_rmid_forced, kernel/shm_next_id, kernel/msgmax, kernel/msgmnb, \
+        kernel/msgmni, kernel/msg_next_id, kernel/sem, kernel/sem_next_id, kernel/auto_msgmni, kernel/hostname, \
+        kernel/domainname, fs/mqueue
+        mount --rbind /proc/bus /proc/bus; mount -o remount,bind,ro /proc/bus
+        mount --rbind /proc/fs /proc/fs; mount -o remount,bind,ro /proc/fs
+        mount --rbind /proc/irq /proc/irq; mount -o remount,bind,ro /proc/irq
+        mount --rbind /proc/sysrq-trigger /proc/sysrq-trigger; mount -o remount,bind,ro /proc/sysrq-trigger
+        mask /proc/acpi, /proc/asound, /proc/kcore, /proc/keys, /proc/latency_stats, /proc/timer_list, \
+        /proc/timer_stats, /proc/sched_debug, /proc/scsi, /sys/firmware, /sys/devices/virtual/powercap
+        pivot_root /s/root
+        provide /etc/resolv.conf: nameserver 169.254.53.53
+        provide /etc/hosts: 127.0.0.1 localhost; ::1 localhost; 127.0.1.1 enclave
+        provide /etc/hostname: enclave
+        """)
+  }
+
   /// The old root must be gone before anything of the program's is read, and no mount may be seen outside.
   @Test func localOrder() throws {
     let steps = BootPlan(Configuration(), .local(Self.local)).fileSystem
@@ -148,7 +225,7 @@ struct BootPlanTests {
     let pivot = try #require(steps.firstIndex(of: .pivotRoot("/s/root")))
     for (index, step) in steps.enumerated() {
       switch step {
-      case .mount, .bind: #expect(index < pivot, "\(step)")
+      case .mount, .bind, .bindReadOnly, .protect, .mask: #expect(index < pivot, "\(step)")
       case .provideFile: #expect(index > pivot, "\(step)")
       default: break
       }
@@ -171,7 +248,10 @@ struct BootPlanTests {
 
 struct LocalDocumentTests {
   @Test func roundTrips() {
-    let pieces: [RootPiece] = [.overlay("/a b\n"), .directory("/d"), .link("/l", to: "x/y"), .file("/f")]
+    let pieces: [RootPiece] = [
+      .overlay("/a b\n"), .directory("/d", mode: 0o1700), .link("/l", to: "x/y"), .file("/f", copied: false),
+      .file("/c", copied: true),
+    ]
     for rootfs in [nil, "/r\n17"] {
       let content = LocalDocument.Content(
         local: LocalEnclave(

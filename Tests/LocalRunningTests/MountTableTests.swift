@@ -22,21 +22,37 @@ struct MountTableTests {
 
   /// Without root only directories with no mount below them can be overlaid.
   @Test func aUserGetsWhatHasNoMountBelow() {
-    let tree: [String: [(name: String, kind: FileKind, link: String)]] = [
+    let tree: [String: [MountTable.Entry]] = [
       "/": [
-        ("bin", .symbolicLink, "usr/bin"), ("usr", .directory, ""), ("etc", .directory, ""), ("mnt", .directory, ""),
-        ("home", .directory, ""), ("proc", .directory, ""), ("file", .file, ""), ("tmp", .directory, ""),
+        .init("bin", .symbolicLink, link: "usr/bin"), .init("usr", .directory), .init("etc", .directory),
+        .init("mnt", .directory), .init("home", .directory, mode: 0o711), .init("proc", .directory),
+        .init("file", .file), .init("tmp", .directory), .init("socket", .socket), .init("pipe", .pipe),
+        .init("disk", .blockDevice), .init("terminal", .characterDevice),
       ],
-      "/etc": [("resolv.conf", .file, ""), ("ssl", .directory, "")],
-      "/mnt": [("mem", .directory, "")],
-      "/home": [("a b", .directory, ""), ("c", .directory, "")],
+      "/etc": [
+        .init("resolv.conf", .file, size: 1 << 20), .init("shadow", .file, size: nil),
+        .init("large", .file, size: 1 << 20 + 1), .init("ssl", .directory),
+      ],
+      "/mnt": [.init("mem", .directory)],
+      "/home": [.init("a b", .directory), .init("c", .directory)],
     ]
     let pieces = MountTable.pieces(MountTable.mounts(mountinfo: Self.mountinfo)) { tree[$0] ?? [] }
     #expect(
       pieces == [
-        .link("/bin", to: "usr/bin"), .overlay("/usr"), .directory("/etc"), .file("/etc/resolv.conf"),
-        .overlay("/etc/ssl"), .directory("/mnt"), .directory("/mnt/mem"), .directory("/home"), .overlay("/home/a b"),
-        .overlay("/home/c"), .file("/file"),
+        .link("/bin", to: "usr/bin"), .overlay("/usr"), .directory("/etc", mode: 0o755),
+        .file("/etc/resolv.conf", copied: true), .file("/etc/shadow", copied: false),
+        .file("/etc/large", copied: false), .overlay("/etc/ssl"), .directory("/mnt", mode: 0o755),
+        .directory("/mnt/mem", mode: 0o755), .directory("/home", mode: 0o711), .overlay("/home/a b"),
+        .overlay("/home/c"), .file("/file", copied: true),
       ])
+  }
+
+  /// Ten thousand files beside a mount point do not fill the machine's memory.
+  @Test func copiesTogetherAreBounded() {
+    let entries = (0..<100).map { MountTable.Entry("f\($0)", .file, size: 1 << 20) }
+    let pieces = MountTable.pieces([]) { $0 == "/" ? entries : [] }
+    let copied = pieces.filter { if case .file(_, copied: true) = $0 { true } else { false } }
+    #expect(pieces.count == 100)
+    #expect(copied.count == MountTable.copyLimit >> 20)
   }
 }

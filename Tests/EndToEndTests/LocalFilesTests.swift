@@ -1,0 +1,116 @@
+import Foundation
+import XCTest
+
+/// A local enclave and the files of the machine: what it can read, and that it can change nothing outside.
+final class LocalFilesTests: XCTestCase {
+  /// Outside of /tmp and /run, of which enclaves have their own.
+  let place = "/var/tmp/tombolo-files-\(World.id)"
+  let tombolo = World.tombolo
+
+  override func setUp() {
+    // A user who is not root must reach the programs.
+    bash("install -d -m755 \(place) && install -m755 \(tombolo) \(World.binaries)/tombolo-init \(place)")
+  }
+
+  override func tearDown() { bash("rm -rf \(place)") }
+
+  /// The prefix of a `tombolo run` without root.
+  var asUser: String { "setpriv --reuid 1000 --regid 1000 --clear-groups \(place)/tombolo run --mode none" }
+
+  // MARK: issue 10, 6
+
+  /// With a mount below $HOME there is no overlay of $HOME. Nothing that the program does to the files beside that mount
+  /// may reach them.
+  func testWithoutRootFilesBesideAMountAreNotWritten() {
+    let outcome = bash(
+      """
+      cat > \(place)/outside.sh <<'X'
+      set -e; cd \(place); mkdir -p home/mnt home/sub; cd home
+      echo 'export A=1' > .bashrc; chmod 640 .bashrc; echo 'echo hello' > tool; chmod 755 tool; touch -d 2001-02-03 tool
+      echo secret > key; chmod 400 key; head -c 2000000 /dev/zero > large; echo x > sub/file; mkfifo pipe
+      python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("socket")'
+      chmod 700 .; chown -R 1000:1000 .; mount -t tmpfs tmpfs mnt; echo m > mnt/m
+      state() { find . -xdev -printf '%p %m %u %s %T@ %l\\n' | sort; find . -xdev -type f -exec sha256sum {} + | sort; }
+      state > ../before
+      X
+      cat > \(place)/inside.sh <<'X'
+      cat .bashrc; ./tool; stat -c '%a %y' tool | cut -c1-14; stat -c '%n %a' . .bashrc key | xargs; wc -c < large; ls -A | xargs
+      echo evil >> .bashrc && tail -n1 .bashrc; chmod 777 .bashrc tool large; chmod 777 .; mv tool tool2; mv large large2
+      truncate -s 0 key; truncate -s 0 large; echo evil > large; : > tool; ln -f .bashrc hard; rm -f .bashrc key large sub/file
+      touch -d 2002-02-02 large sub; echo x > new; echo x > mnt/m; setfattr -n user.x -v y large 2>/dev/null; echo end
+      X
+      unshare -m --propagation private bash -c '. \(place)/outside.sh; \(asUser) -- sh \(place)/inside.sh 2>/dev/null
+        state > ../after; diff ../before ../after && echo unchanged; cat mnt/m'
+      """)
+    XCTAssertEqual(
+      outcome.output,
+      """
+      export A=1
+      hello
+      755 2001-02-03
+      . 700 .bashrc 640 key 400
+      2000000
+      .bashrc key large mnt sub tool
+      evil
+      end
+      unchanged
+      m
+
+      """, outcome.errors)
+  }
+
+  /// A device's owner and mode are the machine's: `chmod 600 /dev/null` inside would stop every other user outside.
+  func testDevicesWorkAndCannotBeChanged() {
+    let outcome = bash(
+      """
+      \(tombolo) run --mode none -- sh -c '
+        for d in null zero full random urandom tty; do chmod $(stat -c %a /dev/$d) /dev/$d 2>/dev/null && echo changed $d; done
+        echo x > /dev/null && echo y >> /dev/null && head -c 3 /dev/zero | wc -c && head -c 5 /dev/urandom | wc -c
+        ls /dev | xargs'
+      """)
+    XCTAssertEqual(outcome.output, "3\n5\nfd full null ptmx pts random shm stderr stdin stdout tty urandom zero\n")
+  }
+
+  /// Only settings of the enclave's own namespaces can be written, by root too. The test writes back what is there, and
+  /// only opens what acts on a write.
+  func testTheMachinesSettingsCannotBeWritten() {
+    let script = """
+      import os
+      def write(path):
+          try:
+              value = open(path).read()
+              with open(path, "w") as f: f.write(value)
+              return "written"
+          except OSError as e: return os.strerror(e.errno)
+      for name in ["vm/swappiness", "kernel/core_pattern", "kernel/modprobe", "kernel/panic", "fs/file-max", "user/max_user_namespaces", "net/ipv4/ip_forward", "kernel/shmmax", "kernel/sem", "kernel/msgmax", "kernel/hostname", "kernel/domainname", "fs/mqueue/msg_max"]:
+          if os.path.exists("/proc/sys/" + name): print(name, write("/proc/sys/" + name))
+      for path in ["/proc/sysrq-trigger", "/proc/irq/default_smp_affinity"]:
+          try: os.close(os.open(path, os.O_WRONLY)); print(path, "opened")
+          except FileNotFoundError: pass
+          except OSError as e:
+              if e.errno != 30: print(path, os.strerror(e.errno))
+      for path in ["/proc/kcore", "/proc/keys", "/proc/timer_list"]:
+          if os.path.exists(path) and open(path, "rb").read(1): print(path, "can be read")
+      print(os.listdir("/sys/firmware") if os.path.exists("/sys/firmware") else [])
+      """
+    bash("cat > \(place)/settings.py <<'X'\n\(script)\nX")
+    let refused = ["vm/swappiness", "kernel/core_pattern", "kernel/modprobe", "kernel/panic", "fs/file-max"]
+    let own = ["net/ipv4/ip_forward", "kernel/shmmax", "kernel/sem", "kernel/msgmax"]
+    for (run, also) in [
+      ("\(tombolo) run --mode none", ["kernel/hostname", "kernel/domainname", "fs/mqueue/msg_max"]), (asUser, []),
+    ] {
+      let outcome = bash("cd /; \(run) -- python3 \(place)/settings.py")
+      let lines = Set(outcome.output.split(separator: "\n").map(String.init))
+      for name in refused + ["user/max_user_namespaces"]
+      where FileManager.default.fileExists(atPath: "/proc/sys/\(name)") {
+        XCTAssertTrue(lines.contains("\(name) Read-only file system"), "\(name): \(outcome.output)\(outcome.errors)")
+      }
+      for name in own + also where FileManager.default.fileExists(atPath: "/proc/sys/\(name)") {
+        XCTAssertTrue(lines.contains("\(name) written"), "\(name): \(outcome.output)\(outcome.errors)")
+      }
+      XCTAssertFalse(outcome.output.contains("opened"), outcome.output)
+      XCTAssertFalse(outcome.output.contains("can be read"), outcome.output)
+      XCTAssertTrue(outcome.output.hasSuffix("[]\n"), outcome.output + outcome.errors)
+    }
+  }
+}
