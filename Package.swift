@@ -64,6 +64,7 @@ let package = Package(
     // Pure
     module("Inet"),
     module("Wire", ["Inet"]),
+    module("LogText", ["Wire"]),
     module("DNS", ["Inet"]),
     module("Policy", ["Inet"]),
     module("Supervision"),
@@ -102,7 +103,7 @@ let package = Package(
       "HostGateway",
       [
         "CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "HostNetwork", "HostStatus",
-        "Netlink", "PacketRelaying", "Packets",
+        "Netlink", "PacketRelaying", "Packets", "LogText",
       ]),
     module(
       "PacketRelaying", ["CLinux", "Inet", "Netlink", "Packets", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
@@ -115,7 +116,10 @@ let package = Package(
       ]),
     module(
       "LocalRunning",
-      ["CLinux", "Inet", "DNS", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "HostNetwork"]),
+      [
+        "CLinux", "Inet", "DNS", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "HostNetwork",
+        "LogText",
+      ]),
     module("VhostVsock", ["CLinux", "LinuxSystem"]),
 
     module(
@@ -129,7 +133,7 @@ let package = Package(
       "MachineRunning",
       [
         "CLinux", "Inet", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "HostNetwork",
-        "VhostVsock", "Imaging",
+        "VhostVsock", "Imaging", "LogText",
       ]),
 
     // Programs
@@ -146,7 +150,7 @@ let package = Package(
       name: "tombolo",
       dependencies: [
         "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
-        "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink", "VhostVsock",
+        "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink", "VhostVsock", "LogText",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
@@ -171,6 +175,7 @@ let package = Package(
       ]),
     tests("InetTests", ["Inet"]),
     tests("WireTests", ["Wire", "Inet"]),
+    tests("LogTextTests", ["LogText", "Wire"]),
     tests("DNSTests", ["DNS", "Inet"]),
     tests("SupervisionTests", ["Supervision"]),
     tests("EnclaveConfigTests", ["EnclaveConfig", "Inet"]),

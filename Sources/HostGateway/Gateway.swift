@@ -5,6 +5,7 @@ import HostNetwork
 import HostStatus
 import Inet
 import LinuxSystem
+import LogText
 import Policy
 import Relaying
 import Wire

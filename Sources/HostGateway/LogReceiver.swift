@@ -20,6 +20,8 @@ final class LogReceiver: EventSource {
   private var registration: Registration?
   private var decoder = LogRecordDecoder()
   private var acknowledged: UInt64 = 0
+  /// When the last bytes arrived.
+  private var received = realtimeNanoseconds()
   private var ended = false
 
   init(
@@ -50,6 +52,7 @@ final class LogReceiver: EventSource {
     switch chunk.withUnsafeMutableBytes({ readBytes(stream.rawValue, $0) }) {
     case .bytes(0), .failed: close(nil)
     case .bytes(let count):
+      received = realtimeNanoseconds()
       decoder.append(chunk[..<count])
       process()
     case .wouldBlock: break
@@ -63,7 +66,7 @@ final class LogReceiver: EventSource {
         // Sent again after a lost stream; the sequence tells.
         guard record.sequence > position.last else { continue }
         position.last = record.sequence
-        sink.write(record, label: label)
+        sink.write(record, label: label, received: received)
         if case .exit(let status) = record.body { exited(status) }
       }
     } catch {

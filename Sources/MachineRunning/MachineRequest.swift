@@ -1,6 +1,7 @@
 import BootPlanning
 import HostGateway
 import Inet
+import LogText
 
 /// What `tombolo boot` was asked for, checked.
 public struct MachineRequest: Sendable {

@@ -5,6 +5,7 @@ import HostGateway
 import HostNetwork
 import Inet
 import LinuxSystem
+import LogText
 import Relaying
 import VhostVsock
 

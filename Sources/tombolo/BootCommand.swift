@@ -4,6 +4,7 @@ import HostGateway
 import Imaging
 import Inet
 import LinuxSystem
+import LogText
 import MachineRunning
 
 extension MachineRequest.Kind: ExpressibleByArgument {}
@@ -25,7 +26,7 @@ struct BootCommand: ParsableCommand {
   var initrd: String?
   @OptionGroup
   var gateway: GatewayOptions
-  @Option(help: "raw (the program's bytes as they are), text or json (a line each, with time and source).")
+  @Option(help: "raw (the program's bytes as they are), text or json (a line each, escaped, with times and source).")
   var logFormat: LogFormat = .raw
   @OptionGroup
   var rawOptions: RawOptions

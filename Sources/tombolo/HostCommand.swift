@@ -7,6 +7,7 @@ import HostNetwork
 import Inet
 import LinuxSystem
 import LocalRunning
+import LogText
 import Relaying
 
 struct HostCommand: ParsableCommand {
@@ -35,7 +36,7 @@ struct HostCommand: ParsableCommand {
   var transport: String?
   @OptionGroup
   var gateway: GatewayOptions
-  @Option(help: "raw (the program's bytes as they are), text or json (a line each, with time and source).")
+  @Option(help: "raw (the program's bytes as they are), text or json (a line each, escaped, with times and source).")
   var logFormat: LogFormat = .text
   @OptionGroup
   var rawOptions: RawOptions

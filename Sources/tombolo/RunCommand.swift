@@ -5,6 +5,7 @@ import HostNetwork
 import Inet
 import LinuxSystem
 import LocalRunning
+import LogText
 
 extension LogFormat: ExpressibleByArgument {}
 extension Configuration.NetworkMode: ExpressibleByArgument {}
@@ -46,7 +47,7 @@ struct RunCommand: ParsableCommand {
   var capture: RawNetwork.Capture?
   @Option(help: "The enclave's host name (default: enclave).")
   var hostname: String?
-  @Option(help: "raw (the program's bytes as they are), text or json (a line each, with time and source).")
+  @Option(help: "raw (the program's bytes as they are), text or json (a line each, escaped, with times and source).")
   var logFormat: LogFormat = .raw
   @Flag(name: .customShort("i"), help: "Give the program our standard input (default: /dev/null).")
   var interactive = false

@@ -266,19 +266,6 @@ final class LocalEnclaveTests: XCTestCase {
     XCTAssertEqual(outcome.output, "y\n143\n", outcome.errors)
   }
 
-  func testLogFormats() {
-    let text = bash("\(run) --log-format text -- sh -c 'echo one; printf two'").output
-    XCTAssertNotNil(
-      text.range(
-        of: #"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z stdout \| one\n.* stdout \| two\n"#, options: .regularExpression),
-      text)
-    let json = bash("\(run) --log-format json -- sh -c 'echo \"a\\\"b\" >&2'").output
-    let line = json.split(separator: "\n").first.map { Data($0.utf8) } ?? Data()
-    let object = (try? JSONSerialization.jsonObject(with: line)) as? [String: String]
-    XCTAssertEqual(object?["line"], "a\"b", json)
-    XCTAssertEqual(object?["source"], "stderr")
-  }
-
   // MARK: inside
 
   func testInsideAsRoot() {

@@ -1,0 +1,80 @@
+import Foundation
+import XCTest
+
+/// What `--log-format` makes of real programs' output, read by those who read logs: Python's json, a terminal's rules.
+final class LogTests: XCTestCase {
+  let run = World.run
+  let directory = World.directory
+  override class func setUp() { World.setUp(bigFile: false) }
+  override class func tearDown() { World.tearDown() }
+
+  func testLogFormats() {
+    let text = bash("\(run) --log-format text -- sh -c 'echo one; printf two'").output
+    let time = #"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"#
+    XCTAssertNotNil(
+      text.range(
+        of: "^\(time) \(time) \\d+ stdout \\| one\n\(time) \(time) \\d+ stdout \\| two\n", options: .regularExpression),
+      text)
+    let json = bash("\(run) --log-format json -- sh -c 'echo \"a\\\"b\" >&2; exit 5'").output
+    let objects = json.split(separator: "\n").map {
+      (try? JSONSerialization.jsonObject(with: Data($0.utf8))) as? [String: Any] ?? [:]
+    }
+    XCTAssertEqual(objects.count, 2, json)
+    XCTAssertEqual(objects.first?["line"] as? String, "a\"b", json)
+    XCTAssertEqual(objects.first?["source"] as? String, "stderr")
+    XCTAssertEqual(objects.last?["event"] as? String, "exit", json)
+    XCTAssertEqual(objects.last?["status"] as? Int, 5)
+    // One machine, one clock; and the records count on.
+    for object in objects {
+      let received = object["received"] as? String ?? ""
+      XCTAssertNotNil(received.range(of: "^\(time)$", options: .regularExpression), json)
+      XCTAssertLessThanOrEqual(object["time"] as? String ?? "~", received)
+    }
+    XCTAssertLessThan(objects.first?["sequence"] as? Int ?? .max, objects.last?["sequence"] as? Int ?? 0)
+  }
+
+  /// A program that writes anything at all: its log is read line by line, and nothing of it is lost on the way.
+  func testAnyBytesAreReadBackFromJSON() {
+    let outcome = bash(
+      """
+      cd \(directory); python3 -c 'import os, sys; sys.stdout.buffer.write(b"".join(os.urandom(199) + b"\\xc2\\x9b\\xe2\\x80\\xae\\xed\\xa0\\x80" for _ in range(10000)))' > noise
+      \(run) --log-format json -- cat \(directory)/noise > noise.json; echo $?
+      python3 - <<'X'
+      import base64, json
+      parts = []
+      for line in open("noise.json", "rb"):
+          assert not any(b < 0x20 or b == 0x7f for b in line[:-1]), line
+          record = json.loads(line)
+          assert not set(map(chr, range(0x80, 0xa0))) & set(line.decode()), line
+          if "event" in record: continue
+          parts.append(base64.b64decode(record["base64"], validate=True) if "base64" in record else record["line"].encode())
+          assert "base64" not in record or parts[-1].decode(errors="replace") == record["line"]
+      print(b"\\n".join(parts) == open("noise", "rb").read())
+      X
+      rm noise noise.json
+      """, timeout: 60)
+    XCTAssertEqual(outcome.output, "0\nTrue\n", outcome.errors)
+  }
+
+  /// A program that is not trusted writes to an operator's terminal: title, cursor, colours and what hides its own line's
+  /// beginning arrive as characters that can be read.
+  func testATerminalIsNotObeyed() {
+    let outcome = bash(
+      #"""
+      cd \#(directory); printf '\033]0;owned\007\rforged | line\302\233 \342\200\256txt.exe\177\b\n\377\n' > hostile
+      \#(run) --log-format text -- cat \#(directory)/hostile | cut -d' ' -f4- | head -2; head -c 2000000 /dev/urandom > hostile
+      \#(run) --log-format text -- cat \#(directory)/hostile > hostile.text
+      LC_ALL=C tr -d '\n\t\040-\176\200-\377' < hostile.text | wc -c; iconv -f UTF-8 -t UTF-8 hostile.text | cmp - hostile.text && echo UTF-8
+      rm hostile hostile.text
+      """#, timeout: 60)
+    XCTAssertEqual(
+      outcome.output,
+      #"""
+      stdout | \x1b]0;owned\x07\x0dforged | line\u{9b} \u{202e}txt.exe\x7f\x08
+      stdout | \xff
+      0
+      UTF-8
+
+      """#, outcome.errors)
+  }
+}
