@@ -55,6 +55,7 @@ let package = Package(
     .target(name: "CLinux"),
     .systemLibrary(name: "CMnl"),
     .systemLibrary(name: "CCap"),
+    .systemLibrary(name: "CMd"),
     .target(
       name: "CDecompress", linkerSettings: [.linkedLibrary("z"), .linkedLibrary("lzma"), .linkedLibrary("zstd")]),
 
@@ -68,6 +69,7 @@ let package = Package(
     module("DNS", ["Inet"]),
     module("Policy", ["Inet"]),
     module("Supervision"),
+    module("Roles"),
     module("EnclaveConfig", ["Inet", "CToml"]),
     module("Netfilter", ["Inet"]),
     module("BootPlanning", ["EnclaveConfig", "Inet", "Netfilter"]),
@@ -79,6 +81,7 @@ let package = Package(
     module("Netlink", ["CLinux", "CMnl", "Inet", "LinuxSystem", "Netfilter"]),
 
     module("Capabilities", ["CCap", "CLinux", "LinuxSystem"]),
+    module("Digests", ["CMd"]),
 
     // Engines
     module(
@@ -91,7 +94,8 @@ let package = Package(
     module(
       "Proxying",
       [
-        "CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "PacketRelaying", "Packets",
+        "CLinux", "Inet", "Wire", "DNS", "Policy", "Roles", "LinuxSystem", "EventLoop", "Relaying", "PacketRelaying",
+        "Packets",
       ]),
     module(
       "HostNetwork",
@@ -112,7 +116,7 @@ let package = Package(
       "ServiceControl",
       [
         "CLinux", "EnclaveConfig", "Supervision", "Wire", "LinuxSystem", "EventLoop", "Capabilities", "LogForwarding",
-        "Proxying",
+        "Proxying", "Relaying",
       ]),
     module(
       "LocalRunning",
@@ -141,7 +145,8 @@ let package = Package(
       name: "tombolo-init",
       dependencies: [
         "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Capabilities",
-        "Relaying",
+        "Digests",
+        "Relaying", "Roles",
         "Netlink", "Proxying", "LogForwarding", "Booting", "ServiceControl",
         .product(name: "Logging", package: "swift-log"),
       ],
@@ -180,7 +185,9 @@ let package = Package(
     tests("SupervisionTests", ["Supervision"]),
     tests("EnclaveConfigTests", ["EnclaveConfig", "Inet"]),
     tests("BootPlanningTests", ["BootPlanning", "EnclaveConfig"]),
-    tests("HostGatewayTests", ["HostGateway"]),
+    tests("HostGatewayTests", ["HostGateway", "Wire"]),
+    tests("RolesTests", ["Roles", "Proxying", "Inet", "LinuxSystem", "Relaying", "Wire"]),
+    tests("ServiceControlTests", ["ServiceControl", "CLinux", "EventLoop", "LinuxSystem", "Relaying", "Wire"]),
     tests("HostStatusTests", ["HostStatus", "CLinux", "EventLoop", "LinuxSystem"]),
     tests("LocalRunningTests", ["LocalRunning", "BootPlanning", "LinuxSystem"]),
     tests("RelayingTests", ["Relaying", "EventLoop", "LinuxSystem", "CLinux", "Wire"]),

@@ -4,6 +4,7 @@ import Netfilter
 
 /// The ports and paths that inside and outside agree on.
 public enum EnclaveLayout {
+  public static let proxyID = Configuration.proxyID
   /// The one vsock port on each side; over the unix transport part of the sockets' names.
   public static let port = Configuration.defaultPort
   /// Where redirected TCP arrives, on both loopbacks.

@@ -20,9 +20,12 @@ public enum AddressAssignment {
 
   /// - Parameters:
   ///   - raw: what is asked for and what is allowed.
+  ///   - token: opens the question's stream.
   ///   - timeout: for the whole of it; a host that is not there yet is tried again until then.
   /// - Returns: `raw` with the host's addresses.
-  public static func ask(_ host: StreamTarget, _ raw: RawNetwork, timeout: Duration) throws -> RawNetwork {
+  public static func ask(
+    _ host: StreamTarget, token: Token, _ raw: RawNetwork, timeout: Duration
+  ) throws -> RawNetwork {
     let request = AddressRequest(
       wants4: raw.asksForAddress, wants6: raw.asksForAddress6, mtu: UInt16(clamping: raw.mtu))
     let loop = try EventLoop()
@@ -32,7 +35,9 @@ public enum AddressAssignment {
     while true {
       let gone = monotonicNanoseconds() &- start
       guard gone < timeout.nanoseconds else { break }
-      switch try once(loop, host, request.hello, .nanoseconds(Int64(clamping: timeout.nanoseconds &- gone))) {
+      switch try openStream(
+        loop, host, request.hello.proven(by: token), .nanoseconds(Int64(clamping: timeout.nanoseconds &- gone)))
+      {
       case .opened(_, let parameters, _):
         let answer: AddressAnswer
         do throws(WireError) {
@@ -58,20 +63,5 @@ public enum AddressAssignment {
     throw Failure(
       description: "the host gave no address within \(timeout) (network.address = \"host\", boot.host_timeout): \(last)"
     )
-  }
-
-  private static func once(
-    _ loop: EventLoop, _ host: StreamTarget, _ hello: Hello, _ timeout: Duration
-  ) throws(SystemError) -> StreamOpening.Outcome {
-    var outcome = StreamOpening.Outcome.refused(.timedOut)
-    let opening = StreamOpening(loop: loop, target: host, hello: hello, timeout: timeout) {
-      outcome = $0
-      loop.stop()
-    }
-    // The loop runs until it is told to stop, so what ends before it runs must not tell it.
-    let begin = TimerSource { opening.start() }
-    loop.schedule(after: .zero, begin)
-    try loop.run()
-    return outcome
   }
 }

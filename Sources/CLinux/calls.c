@@ -210,3 +210,5 @@ bool clinux_has_ended(pid_t pid) {
   siginfo_t info = {0};
   return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
 }
+
+int clinux_set_dumpable(bool on) { return prctl(PR_SET_DUMPABLE, on ? 1 : 0, 0, 0, 0) < 0 ? -errno : 0; }

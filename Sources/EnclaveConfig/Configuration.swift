@@ -84,6 +84,9 @@ public struct Configuration: Equatable, Sendable {
 
   public static let defaultPath = "/etc/tombolo.toml"
 
+  /// The proxy's user and group: above what distributions and systemd give out, below 65534 (nobody).
+  public static let proxyID: UInt32 = 61_042
+
   public init() {}
 
   /// - Parameter file: the name that errors carry.

@@ -14,7 +14,9 @@ import Wire
 //
 // The other half of the enclave's proxy and the home of its log. One loop:
 //
-//   stream from the enclave ▶ hello ▶ connect: policy, connect(2), answer, relay
+//   stream from the enclave ▶ hello ▶ session: a boot admitted, reports and orders
+//                                   ▶ token of the boot, or refused
+//                                   ▶ connect: policy, connect(2), answer, relay
 //                                   ▶ resolve: queries to the host's resolvers
 //                                   ▶ logs:    records to the sink, acknowledgements back
 //   client of a published port ▶ stream to the enclave, connect hello ▶ answer ▶ relay, or reset
@@ -69,7 +71,9 @@ public final class Gateway {
   private var sink: LogSink!
   private var listeners: [Listener] = []
   private var receivers: [LogReceiver] = []
-  private var positions: [UInt64: LogPosition] = [:]
+  private var positions: [BootID: LogPosition] = [:]
+  private let sessions: SessionServer
+  private let peerUsers: Set<UInt32>?
   private var resolveStreams: [ObjectIdentifier: MessageStream] = [:]
 
   /// The program's exit status, when the enclave has reported one.
@@ -81,6 +85,7 @@ public final class Gateway {
   /// Raw mode's way into the network.
   public var tunnel: (any RawGateway)?
   private var tunnelResolver: TunnelResolver?
+  private var foreigners = Strangers(what: "a stream of somebody else than the enclave")
   public private(set) var hasSeenLogStream = false
   private var traffic = HostStatus.Traffic()
   /// Those under way, for the bytes that they have carried.
@@ -88,14 +93,19 @@ public final class Gateway {
 
   /// Takes over listening sockets opened before, so that a port already taken is found before anything is started.
   /// - Parameters:
+  ///   - peerUsers: who may be at the other end of a Unix socket; nil where its directory says that already.
+  ///   - boots: where the boots of enclaves that outlive this process are kept.
   ///   - waitsForRoom: keeps the log while the disk it goes to is full, instead of calling that the loss of its reader.
   ///   - log: takes sentences for the operator.
   public init(
     loop: EventLoop, transport: FileHandle, enclave: StreamTarget, published: [(FileHandle, PublishedPort)],
-    peers: PeerRule = .only, logFormat: LogFormat, waitsForRoom: Bool = false, verbose: Bool,
+    peers: PeerRule = .only, peerUsers: Set<UInt32>? = nil, boots: BootStore? = nil, logFormat: LogFormat,
+    waitsForRoom: Bool = false, verbose: Bool,
     resolverConfiguration: @escaping () -> ResolverConfiguration, log: @escaping (String) -> Void
   ) throws(SystemError) {
     self.peers = peers
+    self.peerUsers = peerUsers
+    sessions = SessionServer(loop: loop, store: boots, log: log)
     self.loop = loop
     self.enclave = enclave
     self.log = log
@@ -120,11 +130,14 @@ public final class Gateway {
   public var isLogDelivered: Bool { sink.isEmpty && receivers.isEmpty }
 
   /// Asks the enclave to stop its program.
-  /// - Returns: false where there is no log stream to ask on.
-  public func requestStop() -> Bool {
-    for receiver in receivers { receiver.requestStop() }
-    return !receivers.isEmpty
-  }
+  /// - Returns: false where there is no session to ask on.
+  public func requestStop() -> Bool { sessions.order(.stop) }
+
+  /// The program's status as the session has it: also where the log's last record never came.
+  public var reportedExit: UInt8? { sessions.exit }
+
+  /// Published ports lead to one enclave (`PeerRule.any` has none).
+  private var enclaveKey: PeerKey { if case .cid(let cid) = peers { cid } else { 0 } }
 
   private func debug(_ sentence: @autoclosure () -> String) {
     if verbose { log(sentence()) }
@@ -133,14 +146,11 @@ public final class Gateway {
   // MARK: from the enclave
 
   private func fromEnclave(_ stream: FileHandle) {
-    if case .cid(let expected) = peers, let found = peerCID(stream.rawValue), found != expected {
-      log("a stream from CID \(found) refused: expected CID \(expected)")
-      return
-    }
+    guard let peer = peer(of: stream) else { return }
     do throws(SystemError) {
       _ = try StreamServing(loop: loop, stream: stream) { [unowned self] _, outcome in
         switch outcome {
-        case .hello(let stream, let hello, let early): serve(stream, hello, early)
+        case .hello(let stream, let hello, let early): serve(stream, hello, early, peer)
         case .failed(let sentence): log("a stream from the enclave: \(sentence)")
         case .probed: break
         }
@@ -150,12 +160,32 @@ public final class Gateway {
     }
   }
 
-  private func serve(_ stream: FileHandle, _ hello: Hello, _ early: [UInt8]) {
+  /// nil, and a sentence, for somebody whom this host side does not serve.
+  private func peer(of stream: FileHandle) -> PeerKey? {
+    switch peers {
+    case .only:
+      guard let peerUsers else { return 0 }
+      if let user = peerUserID(stream.rawValue), peerUsers.contains(user) { return 0 }
+      foreigners.refused(log)
+      return nil
+    case .cid(let expected):
+      if let found = peerCID(stream.rawValue), found == expected { return found }
+    case .any:
+      if let found = peerCID(stream.rawValue) { return found }
+    }
+    foreigners.refused(log)
+    return nil
+  }
+
+  private func serve(_ stream: FileHandle, _ hello: Hello, _ early: [UInt8], _ peer: PeerKey) {
     do {
+      if hello.channel == .session { return try sessions.serve(stream, hello, early, from: peer) }
+      guard let boot = sessions.check(stream, hello, from: peer) else { return }
       switch hello.channel {
+      case .session: break
       case .connect: egress(stream, try ConnectRequest(parameters: hello.parameters), early)
       case .resolve: try resolve(stream, early)
-      case .logs: try logs(stream, try LogStreamParameters(parameters: hello.parameters), early)
+      case .logs: try logs(stream, boot, early)
       case .packets: try packets(stream, try PacketsRequest(parameters: hello.parameters), early)
       case .control: try control(stream, hello.parameters)
       }
@@ -271,11 +301,11 @@ public final class Gateway {
     resolveStreams[ObjectIdentifier(messages)] = messages
   }
 
-  private func logs(_ stream: FileHandle, _ parameters: LogStreamParameters, _ early: [UInt8]) throws(SystemError) {
-    let position = positions[parameters.bootID] ?? LogPosition()
+  private func logs(_ stream: FileHandle, _ boot: BootID, _ early: [UInt8]) throws(SystemError) {
+    let position = positions[boot] ?? LogPosition()
     // Few runs at a time: an enclave that invents run after run must not fill the host's memory.
     if positions.count > 64 { positions = [:] }
-    positions[parameters.bootID] = position
+    positions[boot] = position
     var known: [UInt8] = []
     known.append(integer: position.last)
     answer(stream, Answer(.ok, parameters: known))
@@ -299,8 +329,14 @@ public final class Gateway {
   private func ingress(_ client: FileHandle, _ peer: IPEndpoint?, _ port: PublishedPort) {
     traffic.incoming.total &+= 1
     let request = ConnectRequest(.port(port.enclavePort), source: peer)
+    guard let token = sessions.hostToken(enclaveKey) else {
+      // Clients that wait for the enclave try again and again.
+      traffic.incoming.failed &+= 1
+      debug("client \(peer?.description ?? "?") of \(port): the enclave has not come yet")
+      return
+    }
     StreamOpening(
-      loop: loop, target: enclave, hello: request.hello, timeout: Self.enclaveTimeout
+      loop: loop, target: enclave, hello: request.hello.proven(by: token), timeout: Self.enclaveTimeout
     ) { [unowned self] outcome in
       switch outcome {
       case .opened(let stream, _, let early):
@@ -324,6 +360,8 @@ public final class Gateway {
   func status(_ base: HostStatus, _ completion: @escaping (HostStatus) -> Void) {
     var status = base
     status.logConnected = !receivers.isEmpty
+    status.sessions = sessions.status
+    status.refused = sessions.refused &+ foreigners.count
     status.traffic = traffic
     for relay in relays.values { status.traffic.add(relay.totals) }
     status.names.queries = resolver.asked

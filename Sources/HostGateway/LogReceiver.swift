@@ -93,13 +93,6 @@ final class LogReceiver: EventSource {
     }
   }
 
-  /// Asks the enclave's init to stop the program, in the place of an acknowledgement.
-  func requestStop() {
-    var bytes: [UInt8] = []
-    bytes.append(integer: LogAcknowledgement.stop)
-    _ = bytes.withUnsafeBytes { sendBytes(stream.rawValue, $0) }
-  }
-
   func close(_ problem: String?) {
     guard !ended else { return }
     ended = true

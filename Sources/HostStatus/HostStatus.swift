@@ -118,6 +118,42 @@ public struct HostStatus: Codable, Equatable, Sendable {
     }
   }
 
+  /// A boot that has opened its session.
+  public struct Session: Codable, Equatable, Sendable {
+    /// nil where the transport has one enclave.
+    public var cid: UInt32?
+    /// 32 hexadecimal digits, other ones at each start.
+    public var boot: String
+    /// `tombolo-init`'s.
+    public var version: String
+    /// SHA-384, in hexadecimal.
+    public var configurationDigest: String
+    public var connected: Bool
+    public var services: [Service]
+
+    public init(
+      cid: UInt32?, boot: String, version: String, configurationDigest: String, connected: Bool, services: [Service]
+    ) {
+      self.cid = cid
+      self.boot = boot
+      self.version = version
+      self.configurationDigest = configurationDigest
+      self.connected = connected
+      self.services = services
+    }
+  }
+
+  public struct Service: Codable, Equatable, Sendable {
+    public var name: String
+    /// down, starting, ready, stopping or ended.
+    public var state: String
+
+    public init(name: String, state: String) {
+      self.name = name
+      self.state = state
+    }
+  }
+
   public var pid: Int32
   /// `run`, `host` or `boot`.
   public var command: String
@@ -130,6 +166,9 @@ public struct HostStatus: Codable, Equatable, Sendable {
   public var published: [Published]
   /// Whether the enclave's log is connected, which is so from its start to its end.
   public var logConnected = false
+  public var sessions: [Session] = []
+  /// Streams that did not prove that they are the enclave's.
+  public var refused: UInt64 = 0
   public var traffic = Traffic()
   public var names = Names()
   /// nil in TCP mode.
@@ -188,6 +227,15 @@ extension HostStatus: CustomStringConvertible {
       lines.append("  \(label)\(String(repeating: " ", count: max(1, 11 - label.count)))\(text)")
     }
     add("transport", "\(transport), \(logConnected ? "the enclave is there" : "no enclave")")
+    for session in sessions {
+      let services = session.services.map { "\($0.name) \($0.state)" }.joined(separator: ", ")
+      add(
+        "boot",
+        (session.cid.map { "CID \($0), " } ?? "")
+          + "\(session.boot.prefix(8)), tombolo-init \(session.version)\(session.connected ? "" : ", no session")"
+          + (services.isEmpty ? "" : "; \(services)"))
+    }
+    if refused > 0 { add("refused", "\(refused) streams that were not the enclave's") }
     for port in published { add("published", "\(port.listen) → \(port.port)") }
     if let raw {
       let parts = [

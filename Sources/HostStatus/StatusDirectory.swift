@@ -26,7 +26,7 @@ public enum StatusDirectory {
 
   /// Makes it, for us alone.
   /// - Throws: EPERM where something is there that is not ours alone: in /tmp anybody could have made it.
-  static func make() throws(SystemError) -> String {
+  public static func make() throws(SystemError) -> String {
     let path = own()
     if let slash = path.lastIndex(of: "/"), slash != path.startIndex { try makeDirectories(String(path[..<slash])) }
     if fileKind(path, followLinks: false) == nil { try makeDirectories(path, mode: 0o700) }

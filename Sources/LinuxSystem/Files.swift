@@ -24,6 +24,19 @@ public func readFile(_ path: String, limit: Int = 16 << 20) throws(SystemError) 
   }
 }
 
+/// What an open descriptor still gives, to its end.
+public func readToEnd(_ fd: Int32, limit: Int = 16 << 20) throws(SystemError) -> [UInt8] {
+  var bytes: [UInt8] = []
+  var chunk = [UInt8](repeating: 0, count: 4096)
+  while true {
+    let count = chunk.withUnsafeMutableBytes { clinux_read(fd, $0.baseAddress, $0.count) }
+    try check("read", "descriptor \(fd)", count)
+    if count == 0 { return bytes }
+    guard bytes.count + count <= limit else { throw SystemError("read", "descriptor \(fd)", errno: EFBIG) }
+    bytes += chunk[..<count]
+  }
+}
+
 public func readText(_ path: String, limit: Int = 16 << 20) throws(SystemError) -> String {
   String(decoding: try readFile(path, limit: limit), as: UTF8.self)
 }
@@ -146,6 +159,17 @@ private func removeTree(_ path: String, device: dev_t) {
 public func isExecutable(_ path: String) -> Bool {
   var info = stat()
   return stat(path, &info) == 0 && info.st_mode & 0o111 != 0
+}
+
+/// The group of what is at `path`. The C function is `stat`.
+public func fileGroup(_ path: String) -> UInt32? {
+  var info = stat()
+  return stat(path, &info) == 0 ? info.st_gid : nil
+}
+
+/// The C function is `chown`; nil leaves the one that is there.
+public func changeOwner(_ path: String, user: UInt32?, group: UInt32?) throws(SystemError) {
+  try checkErrno("chown", path) { chown(path, user ?? .max, group ?? .max) }
 }
 
 /// Who owns what stands at a path, and its permission bits; nil where nothing does. The C function is `stat` or `lstat`.

@@ -213,11 +213,18 @@ public func givePipe(_ fd: Int32, to user: UInt32) throws(SystemError) {
   try checkErrno("fchown", "a pipe") { fchown(fd, user, .max) }
 }
 
-/// An unnamed file in memory with these bytes. The C function is `memfd_create`.
+/// An unnamed file in memory with these bytes, to be read from its start. The C function is `memfd_create`.
 public func makeMemoryFile(_ bytes: [UInt8]) throws(SystemError) -> FileHandle {
   let file = FileHandle(OwnedFileDescriptor(try check("memfd_create", "", clinux_memfd("tombolo"))))
   try writeAll(file.rawValue, bytes, "memfd")
+  try checkErrno("lseek", "memfd") { lseek(file.rawValue, 0, SEEK_SET) }
   return file
+}
+
+/// Nobody may look into this process from now on: no core file, no ptrace(2), and its entries in /proc are root's. The
+/// corresponding C function is `prctl(PR_SET_DUMPABLE, 0)`.
+public func forbidInspection() throws(SystemError) {
+  try check("prctl", "PR_SET_DUMPABLE", clinux_set_dumpable(false))
 }
 
 /// A new directory of our own, mode 0700. The C function is `mkdtemp`.

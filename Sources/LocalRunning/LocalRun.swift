@@ -120,7 +120,9 @@ public final class LocalRun: EventSource {
 
     let hostSocket = EnclaveLayout.hostSocket(in: transport)
     let listener = FileHandle(try listenStream(.unix(hostSocket)))
-    try changeMode(hostSocket, 0o666)
+    // Without root there is one user inside, who is us.
+    if effectiveUserID() == 0 { try changeOwner(hostSocket, user: nil, group: EnclaveLayout.proxyID) }
+    try changeMode(hostSocket, 0o660)
     let made = try Gateway(
       loop: loop, transport: listener,
       enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: transport))),

@@ -20,6 +20,7 @@ public struct LogBuffer: Sendable {
   private var nextSequence: UInt64 = 1
   public private(set) var size = 0
   public private(set) var droppedRecords: UInt64 = 0
+  public private(set) var droppedBytes: UInt64 = 0
 
   public init(capacity: Int) { self.capacity = capacity }
 
@@ -53,7 +54,10 @@ public struct LogBuffer: Sendable {
       let entry = entries[index]
       gap.records += entry.weight.records
       gap.bytes += entry.weight.bytes
-      if !entry.isGap { droppedRecords += 1 }
+      if !entry.isGap {
+        droppedRecords += 1
+        droppedBytes += entry.weight.bytes
+      }
       size -= entry.bytes.count
       last = entry.sequence
       entries[index].bytes = []

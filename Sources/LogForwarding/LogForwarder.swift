@@ -38,7 +38,7 @@ public final class LogForwarder: EventSource {
   private let loop: EventLoop
   private let target: StreamTarget
   private let settings: Settings
-  private let bootID = randomUInt64()
+  private let token: Token
   private var buffer: LogBuffer
   private var stream: FileHandle?
   private var registration: Registration?
@@ -57,9 +57,11 @@ public final class LogForwarder: EventSource {
   private var drainTimer: TimerToken?
   private var drainStart: UInt64?
 
-  public init(loop: EventLoop, target: StreamTarget, settings: Settings) {
+  /// - Parameter token: opens the log's streams (`BootSecrets.session`).
+  public init(loop: EventLoop, target: StreamTarget, token: Token, settings: Settings) {
     self.loop = loop
     self.target = target
+    self.token = token
     self.settings = settings
     buffer = LogBuffer(capacity: settings.capacity)
     super.init()
@@ -67,9 +69,6 @@ public final class LogForwarder: EventSource {
 
   /// The first attempt to reach the host.
   public var onBegin: (() -> Void)?
-
-  /// The host asks for the program to be stopped.
-  public var onStopRequest: (() -> Void)?
 
   /// Connects to the host after `delay`, or at once where `connect` or `drain` comes before. Records wait in the buffer.
   public func start(after delay: Duration = .zero) {
@@ -79,6 +78,11 @@ public final class LogForwarder: EventSource {
   /// Does nothing where that has begun.
   public func connect() {
     if stream == nil, opening == nil, !begun { open() }
+  }
+
+  /// Bytes that wait for the host; records that had to go, and their payload.
+  public var counters: (waiting: UInt64, droppedRecords: UInt64, droppedBytes: UInt64) {
+    (UInt64(buffer.size), buffer.droppedRecords, buffer.droppedBytes)
   }
 
   // MARK: records
@@ -152,7 +156,7 @@ public final class LogForwarder: EventSource {
     if !begun { onBegin?() }
     begun = true
     let attempt = StreamOpening(
-      loop: loop, target: target, hello: LogStreamParameters(bootID: bootID).hello, timeout: .seconds(5)
+      loop: loop, target: target, hello: Hello(.logs, token: token), timeout: .seconds(5)
     ) { [unowned self] outcome in
       opening = nil
       switch outcome {
@@ -222,13 +226,10 @@ public final class LogForwarder: EventSource {
         acks += chunk[..<count]
         let whole = acks.count / LogAcknowledgement.length * LogAcknowledgement.length
         guard whole > 0 else { continue }
-        var stopRequested = false
         for start in stride(from: 0, to: whole, by: LogAcknowledgement.length) {
-          let sequence = acks[start..<start + LogAcknowledgement.length].reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-          if sequence == LogAcknowledgement.stop { stopRequested = true } else { buffer.acknowledge(sequence) }
+          buffer.acknowledge(acks[start..<start + LogAcknowledgement.length].reduce(UInt64(0)) { $0 << 8 | UInt64($1) })
         }
         acks.removeFirst(whole)
-        if stopRequested { onStopRequest?() }
         if !buffer.isNearlyFull {
           outOfPatience = false
           letGo()

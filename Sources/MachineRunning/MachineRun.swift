@@ -67,6 +67,8 @@ public final class MachineRun: EventSource {
     try start(published)
     try loop.run()
     if let status { return status }
+    // The log's last record did not come, the session's report did.
+    if let exit = gateway?.reportedExit { return Int32(exit) }
     let end = machineEnd ?? "was stopped"
     let text = request.showsConsole ? "" : "; the end of its console:\n" + String(decoding: tail, as: UTF8.self)
     throw MachineError("the machine \(end) before the program's status was reported\(text)")

@@ -12,6 +12,7 @@ public final class PacketConnector: EventSource {
 
   private let loop: EventLoop
   private let target: StreamTarget
+  private let token: Token
   private var request: PacketsRequest
   private let tun: FileHandle
   private let log: (String) -> Void
@@ -25,13 +26,17 @@ public final class PacketConnector: EventSource {
   /// The last memory could not be passed or was not taken: something may stand between the two Unix sockets.
   private var memoryFailed = false
 
-  /// - Parameter connected: called once, when the first stream stands.
+  /// - Parameters:
+  ///   - token: opens the streams to the host.
+  ///   - connected: called once, when the first stream stands.
   public init(
-    loop: EventLoop, target: StreamTarget, request: PacketsRequest, tun: FileHandle, log: @escaping (String) -> Void,
+    loop: EventLoop, target: StreamTarget, token: Token, request: PacketsRequest, tun: FileHandle,
+    log: @escaping (String) -> Void,
     connected: (() -> Void)? = nil
   ) {
     self.loop = loop
     self.target = target
+    self.token = token
     self.request = request
     self.tun = tun
     self.log = log
@@ -63,7 +68,8 @@ public final class PacketConnector: EventSource {
 
   private func open() {
     offer()
-    let made = StreamOpening(loop: loop, target: target, hello: request.hello, timeout: Self.timeout) {
+    let made = StreamOpening(loop: loop, target: target, hello: request.hello.proven(by: token), timeout: Self.timeout)
+    {
       [unowned self] outcome in
       opening = nil
       switch outcome {

@@ -30,6 +30,7 @@ final class DNSForwarder {
 
   private let loop: EventLoop
   private let target: StreamTarget
+  private let token: Token
   private let policy: Policy
   private let report: (String) -> Void
   private var pending: [UInt16: Pending] = [:]
@@ -42,11 +43,13 @@ final class DNSForwarder {
   private var sweepScheduled = false
 
   init(
-    loop: EventLoop, target: StreamTarget, policy: Policy, datagramSockets: [FileHandle], listeners: [FileHandle],
+    loop: EventLoop, target: StreamTarget, token: Token, policy: Policy, datagramSockets: [FileHandle],
+    listeners: [FileHandle],
     report: @escaping (String) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.target = target
+    self.token = token
     self.policy = policy
     self.report = report
     for socket in datagramSockets {
@@ -108,7 +111,8 @@ final class DNSForwarder {
   private func openStream() {
     guard !opening else { return }
     opening = true
-    StreamOpening(loop: loop, target: target, hello: Hello(.resolve), timeout: .seconds(5)) { [unowned self] in
+    StreamOpening(loop: loop, target: target, hello: Hello(.resolve, token: token), timeout: .seconds(5)) {
+      [unowned self] in
       opening = false
       switch $0 {
       case .opened(let socket, _, let early):

@@ -19,23 +19,29 @@ final class EnclavePackets {
   init(_ plan: ProxyPlan) throws(SystemError) {
     readiness = try makePipe()
     try readiness.reading.descriptor.setNonblocking()
-    let v4 = plan.tunnelAddresses.first { if case .v4 = $0.address { true } else { false } }
-    let v6 = plan.tunnelAddresses.first { if case .v6 = $0.address { true } else { false } }
-    let packetGuard = PacketGuard(.enclave, v4, v6, ports: plan.ingressPorts)
-    let verdicts = plan.verdictPipe.map { FileHandle(OwnedFileDescriptor($0)) }
-    let segments = SegmentSizes(mtu: Int(plan.tunnelMTU))
-    for (index, fd) in plan.tunnelQueues.enumerated() {
+    let v4 = plan.settings.tunnelAddresses.first { if case .v4 = $0.address { true } else { false } }
+    let v6 = plan.settings.tunnelAddresses.first { if case .v6 = $0.address { true } else { false } }
+    let packetGuard = PacketGuard(.enclave, v4, v6, ports: plan.settings.ingressPorts)
+    let verdicts = plan.descriptors.verdictPipe.map { FileHandle(OwnedFileDescriptor($0)) }
+    let segments = SegmentSizes(mtu: Int(plan.settings.tunnelMTU))
+    for (index, fd) in plan.descriptors.tunnelQueues.enumerated() {
       let tun = FileHandle(OwnedFileDescriptor(fd))
       let capture =
-        plan.captureSockets.indices.contains(index) ? FileHandle(OwnedFileDescriptor(plan.captureSockets[index])) : nil
+        plan.descriptors.captureSockets.indices.contains(index)
+        ? FileHandle(OwnedFileDescriptor(plan.descriptors.captureSockets[index])) : nil
       // What our kernel can take from the host; it is asked before the answer says what the host can.
       let features = try setTunOffload(fd, .all)
       let request = PacketsRequest(
-        queue: UInt8(clamping: index), queues: UInt8(clamping: plan.tunnelQueues.count), mtu: plan.tunnelMTU,
+        queue: UInt8(clamping: index), queues: UInt8(clamping: plan.descriptors.tunnelQueues.count),
+        mtu: plan.settings.tunnelMTU,
         features: features.rawValue, address4: v4, address6: v6)
       workers.append(
-        try PacketWorker { [target = plan.hostTarget, ready = readiness.writing] (loop) throws(SystemError) in
-          let connector = PacketConnector(loop: loop, target: target, request: request, tun: tun, log: say) {
+        try PacketWorker {
+          [target = plan.settings.hostTarget, token = plan.settings.proxyToken, ready = readiness.writing] (loop)
+            throws(SystemError) in
+          let connector = PacketConnector(
+            loop: loop, target: target, token: token, request: request, tun: tun, log: say
+          ) {
             _ = try? writeAll(ready.rawValue, [1])
           }
           try connector.start { lost throws(SystemError) in

@@ -30,32 +30,33 @@ public final class EnclaveProxy {
   private var listeners: [Listener] = []
   private var forwarder: DNSForwarder?
   private var packets: EnclavePackets?
+  private var strangers = Strangers(what: "ingress: a stream that does not prove that it comes from the host")
 
   /// - Parameter log: takes sentences worth an operator's attention.
   public init(_ plan: ProxyPlan, loop: EventLoop, log: @escaping (String) -> Void) throws(SystemError) {
     self.plan = plan
     self.loop = loop
     self.log = log
-    policy = Policy(ingressPorts: Set(plan.ingressPorts))
-    for fd in plan.egressListeners {
+    policy = Policy(ingressPorts: Set(plan.settings.ingressPorts))
+    for fd in plan.descriptors.egressListeners {
       let socket = FileHandle(OwnedFileDescriptor(fd))
       let isV6 = localEndpoint(fd).map { if case .v6 = $0.address { true } else { false } } ?? false
       setResetOnClose(fd, true)
       listeners.append(
         try Listener(loop: loop, socket: socket, report: log) { [unowned self] in egress($0, $1, v6: isV6) })
     }
-    if let fd = plan.transportListener {
+    if let fd = plan.descriptors.transportListener {
       listeners.append(
         try Listener(loop: loop, socket: FileHandle(OwnedFileDescriptor(fd)), report: log) { [unowned self] in
           fromHost($0, $1)
         })
     }
-    if !plan.tunnelQueues.isEmpty { packets = try EnclavePackets(plan) }
-    if !plan.dnsSockets.isEmpty || !plan.dnsListeners.isEmpty {
+    if !plan.descriptors.tunnelQueues.isEmpty { packets = try EnclavePackets(plan) }
+    if !plan.descriptors.dnsSockets.isEmpty || !plan.descriptors.dnsListeners.isEmpty {
       forwarder = try DNSForwarder(
-        loop: loop, target: plan.hostTarget, policy: policy,
-        datagramSockets: plan.dnsSockets.map { FileHandle(OwnedFileDescriptor($0)) },
-        listeners: plan.dnsListeners.map { FileHandle(OwnedFileDescriptor($0)) }, report: log)
+        loop: loop, target: plan.settings.hostTarget, token: plan.settings.proxyToken, policy: policy,
+        datagramSockets: plan.descriptors.dnsSockets.map { FileHandle(OwnedFileDescriptor($0)) },
+        listeners: plan.descriptors.dnsListeners.map { FileHandle(OwnedFileDescriptor($0)) }, report: log)
     }
   }
 
@@ -74,7 +75,7 @@ public final class EnclaveProxy {
   public func report() { packets?.report() }
 
   private func debug(_ sentence: @autoclosure () -> String) {
-    if plan.verbose { log("debug: " + sentence()) }
+    if plan.settings.verbose { log("debug: " + sentence()) }
   }
 
   // MARK: egress
@@ -96,7 +97,8 @@ public final class EnclaveProxy {
     }
     let request = ConnectRequest(.endpoint(destination), source: peer)
     StreamOpening(
-      loop: loop, target: plan.hostTarget, hello: request.hello, timeout: Self.egressTimeout
+      loop: loop, target: plan.settings.hostTarget, hello: request.hello.proven(by: plan.settings.proxyToken),
+      timeout: Self.egressTimeout
     ) { [unowned self] outcome in
       switch outcome {
       case .opened(let stream, _, let early):
@@ -143,6 +145,12 @@ public final class EnclaveProxy {
   }
 
   private func serve(_ stream: FileHandle, _ hello: Hello, _ early: [UInt8]) {
+    // Programs inside can reach this socket, and so can other users of the parent.
+    guard hello.token.matches(plan.settings.hostToken) else {
+      strangers.refused(log)
+      answer(stream, Answer(.denied))
+      return
+    }
     guard hello.channel == .connect else {
       answer(stream, Answer(.unsupported))
       return

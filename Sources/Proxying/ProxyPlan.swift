@@ -1,102 +1,167 @@
 import Inet
 import LinuxSystem
 import Relaying
+import Roles
+import Wire
 
-/// What PID 1 tells the proxy on its command line: which descriptors it was handed, and where the host is.
-public struct ProxyPlan: Equatable, Sendable {
+/// The proxy's descriptors by name: open files at PID 1, numbers in the proxy.
+public struct ProxyDescriptors<Descriptor> {
   /// Listening sockets that redirected TCP arrives at.
-  public var egressListeners: [Int32] = []
-  public var dnsSockets: [Int32] = []
-  public var dnsListeners: [Int32] = []
+  public var egressListeners: [Descriptor] = []
+  public var dnsSockets: [Descriptor] = []
+  public var dnsListeners: [Descriptor] = []
   /// The enclave's one port: streams from the host arrive there.
-  public var transportListener: Int32?
+  public var transportListener: Descriptor?
   /// The writing end that gets one byte when the proxy is ready.
-  public var readiness: Int32?
+  public var readiness: Descriptor?
+  /// Raw mode: the queues of the TUN device.
+  public var tunnelQueues: [Descriptor] = []
+  /// With a shared address: the sockets of packet queues, as many as `tunnelQueues`, and the pipe to the keeper of verdicts.
+  public var captureSockets: [Descriptor] = []
+  public var verdictPipe: Descriptor?
+
+  public init() {}
+}
+
+extension ProxyDescriptors: Equatable where Descriptor: Equatable {}
+extension ProxyDescriptors: Sendable where Descriptor: Sendable {}
+
+/// What the proxy is told besides.
+public struct ProxySettings: Equatable, Sendable {
   public var hostTarget: StreamTarget
-  /// Raw mode: the queues of the TUN device, and what it was made with.
-  public var tunnelQueues: [Int32] = []
+  /// Opens the proxy's streams to the host.
+  public var proxyToken: Token
+  /// Opens the host's streams to the proxy.
+  public var hostToken: Token
+  /// Raw mode: what the TUN device was made with.
   public var tunnelAddresses: [IPPrefix] = []
   /// In bytes.
   public var tunnelMTU: UInt16 = 1500
-  /// With a shared address: the sockets of packet queues, as many as `tunnelQueues`, and the pipe to the keeper of verdicts.
-  public var captureSockets: [Int32] = []
-  public var verdictPipe: Int32?
   public var ingressPorts: [UInt16] = []
   public var verbose = false
 
-  public init(hostTarget: StreamTarget) { self.hostTarget = hostTarget }
-
-  /// `key=value` words, as `tombolo-init proxy` takes them.
-  public var arguments: [String] {
-    func list(_ numbers: [some CustomStringConvertible]) -> String {
-      // Not joined(separator:), whose first use looks through every conformance of the program.
-      numbers.reduce(into: "") { text, number in text += text.isEmpty ? number.description : "," + number.description }
-    }
-    var words = [
-      "egress=\(list(egressListeners))", "dns-udp=\(list(dnsSockets))", "dns-tcp=\(list(dnsListeners))",
-      "ingress-ports=\(list(ingressPorts))",
-    ]
-    if let transportListener { words.append("transport=\(transportListener)") }
-    if let readiness { words.append("ready=\(readiness)") }
-    if verbose { words.append("verbose=1") }
-    if !tunnelQueues.isEmpty {
-      words += ["tun=\(list(tunnelQueues))", "addresses=\(list(tunnelAddresses))", "mtu=\(tunnelMTU)"]
-    }
-    if let verdictPipe { words += ["capture=\(list(captureSockets))", "verdicts=\(verdictPipe)"] }
-    switch hostTarget.address {
-    case .unix(let path): words.append("host=unix:\(path)")
-    case .vsock(let cid, let port): words.append("host=vsock:\(cid):\(port)")
-    case .ip(let endpoint): words.append("host=ip:\(endpoint)")
-    }
-    return words
-  }
-
-  /// - Throws: a sentence naming the word that is not understood.
-  public init(arguments: [String]) throws(ProxyPlanError) {
-    var target: StreamTarget?
-    var plan = ProxyPlan(hostTarget: StreamTarget(.unix("")))
-    for word in arguments {
-      // By bytes: what is ASCII needs no look for grapheme clusters.
-      guard let equals = word.utf8.firstIndex(of: UInt8(ascii: "=")) else { throw ProxyPlanError(word: word) }
-      let value = word[word.utf8.index(after: equals)...]
-      let numbers = Self.parts(value, UInt8(ascii: ",")).compactMap { Int32($0) }
-      switch word[..<equals] {
-      case "egress": plan.egressListeners = numbers
-      case "dns-udp": plan.dnsSockets = numbers
-      case "dns-tcp": plan.dnsListeners = numbers
-      case "ingress-ports": plan.ingressPorts = numbers.compactMap { UInt16(exactly: $0) }
-      case "transport": plan.transportListener = numbers.first
-      case "ready": plan.readiness = numbers.first
-      case "verbose": plan.verbose = true
-      case "tun": plan.tunnelQueues = numbers
-      case "addresses": plan.tunnelAddresses = Self.parts(value, UInt8(ascii: ",")).compactMap { IPPrefix($0) }
-      case "capture": plan.captureSockets = numbers
-      case "verdicts": plan.verdictPipe = numbers.first
-      case "mtu": plan.tunnelMTU = UInt16(value) ?? plan.tunnelMTU
-      case "host": target = Self.target(value)
-      default: throw ProxyPlanError(word: word)
-      }
-    }
-    guard let target else { throw ProxyPlanError(word: "host=") }
-    plan.hostTarget = target
-    self = plan
-  }
-
-  private static func parts(_ text: Substring, _ separator: UInt8) -> [Substring] {
-    text.utf8.split(separator: separator).map { Substring($0) }
-  }
-
-  private static func target(_ text: Substring) -> StreamTarget? {
-    if text.hasPrefix("unix:") { return StreamTarget(.unix(String(text.dropFirst(5)))) }
-    let parts = parts(text, UInt8(ascii: ":"))
-    if parts.count == 3, parts[0] == "vsock", let cid = UInt32(parts[1]), let port = UInt32(parts[2]) {
-      return StreamTarget(.vsock(cid: cid, port: port))
-    }
-    return nil
+  public init(hostTarget: StreamTarget, proxyToken: Token, hostToken: Token) {
+    self.hostTarget = hostTarget
+    self.proxyToken = proxyToken
+    self.hostToken = hostToken
   }
 }
 
-public struct ProxyPlanError: Error, CustomStringConvertible {
-  public var word: String
-  public var description: String { "proxy: the argument \"\(word)\" is missing or not understood" }
+/// What PID 1 hands to the proxy: the document of docs/architecture.md, "Roles", and the descriptors that it names.
+public struct ProxyHandOver {
+  /// The document's descriptor, behind the three that every process has; the named ones follow it.
+  public static let documentDescriptor: Int32 = 3
+
+  public var settings: ProxySettings
+  public var descriptors = ProxyDescriptors<FileHandle>()
+
+  public init(_ settings: ProxySettings) { self.settings = settings }
+
+  /// The document, and the files in the order of their numbers.
+  public func encoded() -> (document: [UInt8], files: [FileHandle]) {
+    var writer = RoleWriter()
+    var files: [FileHandle] = []
+    func numbers(_ given: [FileHandle]) -> [UInt32] {
+      given.map { file in
+        files.append(file)
+        return UInt32(Self.documentDescriptor) + UInt32(truncatingIfNeeded: files.count)
+      }
+    }
+    writer.put("egress", numbers: numbers(descriptors.egressListeners))
+    writer.put("dns-udp", numbers: numbers(descriptors.dnsSockets))
+    writer.put("dns-tcp", numbers: numbers(descriptors.dnsListeners))
+    writer.put("transport", numbers: numbers(descriptors.transportListener.map { [$0] } ?? []))
+    writer.put("ready", numbers: numbers(descriptors.readiness.map { [$0] } ?? []))
+    writer.put("tun", numbers: numbers(descriptors.tunnelQueues))
+    writer.put("capture", numbers: numbers(descriptors.captureSockets))
+    writer.put("verdicts", numbers: numbers(descriptors.verdictPipe.map { [$0] } ?? []))
+    switch settings.hostTarget.address {
+    case .unix(let path): writer.put("host-unix", text: path)
+    case .vsock(let cid, let port): writer.put("host-vsock", numbers: [cid, port])
+    // Nothing makes one: a transport is a Unix socket or vsock.
+    case .ip: break
+    }
+    writer.put("proxy-token", settings.proxyToken.bytes)
+    writer.put("host-token", settings.hostToken.bytes)
+    writer.put(
+      "addresses",
+      settings.tunnelAddresses.reduce(into: []) { $0 += [UInt8($1.address.bytes.count), $1.length] + $1.address.bytes })
+    writer.put("mtu", numbers: [UInt32(settings.tunnelMTU)])
+    writer.put("ingress-ports", numbers: settings.ingressPorts.map { UInt32($0) })
+    writer.put("verbose", flag: settings.verbose)
+    return (writer.bytes, files)
+  }
+}
+
+/// The same as the proxy reads it.
+public struct ProxyPlan: Equatable, Sendable {
+  public var settings: ProxySettings
+  public var descriptors: ProxyDescriptors<Int32>
+
+  private static let queueLimit = 256
+  private static let portLimit = 65535
+
+  /// - Throws: a sentence that names the field.
+  public init(document: [UInt8]) throws(RoleError) {
+    var reader = try RoleReader(document, role: "proxy")
+    func files(_ name: String, _ limit: Int) throws(RoleError) -> [Int32] {
+      try reader.numbers(name, count: 0...limit).map { number throws(RoleError) in
+        guard let file = Int32(exactly: number), file > ProxyHandOver.documentDescriptor else {
+          throw RoleError("proxy", "\"\(name)\" names descriptor \(number), expected one above 3")
+        }
+        return file
+      }
+    }
+    var descriptors = ProxyDescriptors<Int32>()
+    descriptors.egressListeners = try files("egress", 2)
+    descriptors.dnsSockets = try files("dns-udp", 2)
+    descriptors.dnsListeners = try files("dns-tcp", 2)
+    descriptors.transportListener = try files("transport", 1).first
+    descriptors.readiness = try files("ready", 1).first
+    descriptors.tunnelQueues = try files("tun", Self.queueLimit)
+    descriptors.captureSockets = try files("capture", Self.queueLimit)
+    descriptors.verdictPipe = try files("verdicts", 1).first
+    self.descriptors = descriptors
+    let target: StreamTarget
+    if reader.has("host-vsock") {
+      let numbers = try reader.numbers("host-vsock", count: 2...2)
+      target = StreamTarget(.vsock(cid: numbers[0], port: numbers[1]))
+    } else {
+      target = StreamTarget(.unix(try reader.text("host-unix", limit: 107)))
+    }
+    func token(_ name: String) throws(RoleError) -> Token {
+      guard let token = Token(try reader.take(name)) else {
+        throw RoleError("proxy", "\"\(name)\" has another length than \(Token.length) bytes")
+      }
+      return token
+    }
+    var settings = ProxySettings(
+      hostTarget: target, proxyToken: try token("proxy-token"), hostToken: try token("host-token"))
+    settings.tunnelAddresses = try Self.prefixes(try reader.take("addresses"))
+    settings.tunnelMTU = UInt16(truncatingIfNeeded: try reader.number("mtu", in: 1280...65535))
+    settings.ingressPorts = try reader.numbers("ingress-ports", count: 0...Self.portLimit).map {
+      number throws(RoleError) in
+      guard let port = UInt16(exactly: number), port > 0 else {
+        throw RoleError("proxy", "\"ingress-ports\" has \(number), expected 1 to 65535")
+      }
+      return port
+    }
+    settings.verbose = try reader.flag("verbose")
+    try reader.finish()
+    self.settings = settings
+  }
+
+  private static func prefixes(_ bytes: ArraySlice<UInt8>) throws(RoleError) -> [IPPrefix] {
+    var rest = bytes
+    var prefixes: [IPPrefix] = []
+    while let count = rest.popFirst() {
+      guard let length = rest.popFirst(), rest.count >= Int(count),
+        let address = IPAddress(bytes: rest.prefix(Int(count))),
+        let prefix = IPPrefix(address, length)
+      else { throw RoleError("proxy", "\"addresses\" has something that is not an address with its prefix") }
+      prefixes.append(prefix)
+      rest = rest.dropFirst(Int(count))
+    }
+    return prefixes
+  }
 }

@@ -16,9 +16,6 @@ import Wire
 
 /// PID 1's work from the first process to the last.
 public final class EnclaveSupervision: EventSource {
-  /// The proxy's user and group: above what distributions and systemd give out, below 65534 (nobody).
-  public static let proxyID: UInt32 = 61_042
-
   /// Signals that a program may want to see, and SIGCHLD.
   public static let signals: [Int32] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD]
 
@@ -31,8 +28,8 @@ public final class EnclaveSupervision: EventSource {
   private let configuration: Configuration
   private let forwarder: LogForwarder
   private let signals: FileHandle
-  private let proxyPlan: ProxyPlan?
-  private let proxySockets: [FileHandle]
+  private let session: HostSession
+  private let proxyHandOver: ProxyHandOver?
   private let keeperSockets: [FileHandle]
   private let programInput: FileHandle?
   private let separateProxyUser: Bool
@@ -44,6 +41,7 @@ public final class EnclaveSupervision: EventSource {
   private var keeper: Int32?
   private var program: Int32?
   private var proxyStarted: UInt64 = 0
+  private var proxyStarts = 0
   private let born: UInt64
   private var timers = [TimerToken?](repeating: nil, count: Key.allCases.count)
   private var readiness: Readiness?
@@ -51,13 +49,14 @@ public final class EnclaveSupervision: EventSource {
 
   /// - Parameters:
   ///   - born: when init started, in nanoseconds of the monotonic clock.
-  ///   - proxyPlan: the descriptors in it are indices into `proxySockets`; nil in mode "none".
+  ///   - session: opened already.
+  ///   - proxyHandOver: nil in mode "none".
   ///   - programInput: the program's standard input; nil for /dev/null.
   ///   - separateProxyUser: false in a user namespace with a single id.
   ///   - finished: called with the program's status when everything has ended and the log is drained.
   public init(
-    loop: EventLoop, born: UInt64, configuration: Configuration, forwarder: LogForwarder, signals: FileHandle,
-    proxyPlan: ProxyPlan?, proxySockets: [FileHandle], keeperSockets: [FileHandle] = [], programInput: FileHandle?,
+    loop: EventLoop, born: UInt64, configuration: Configuration, forwarder: LogForwarder, session: HostSession,
+    signals: FileHandle, proxyHandOver: ProxyHandOver?, keeperSockets: [FileHandle] = [], programInput: FileHandle?,
     separateProxyUser: Bool,
     log: @escaping (Configuration.LogLevel, String) -> Void, finished: @escaping (UInt8) -> Void
   ) throws(SystemError) {
@@ -66,8 +65,8 @@ public final class EnclaveSupervision: EventSource {
     self.configuration = configuration
     self.forwarder = forwarder
     self.signals = signals
-    self.proxyPlan = proxyPlan
-    self.proxySockets = proxySockets
+    self.session = session
+    self.proxyHandOver = proxyHandOver
     self.keeperSockets = keeperSockets
     self.programInput = programInput
     self.separateProxyUser = separateProxyUser
@@ -75,7 +74,7 @@ public final class EnclaveSupervision: EventSource {
     self.finished = finished
     supervisor = Supervisor(
       .init(
-        hasProxy: proxyPlan != nil, stopSignal: configuration.program.stopSignal,
+        hasProxy: proxyHandOver != nil, stopSignal: configuration.program.stopSignal,
         stopTimeout: configuration.program.stopTimeout))
     // By descriptor: after the root has changed the file may have no name any more.
     executable = FileHandle(try openFile("/proc/self/exe", O_PATH))
@@ -84,12 +83,32 @@ public final class EnclaveSupervision: EventSource {
   }
 
   public func start() {
-    forwarder.onStopRequest = { [unowned self] in
-      log(.info, "the host asks for the program to be stopped")
-      perform(supervisor.signal(SIGTERM))
-    }
+    session.ordered = { [unowned self] in obey($0) }
+    session.counters = { [unowned self] in counters($0) }
     forwarder.start(after: Self.logDelay)
     perform(supervisor.start())
+  }
+
+  // MARK: the host
+
+  private func obey(_ order: HostOrder) {
+    switch order {
+    case .stop:
+      log(.info, "the host asks for the program to be stopped")
+      perform(supervisor.signal(SIGTERM))
+    case .signal(let number):
+      log(.info, "the host asks for signal \(number)")
+      perform(supervisor.signal(Int32(number)))
+    // Answered by the session itself.
+    case .count: break
+    }
+  }
+
+  private func counters(_ id: UInt32) -> EnclaveCounters {
+    let log = forwarder.counters
+    return EnclaveCounters(
+      id: id, logBytesWaiting: log.waiting, logRecordsDropped: log.droppedRecords, logBytesDropped: log.droppedBytes,
+      proxyRestarts: UInt64(max(0, proxyStarts - 1)), uptime: monotonicNanoseconds() &- born)
   }
 
   // MARK: events
@@ -122,9 +141,11 @@ public final class EnclaveSupervision: EventSource {
     if pid == program {
       program = nil
       log(.info, "the program \(status)")
+      session.report("program", .ended)
       perform(supervisor.programExited(status))
     } else if pid == proxy {
       proxy = nil
+      session.report("proxy", .down)
       if let keeper { sendSignal(SIGKILL, to: keeper) }
       keeper = nil
       let uptime = Duration.nanoseconds(Int64(clamping: monotonicNanoseconds() &- proxyStarted))
@@ -179,6 +200,7 @@ public final class EnclaveSupervision: EventSource {
     case .finish(let status):
       // Nobody is left who writes: the program's last words come before its end.
       forwarder.collect()
+      session.report(exit: status)
       forwarder.append(.initProcess, .exit(status))
       forwarder.drain { [finished] in finished(status) }
     }
@@ -215,36 +237,32 @@ public final class EnclaveSupervision: EventSource {
   // MARK: processes
 
   private func startProxy() {
-    guard var plan = proxyPlan, proxy == nil else { return }
+    guard var handOver = proxyHandOver, proxy == nil else { return }
     do {
       let (logReading, logWriting) = try makePipe()
       let (readyReading, readyWriting) = try makePipe()
       try readyReading.descriptor.setNonblocking()
       let null = FileHandle(try openFile("/dev/null", O_RDWR))
-      let first: [Int32] = [null.rawValue, logWriting.rawValue, logWriting.rawValue, readyWriting.rawValue]
-      plan.readiness = 3
-      let offset = Int32(first.count)
-      plan.egressListeners = plan.egressListeners.map { $0 + offset }
-      plan.dnsSockets = plan.dnsSockets.map { $0 + offset }
-      plan.dnsListeners = plan.dnsListeners.map { $0 + offset }
-      plan.transportListener = plan.transportListener.map { $0 + offset }
-      plan.tunnelQueues = plan.tunnelQueues.map { $0 + offset }
-      plan.captureSockets = plan.captureSockets.map { $0 + offset }
-      plan.verdictPipe = plan.verdictPipe.map { $0 + offset }
+      handOver.descriptors.readiness = readyWriting
+      let (document, files) = handOver.encoded()
+      let handed = try makeMemoryFile(document)
       try startKeeper(null.rawValue)
       var request = SpawnRequest(
-        .descriptor(executable.rawValue), arguments: ["tombolo-init", "proxy"] + plan.arguments, environment: [],
-        descriptors: first + proxySockets.map(\.rawValue))
-      if separateProxyUser { request.identity = (Self.proxyID, Self.proxyID, []) }
+        .descriptor(executable.rawValue), arguments: ["tombolo-init", "proxy"], environment: [],
+        descriptors: [null.rawValue, logWriting.rawValue, logWriting.rawValue, handed.rawValue] + files.map(\.rawValue))
+      if separateProxyUser { request.identity = (Configuration.proxyID, Configuration.proxyID, []) }
       request.keptCapabilities = 0
       request.clearsCapabilities = true
       request.noNewPrivileges = true
       request.openFilesLimit = .max
+      session.report("proxy", .starting)
       proxy = try spawn(request)
+      proxyStarts += 1
       proxyStarted = monotonicNanoseconds()
       try forwarder.attach(logReading, .proxy)
       readiness = try Readiness(loop: loop, pipe: readyReading) { [unowned self] in
         log(.info, "the proxy is ready")
+        session.report("proxy", .ready)
         perform(supervisor.proxyReady())
       }
       perform(supervisor.proxyStarted())
@@ -308,6 +326,7 @@ public final class EnclaveSupervision: EventSource {
       let elapsed = (monotonicNanoseconds() &- born) / 1_000_000
       log(.info, "started \(launch.path) as process \(program ?? 0), \(elapsed) ms after init")
       forwarder.append(.initProcess, .started)
+      session.report("program", .ready)
       perform(supervisor.programStarted())
       forwarder.connect()
     } catch {

@@ -49,6 +49,7 @@ public enum WireError: Error, Equatable, Sendable, CustomStringConvertible {
   case unknownFrame(UInt8)
   case unknownRecord(UInt8)
   case unknownSource(UInt8)
+  case unknownMessage(UInt8)
   case badLength(what: String, found: Int, limit: Int)
   case badValue(what: String)
   case afterEnd
@@ -60,11 +61,12 @@ public enum WireError: Error, Equatable, Sendable, CustomStringConvertible {
     case .badMagic(let bytes):
       "found the magic \(bytes.map { String($0, radix: 16) }.joined(separator: " ")), expected 54 4d 42 4c (TMBL)"
     case .unsupportedVersion(let found): "found protocol version \(found), expected \(Hello.version)"
-    case .unknownChannel(let found): "found channel \(found), expected 1 to 5"
+    case .unknownChannel(let found): "found channel \(found), expected 1 to 6"
     case .unknownStatus(let found): "found status \(found), expected 0 to \(Status.allCases.count - 1)"
     case .unknownFrame(let found): "found frame type \(found), expected 0 to 2"
     case .unknownRecord(let found): "found log record kind \(found), expected 1 to 4"
     case .unknownSource(let found): "found log source \(found), expected 1 to 6"
+    case .unknownMessage(let found): "found session message \(found), expected 1 to 3 or 16 to 18"
     case .badLength(let what, let found, let limit): "found \(what) of \(found) bytes, expected at most \(limit)"
     case .badValue(let what): "found an invalid \(what)"
     case .afterEnd: "found a frame after the end of the stream"

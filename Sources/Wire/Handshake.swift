@@ -7,6 +7,7 @@ public enum Channel: UInt8, Sendable, CaseIterable {
   case packets = 3
   case logs = 4
   case control = 5
+  case session = 6
 }
 
 /// The answer to a hello, and the reason in a reset frame. Every status stands for an errno of connect(2) or read(2).
@@ -42,29 +43,36 @@ public enum Status: UInt8, Sendable, CaseIterable, CustomStringConvertible {
   }
 }
 
-/// The first bytes of every stream, from whoever opened it: magic, version, channel, length, parameters.
+/// The first bytes of every stream, from its opener: magic, version, channel, length, token, parameters.
 public struct Hello: Equatable, Sendable {
   public static let magic: [UInt8] = [0x54, 0x4d, 0x42, 0x4c]
-  public static let version: UInt8 = 1
+  public static let version: UInt8 = 2
   public static let headerLength = 8
   public static let parameterLimit = 1024
 
   public var channel: Channel
+  /// Shows that the stream belongs to the boot; `none` opens nothing.
+  public var token: Token
   public var parameters: [UInt8]
 
-  public init(_ channel: Channel, parameters: [UInt8] = []) {
+  public init(_ channel: Channel, token: Token = .none, parameters: [UInt8] = []) {
     self.channel = channel
+    self.token = token
     self.parameters = parameters
   }
 
-  public func encoded() -> [UInt8] { encodeMessage(channel.rawValue, parameters) }
+  /// The same with the token that proves where it comes from.
+  public func proven(by token: Token) -> Hello { Hello(channel, token: token, parameters: parameters) }
+
+  public func encoded() -> [UInt8] { encodeMessage(channel.rawValue, token.bytes, parameters) }
 
   /// Reads a hello from the start of `bytes`; nil where more must come. Wrong magic and version are found in the first
   /// byte that differs, however little has come.
   public static func decode(_ bytes: [UInt8]) throws(WireError) -> (hello: Hello, length: Int)? {
-    guard let message = try decodeMessage(bytes) else { return nil }
+    guard let message = try decodeMessage(bytes, prefix: Token.length) else { return nil }
     guard let channel = Channel(rawValue: message.code) else { throw .unknownChannel(message.code) }
-    return (Hello(channel, parameters: message.parameters), message.length)
+    guard let token = Token(message.prefix) else { throw .truncated }
+    return (Hello(channel, token: token, parameters: message.parameters), message.length)
   }
 }
 
@@ -78,25 +86,26 @@ public struct Answer: Equatable, Sendable {
     self.parameters = parameters
   }
 
-  public func encoded() -> [UInt8] { encodeMessage(status.rawValue, parameters) }
+  public func encoded() -> [UInt8] { encodeMessage(status.rawValue, [], parameters) }
 
   public static func decode(_ bytes: [UInt8]) throws(WireError) -> (answer: Answer, length: Int)? {
-    guard let message = try decodeMessage(bytes) else { return nil }
+    guard let message = try decodeMessage(bytes, prefix: 0) else { return nil }
     guard let status = Status(rawValue: message.code) else { throw .unknownStatus(message.code) }
     return (Answer(status, parameters: message.parameters), message.length)
   }
 }
 
-private func encodeMessage(_ code: UInt8, _ parameters: [UInt8]) -> [UInt8] {
+private func encodeMessage(_ code: UInt8, _ prefix: [UInt8], _ parameters: [UInt8]) -> [UInt8] {
   var bytes = Hello.magic
   bytes += [Hello.version, code]
   bytes.append(integer: UInt16(clamping: parameters.count))
-  return bytes + parameters
+  return bytes + prefix + parameters
 }
 
+/// - Parameter prefix: bytes of fixed number between the header and the parameters.
 private func decodeMessage(
-  _ bytes: [UInt8]
-) throws(WireError) -> (code: UInt8, parameters: [UInt8], length: Int)? {
+  _ bytes: [UInt8], prefix: Int
+) throws(WireError) -> (code: UInt8, prefix: ArraySlice<UInt8>, parameters: [UInt8], length: Int)? {
   guard zip(bytes, Hello.magic).allSatisfy({ $0 == $1 }) else { throw .badMagic(Array(bytes.prefix(4))) }
   if bytes.count > 4, bytes[4] != Hello.version { throw .unsupportedVersion(bytes[4]) }
   guard bytes.count >= Hello.headerLength else { return nil }
@@ -104,9 +113,9 @@ private func decodeMessage(
   guard count <= Hello.parameterLimit else {
     throw .badLength(what: "parameters", found: count, limit: Hello.parameterLimit)
   }
-  let end = Hello.headerLength + count
-  guard bytes.count >= end else { return nil }
-  return (bytes[5], Array(bytes[Hello.headerLength..<end]), end)
+  let start = Hello.headerLength + prefix
+  guard bytes.count >= start + count else { return nil }
+  return (bytes[5], bytes[Hello.headerLength..<start], Array(bytes[start..<start + count]), start + count)
 }
 
 /// The parameters of a connect hello: where to, and on whose behalf.

@@ -125,30 +125,8 @@ public struct LogRecordDecoder: Sendable {
   }
 }
 
-/// The parameters of a logs hello: which run of the enclave this is, so that records sent twice are known.
-public struct LogStreamParameters: Equatable, Sendable {
-  /// Random, the same for all log streams of one start of the enclave.
-  public var bootID: UInt64
-
-  public init(bootID: UInt64) { self.bootID = bootID }
-
-  public var hello: Hello {
-    var bytes: [UInt8] = []
-    bytes.append(integer: bootID)
-    return Hello(.logs, parameters: bytes)
-  }
-
-  public init(parameters: [UInt8]) throws(WireError) {
-    var reader = ByteReader(parameters)
-    bootID = try reader.integer()
-    try reader.finish()
-  }
-}
-
-/// What the host sends back on a log stream: u64 after u64, each the sequence of the last record that it has.
+/// What the host sends back on a log stream: u64 after u64, each the sequence of the last record that it has. The hello
+/// of a log stream has no parameters: its token says which boot it is of.
 public enum LogAcknowledgement {
   public static let length = 8
-  /// Not an acknowledgement: the enclave's init is asked to stop the program, as by SIGTERM. A host can end its enclave
-  /// at any time; this way the program may finish its work.
-  public static let stop = UInt64.max
 }

@@ -3,8 +3,8 @@
 struct InitArguments: Equatable {
   enum Role: Equatable {
     case enclave
-    /// The networking proxy; PID 1 starts itself again as this.
-    case proxy([String])
+    /// The networking proxy; PID 1 starts itself again as this, and hands it a document.
+    case proxy
     /// The proxy's keeper of verdicts, with that many sockets.
     case verdicts(Int)
     case plan
@@ -28,8 +28,8 @@ struct InitArguments: Equatable {
 
   /// - Parameter words: argv without its first element.
   init(_ words: [String]) throws(Misuse) {
-    if words.first == "proxy" {
-      role = .proxy(Array(words.dropFirst()))
+    if words == ["proxy"] {
+      role = .proxy
       return
     }
     if words.count == 2, words.first == "verdicts", let count = Int(words[1]) {

@@ -2,6 +2,7 @@ import BootPlanning
 import Booting
 import CLinux
 import Capabilities
+import Digests
 import EnclaveConfig
 import EventLoop
 import Inet
@@ -10,6 +11,7 @@ import LogForwarding
 import Logging
 import Relaying
 import ServiceControl
+import Wire
 
 /// The enclave's init, in its ways to be started: by a kernel, by `tombolo run`, under another init.
 struct EnclaveRole {
@@ -24,7 +26,8 @@ struct EnclaveRole {
 
   static func run(_ arguments: InitArguments) throws {
     setProcessName("tombolo-init")
-    // What whoever started us had open is not for the program.
+    // Our memory has the secrets of this boot. Whatever was open where we were started is not for the program.
+    try forbidInspection()
     clinux_close_on_exec_from(3)
     // First of all, so that none is lost: they wait in the signalfd until the loop runs.
     let signals = try openSignals(EnclaveSupervision.signals)
@@ -44,10 +47,11 @@ struct EnclaveRole {
     } else {
       // Docker's or AWS's init is above us: orphans are ours to reap, the machine is not ours to end.
       try check("prctl", "PR_SET_CHILD_SUBREAPER", clinux_become_subreaper())
-      let configuration = try readConfiguration(arguments)
+      var digest = ConfigurationDigest()
+      let configuration = try readConfiguration(arguments, digest: &digest)
       do {
         var role = EnclaveRole(arguments, .child, nil, signals)
-        try role.run(known: configuration) { status in exit(Int32(status)) }
+        try role.run(known: (configuration, digest)) { status in exit(Int32(status)) }
       } catch {
         // Standard error is a console that an enclave in production has not.
         LastWords.deliver("\(error)", configuration)
@@ -72,18 +76,21 @@ struct EnclaveRole {
   }
 
   /// - Parameters:
-  ///   - known: the configuration where it has been read already.
+  ///   - known: the configuration, where it has been read already.
   ///   - finished: ends the process, or the machine.
   mutating func run(
-    known given: Configuration? = nil, notes earlier: [EarlyNote] = [], finished: @escaping (UInt8) -> Void
+    known given: (Configuration, ConfigurationDigest)? = nil, notes earlier: [EarlyNote] = [],
+    finished: @escaping (UInt8) -> Void
   ) throws {
     notes = earlier
-    var configuration = try given ?? readConfiguration(arguments, document, root: document?.local.rootfs ?? "")
+    var digest = given?.1 ?? ConfigurationDigest()
+    var configuration =
+      try given?.0 ?? readConfiguration(arguments, document, root: document?.local.rootfs ?? "", digest: &digest)
     var plan = BootPlan(configuration, kind)
     try boot(plan.fileSystem)
     if case .local(let local) = kind, document?.configuration == nil, local.rootfs != nil {
       // The image's own configuration can only be read now that the image is the root.
-      configuration = try readConfiguration(arguments, document)
+      configuration = try readConfiguration(arguments, document, digest: &digest)
       plan = BootPlan(configuration, kind)
     }
     if configuration.program.workingDirectory == nil, let directory = document?.defaultDirectory,
@@ -91,14 +98,15 @@ struct EnclaveRole {
     {
       configuration.program.workingDirectory = directory
     }
-    var known: Place?
+    // Streams to the host need no IP: neither vsock nor Unix sockets do. The session is the first of them.
+    let addresses = try transport(configuration)
+    let hello = BootIdentity.own.hello(digest)
+    let opened = try SessionOpening.open(addresses.host, hello, timeout: configuration.boot.hostTimeout)
     if configuration.networkMode == .raw, configuration.raw.asksHost {
-      // Streams to the host need no IP: neither vsock nor Unix sockets do.
-      let found = try transport(configuration)
       configuration.raw = try AddressAssignment.ask(
-        found.host, configuration.raw, timeout: configuration.boot.hostTimeout)
+        addresses.host, token: BootIdentity.own.secrets.session, configuration.raw,
+        timeout: configuration.boot.hostTimeout)
       notes.append(EarlyNote(sentence: "the host's addresses: \(configuration.raw.givenAddresses)"))
-      known = found
       plan = BootPlan(configuration, kind)
     }
     if configuration.networkMode == .raw, configuration.raw.capture == .nfqueue, configuration.raw.queues == nil {
@@ -107,12 +115,11 @@ struct EnclaveRole {
       plan = BootPlan(configuration, kind)
     }
     try boot(plan.network)
-    let addresses = try known ?? transport(configuration)
     try Capabilities.dropBounding(.harmful)
 
     let loop = try EventLoop()
     let forwarder = LogForwarder(
-      loop: loop, target: addresses.host,
+      loop: loop, target: addresses.host, token: BootIdentity.own.secrets.session,
       settings: .init(
         capacity: configuration.logs.buffer, patience: configuration.logs.patience, drain: configuration.logs.drain))
     var sockets = ProxySockets()
@@ -120,6 +127,8 @@ struct EnclaveRole {
       try sockets.open(host: addresses.host, listen: addresses.listen, configuration)
     }
     if configuration.networkMode == .raw { try sockets.openTunnel(host: addresses.host, configuration) }
+    // Our own socket is in it now. Nobody inside puts another in the place of the host's.
+    if case .local = kind { try makeMountReadOnly(EnclaveLayout.transportDirectory) }
     try Capabilities.keepOnly(.supervising)
     let logger = Logger(label: "tombolo-init") { [target, level = configuration.logs.level] _ in
       EnclaveLogHandler(target: target, logLevel: Logger.Level(level))
@@ -130,16 +139,18 @@ struct EnclaveRole {
     // Whatever goes wrong from here on, what was found before stands above it.
     defer { target.release() }
     for note in notes { logger.log(level: note.level, "\(note.sentence)") }
+    let session = try HostSession(
+      loop: loop, target: addresses.host, hello: hello, stream: opened.stream, early: opened.early
+    ) { logger.log(level: .warning, "\($0)") }
     let supervision = try EnclaveSupervision(
-      loop: loop, born: born, configuration: configuration, forwarder: forwarder, signals: signals,
-      proxyPlan: sockets.plan,
-      proxySockets: sockets.handles, keeperSockets: sockets.keeper,
+      loop: loop, born: born, configuration: configuration, forwarder: forwarder, session: session, signals: signals,
+      proxyHandOver: sockets.handOver, keeperSockets: sockets.keeper,
       programInput: try programInput(), separateProxyUser: document?.local.hasUserNamespace != true,
       log: { level, sentence in logger.log(level: Logger.Level(level), "\(sentence)") }, finished: finished)
     let clock = ClockSource(loop) { logger.log(level: $0, "\($1)") }
     if case .kernel = kind { clock.start() }
     supervision.start()
-    try withExtendedLifetime((supervision, clock)) { try loop.run() }
+    try withExtendedLifetime((supervision, clock, session)) { try loop.run() }
   }
 
   private mutating func boot(_ steps: [BootStep]) throws {

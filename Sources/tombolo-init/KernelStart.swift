@@ -1,6 +1,7 @@
 import BootPlanning
 import Booting
 import CLinux
+import Digests
 import EnclaveConfig
 import Inet
 import LinuxSystem
@@ -27,14 +28,15 @@ enum KernelStart {
       let age = (monotonicNanoseconds() &- clinux_started_at()) / 1_000_000
       say("version \(tomboloVersion), started by the kernel \(age) ms ago")
       let root = fileKind("/rootfs") == .directory ? "/rootfs" : ""
-      configuration = try readConfiguration(KernelArguments.own(arguments), root: root)
+      var digest = ConfigurationDigest()
+      configuration = try readConfiguration(KernelArguments.own(arguments), root: root, digest: &digest)
       if configuration.boot.heartbeat != .never {
         try ParentSearch.beat(cid: configuration.parentCID, timeout: configuration.boot.heartbeatTimeout)
       }
-      try applyContract(&configuration)
-      try unwrap(&configuration, root: root)
+      try applyContract(&configuration, &digest)
+      try unwrap(&configuration, &digest, root: root)
       var role = EnclaveRole(KernelArguments.own(arguments), .kernel(hasRootfs: !root.isEmpty), nil, signals)
-      try role.run(known: configuration, notes: notes) { [end = configuration.boot.end] status in
+      try role.run(known: (configuration, digest), notes: notes) { [end = configuration.boot.end] status in
         say("the program ended with status \(status)")
         finish(end)
       }
@@ -57,13 +59,17 @@ enum KernelStart {
 
   /// `/cmd` and `/env` of AWS's first ramdisk: one entry a line, read and removed. What the configuration says wins,
   /// except that it need not say anything.
-  private static func applyContract(_ configuration: inout Configuration) throws {
+  private static func applyContract(
+    _ configuration: inout Configuration, _ digest: inout ConfigurationDigest
+  ) throws {
     let command = try takeLines("/cmd")
     if configuration.program.command.isEmpty {
       if command?.isEmpty == true { throw BadContract(description: "/cmd is empty: there is no program to start") }
       configuration.program.command = command ?? []
     }
+    for word in command ?? [] { digest.add(Array(word.utf8)) }
     for entry in try takeLines("/env") ?? [] {
+      digest.add(Array(entry.utf8))
       guard let equals = entry.firstIndex(of: "="), equals != entry.startIndex else {
         throw BadContract(description: "/env: found \"\(entry)\", expected KEY=VALUE")
       }
@@ -76,7 +82,9 @@ enum KernelStart {
 
   /// An image whose ENTRYPOINT is tombolo-init, as docs/boot.md has it for nitro-cli: what that one would do is done
   /// already, by us, and of its command line the program and `--config` count.
-  private static func unwrap(_ configuration: inout Configuration, root: String) throws {
+  private static func unwrap(
+    _ configuration: inout Configuration, _ digest: inout ConfigurationDigest, root: String
+  ) throws {
     guard let first = configuration.program.command.first, first == "tombolo-init" || first.hasSuffix("/tombolo-init")
     else {
       return
@@ -85,7 +93,7 @@ enum KernelStart {
     guard entrypoint.role == .enclave else { return }
     let known = configuration.program
     if entrypoint.configurationPath != nil {
-      configuration = try readConfiguration(entrypoint, root: root)
+      configuration = try readConfiguration(entrypoint, root: root, digest: &digest)
       for (name, value) in known.environment where configuration.program.environment[name] == nil {
         configuration.program.environment[name] = value
       }

@@ -1,5 +1,6 @@
 import BootPlanning
 import Booting
+import Digests
 import EnclaveConfig
 import EventLoop
 import LinuxSystem
@@ -12,19 +13,24 @@ enum LastWords {
   /// What `tombolo run` and `tombolo boot` end with where no program ran.
   static let status: UInt8 = 125
   private static let capacity = 64 << 10
+  private static let sessionTimeout: Duration = .seconds(1)
   private static let drain: Duration = .seconds(2)
 
   /// Waits for the host to have it: each CID is tried once, for at most a second, and the rest takes at most two more.
   /// Whatever goes wrong here stays unsaid: the sentence is on the console by now.
   static func deliver(_ sentence: String, _ configuration: Configuration) {
     guard let target = target(configuration), let loop = try? EventLoop() else { return }
+    // A host that does not know this boot yet takes no log of it. Where there is a session already it refuses another.
+    let session = try? SessionOpening.open(
+      target, BootIdentity.own.hello(ConfigurationDigest()), timeout: sessionTimeout)
     let forwarder = LogForwarder(
-      loop: loop, target: target, settings: .init(capacity: capacity, patience: .zero, drain: drain))
+      loop: loop, target: target, token: BootIdentity.own.secrets.session,
+      settings: .init(capacity: capacity, patience: .zero, drain: drain))
     forwarder.append(.initProcess, Array("error: \(sentence)\n".utf8))
     forwarder.append(.initProcess, .exit(status))
     forwarder.start()
     forwarder.drain { loop.stop() }
-    withExtendedLifetime(forwarder) { try? loop.run() }
+    withExtendedLifetime((forwarder, session)) { try? loop.run() }
   }
 
   private static func target(_ configuration: Configuration) -> StreamTarget? {

@@ -2,6 +2,7 @@ import BootPlanning
 import Booting
 import CLinux
 import Capabilities
+import Digests
 import EnclaveConfig
 import EventLoop
 import Inet
@@ -11,31 +12,42 @@ import Logging
 import Proxying
 import Relaying
 import ServiceControl
+import Wire
 
 /// Reads the configuration as a start would, for printing and for starting.
 /// - Parameter root: where the enclave's files are at this moment: "/rootfs" before a kernel's init has switched to it.
 func readConfiguration(
-  _ arguments: InitArguments, _ document: LocalDocument.Content? = nil, root: String = ""
+  _ arguments: InitArguments, _ document: LocalDocument.Content? = nil, root: String = "",
+  digest: inout ConfigurationDigest
 ) throws -> Configuration {
+  digest = ConfigurationDigest()
   var configuration = Configuration()
+  func apply(_ text: String, _ file: String) throws {
+    try configuration.apply(toml: text, file: file)
+    digest.add(Array(text.utf8))
+  }
   if let given = document?.configuration {
-    try configuration.apply(toml: given.text, file: given.name)
+    try apply(given.text, given.name)
   } else {
     let path = arguments.configurationPath ?? Configuration.defaultPath
     // Only the default may be absent.
     if arguments.configurationPath != nil || fileKind(root + path) != nil {
-      try configuration.apply(toml: try readText(root + path), file: path)
+      try apply(try readText(root + path), path)
     }
   }
-  if let overrides = document?.overrides { try configuration.apply(toml: overrides, file: "command line") }
-  if !arguments.command.isEmpty { configuration.program.command = arguments.command }
+  if let overrides = document?.overrides { try apply(overrides, "command line") }
+  if !arguments.command.isEmpty {
+    configuration.program.command = arguments.command
+    for word in arguments.command { digest.add(Array(word.utf8)) }
+  }
   return configuration
 }
 
 /// `--plan`: what a start would do.
 enum PlanRole {
   static func run(_ arguments: InitArguments) throws {
-    let configuration = try readConfiguration(arguments)
+    var digest = ConfigurationDigest()
+    let configuration = try readConfiguration(arguments, digest: &digest)
     var lines: [String] = []
     if arguments.plansKernelStart {
       lines = BootPlan.early.map(\.description)
@@ -49,10 +61,11 @@ enum PlanRole {
 
 /// The networking proxy; started by PID 1, with its descriptors open.
 enum ProxyRole {
-  static func run(_ words: [String]) throws {
+  static func run() throws {
     setProcessName("tombolo-proxy")
+    try forbidInspection()
     ignoreBrokenPipes()
-    let plan = try ProxyPlan(arguments: words)
+    let plan = try ProxyPlan(document: handedDocument())
     let loop = try EventLoop(spin: EventLoop.dataSpin)
     let signals = try openSignals([SIGTERM, SIGUSR1])
     let proxy = try EnclaveProxy(plan, loop: loop) { writeToStandardError($0 + "\n") }
@@ -60,9 +73,15 @@ enum ProxyRole {
       if signal == SIGUSR1 { proxy.report() } else { exit(0) }
     }
     _ = try loop.add(signals.rawValue, [.readable], stop)
-    if let ready = plan.readiness { try proxy.announceReadiness(on: ready) }
+    if let ready = plan.descriptors.readiness { try proxy.announceReadiness(on: ready) }
     try withExtendedLifetime(proxy) { try loop.run() }
   }
+}
+
+/// What PID 1 has handed over; nobody else can read it any more when this returns.
+private func handedDocument() throws(SystemError) -> [UInt8] {
+  let file = OwnedFileDescriptor(ProxyHandOver.documentDescriptor)
+  return try readToEnd(file.rawValue)
 }
 
 /// Calls with each signal.
@@ -82,34 +101,35 @@ final class SignalSource: EventSource {
 
 /// The sockets that the proxy is handed, opened while PID 1 still has every right.
 struct ProxySockets {
-  var handles: [FileHandle] = []
   /// What the keeper of verdicts is handed: its pipe, then the queues' sockets.
   var keeper: [FileHandle] = []
-  var plan: ProxyPlan?
+  var handOver: ProxyHandOver?
+
+  /// What the proxy is told in both modes.
+  static func settings(_ host: StreamTarget, _ configuration: Configuration) -> ProxySettings {
+    let secrets = BootIdentity.own.secrets
+    var settings = ProxySettings(hostTarget: host, proxyToken: secrets.proxy, hostToken: secrets.host)
+    settings.ingressPorts = configuration.ingressPorts
+    settings.verbose = configuration.logs.level == .debug
+    return settings
+  }
 
   mutating func open(host: StreamTarget, listen: SocketAddress, _ configuration: Configuration) throws(SystemError) {
-    var plan = ProxyPlan(hostTarget: host)
-    plan.ingressPorts = configuration.ingressPorts
-    plan.verbose = configuration.logs.level == .debug
+    var made = ProxyHandOver(Self.settings(host, configuration))
     for address in [IPAddress.v4(.loopback), .v6(.loopback)] {
       do throws(SystemError) {
         let egress = FileHandle(try listenStream(.ip(IPEndpoint(address, EnclaveLayout.egressPort))))
         let dnsListener = FileHandle(try listenStream(.ip(IPEndpoint(address, EnclaveLayout.dnsPort))))
         let dnsSocket = FileHandle(try bindDatagram(IPEndpoint(address, EnclaveLayout.dnsPort)))
-        plan.egressListeners.append(add(egress))
-        plan.dnsListeners.append(add(dnsListener))
-        plan.dnsSockets.append(add(dnsSocket))
+        made.descriptors.egressListeners.append(egress)
+        made.descriptors.dnsListeners.append(dnsListener)
+        made.descriptors.dnsSockets.append(dnsSocket)
       } catch  where address != .v4(.loopback) && (error.errno == EAFNOSUPPORT || error.errno == EADDRNOTAVAIL) {
         // A kernel without IPv6.
       }
     }
-    let transport = FileHandle(try takeOverStream(listen))
-    plan.transportListener = add(transport)
-    self.plan = plan
-  }
-
-  mutating func add(_ handle: FileHandle) -> Int32 {
-    handles.append(handle)
-    return Int32(handles.count - 1)
+    made.descriptors.transportListener = FileHandle(try takeOverStream(listen))
+    if case .unix(let path) = listen { try changeMode(path, 0o660) }
+    handOver = made
   }
 }

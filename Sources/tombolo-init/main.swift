@@ -13,9 +13,10 @@ do {
   case .help: try writeAll(1, InitArguments.help.utf8)
   case .version: try writeAll(1, "tombolo-init \(tomboloVersion)\n".utf8)
   case .plan: try PlanRole.run(arguments)
-  case .proxy(let words): try ProxyRole.run(words)
+  case .proxy: try ProxyRole.run()
   case .verdicts(let sockets):
     setProcessName("tombolo-keeper")
+    try forbidInspection()
     VerdictKeeper.run(sockets: sockets)
   case .enclave: try EnclaveRole.run(arguments)
   }

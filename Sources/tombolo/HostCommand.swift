@@ -52,10 +52,12 @@ struct HostCommand: ParsableCommand {
   }
 
   /// Where we listen, where the enclave is, and whom we serve.
-  private struct Place {
+  fileprivate struct Place {
     var listen: SocketAddress
     var enclave: StreamTarget
     var peers = PeerRule.only
+    /// Who may be at the other end of a Unix socket: root, ourselves, the enclave's proxy.
+    var peerUsers: Set<UInt32>?
     /// For `tombolo status`.
     var name: String
     var transport: String
@@ -105,6 +107,7 @@ struct HostCommand: ParsableCommand {
     return Place(
       listen: .unix(EnclaveLayout.hostSocket(in: directory)),
       enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: directory))),
+      peerUsers: [0, effectiveUserID(), EnclaveLayout.proxyID],
       name: lastComponent(directory), transport: "unix:\(directory)")
   }
 
@@ -122,10 +125,11 @@ struct HostCommand: ParsableCommand {
     let stop = StopSource(signals, loop) { tunnel?.report() }
     _ = try loop.add(signals.rawValue, [.readable], stop)
     let sockets = try published.map { port in (try listen(publishedPort: port, raw: raw), port) }
-    let listener = try listen(transport: place.listen)
+    let listener = try listen(transport: place.listen, hybrid: hybrid != nil)
     defer { if case .unix(let path) = place.listen { removeFile(path) } }
     let side = try Gateway(
       loop: loop, transport: listener, enclave: place.enclave, published: raw ? [] : sockets, peers: place.peers,
+      peerUsers: place.peerUsers, boots: bootStore(place),
       logFormat: logFormat, waitsForRoom: true, verbose: verbose,
       resolverConfiguration: resolverConfiguration(server), log: say)
     side.tunnel = tunnel
@@ -145,6 +149,16 @@ struct HostCommand: ParsableCommand {
   }
 }
 
+/// A daemon without a place for it does its work all the same; the sentence says what it cannot do.
+private func bootStore(_ place: HostCommand.Place) -> BootStore? {
+  do throws(SystemError) {
+    return try BootStore(place.listen)
+  } catch {
+    say("the boots of enclaves cannot be kept, so a restart of this daemon will not know them: \(error)")
+    return nil
+  }
+}
+
 /// Nobody reads the log any more.
 struct OutputLost: Error, CustomStringConvertible {
   var description: String { "nobody takes the log on standard output or standard error any more" }
@@ -153,10 +167,17 @@ struct OutputLost: Error, CustomStringConvertible {
 /// What stands behind the last slash.
 func lastComponent(_ path: String) -> String { path.split(separator: "/").last.map(String.init) ?? path }
 
-/// A socket of the transport.
-func listen(transport address: SocketAddress) throws -> FileHandle {
+/// A socket of the transport. A Unix socket is for its owner and one group: the enclave's proxy, which has a user of its own,
+/// or, where a virtual machine's monitor connects, the group of the socket's directory.
+func listen(transport address: SocketAddress, hybrid: Bool) throws -> FileHandle {
   let listener = FileHandle(try takeOverStream(address))
-  if case .unix(let path) = address { try changeMode(path, 0o666) }
+  guard case .unix(let path) = address else { return listener }
+  if effectiveUserID() == 0 {
+    let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+    let group = hybrid ? fileGroup(directory.isEmpty ? "/" : directory) : EnclaveLayout.proxyID
+    if let group { try changeOwner(path, user: nil, group: group) }
+  }
+  try changeMode(path, 0o660)
   return listener
 }
 

@@ -80,17 +80,19 @@ final class MisuseTests: XCTestCase {
       for i in $(seq 50); do [ -S $d/host_7766 ] && break; sleep 0.1; done
       python3 - $d <<'X'
       import socket, sys
-      def ask(b, wait=True):
-          s = socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect(sys.argv[1] + "/host_7766"); s.sendall(b)
+      proof = b"p" * 32
+      def ask(b, keep=[]):
+          s = socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect(sys.argv[1] + "/host_7766"); s.sendall(b); keep.append(s)
           try: return s.recv(100).hex()
           except ConnectionResetError: return "reset"
+      ask(b"TMBL\\x02\\x06\\0\\x84" + b"s" * 32 + bytes(15) + b"\\1" + proof + b"h" * 32 + bytes(48) + b"test")
       print(ask(b"GET / HTTP/1.1\\r\\n\\r\\n"))
-      print(ask(b"TMBL\\x02\\x01\\0\\0"))
-      print(ask(b"TMBL\\x01\\x01\\xff\\xff"))
-      print(ask(b"TMBL\\x01\\x63\\0\\0"))
       print(ask(b"TMBL\\x01\\x01\\0\\0"))
-      print(ask(bytes.fromhex("544d424c0101000a0400167f000001000000")))
-      print(ask(b"TMBL\\x01\\x02\\0\\0"))
+      print(ask(b"TMBL\\x02\\x01\\xff\\xff"))
+      print(ask(b"TMBL\\x02\\x63\\0\\0" + proof))
+      print(ask(b"TMBL\\x02\\x01\\0\\0" + proof))
+      print(ask(b"TMBL\\x02\\x01\\0\\x0a" + proof + bytes.fromhex("0400167f000001000000")))
+      print(ask(b"TMBL\\x02\\x02\\0\\0" + proof))
       X
       kill $p; wait $p; echo $?; cat $d/log; ls $d; rm -r $d
       """)
@@ -98,9 +100,9 @@ final class MisuseTests: XCTestCase {
     // bad request four times, bad request for an empty connect, denied for the host's loopback, ok
     XCTAssertEqual(
       Array(lines.prefix(8)),
-      Array(repeating: "544d424c01080000", count: 5) + ["544d424c01050000", "544d424c01000000", "0"], outcome.output)
+      Array(repeating: "544d424c02080000", count: 5) + ["544d424c02050000", "544d424c02000000", "0"], outcome.output)
     for sentence in [
-      "found the magic 47 45 54 20", "found protocol version 2", "found parameters of 65535 bytes", "found channel 99",
+      "found the magic 47 45 54 20", "found protocol version 1", "found parameters of 65535 bytes", "found channel 99",
       "message ends too early", "the host's loopback is not for the enclave",
     ] {
       XCTAssertTrue(outcome.output.contains(sentence), "\(sentence): \(outcome.output)")

@@ -46,7 +46,7 @@ final class StatusTests: XCTestCase {
       s = socket.create_server((\\"127.0.0.1\\", 80)); print(\\"up\\"); c, _ = s.accept(); c.sendall(b\\"y\\" * 1000); c.close(); s.accept()"' > out & p=$!
       for i in $(seq 100); do grep -q up out && break; sleep 0.1; done
       ip netns exec \(World.host) python3 -c 'import socket; c = socket.create_connection(("127.0.0.1", 9393)); print(len(c.makefile("rb").read()))'
-      \(tombolo) status counted | sed "s/pid $p/pid P/; s/up .*/up/; s/unix:.*host,/unix:T,/; s/\\(bytes *\\)[0-9]* from the enclave, [0-9]* to/\\1A from, B to/; s/DNS .* queries/DNS N queries/"
+      \(tombolo) status counted | sed "s/pid $p/pid P/; s/up .*/up/; s/unix:.*host,/unix:T,/; s/\\(bytes *\\)[0-9]* from the enclave, [0-9]* to/\\1A from, B to/; s/DNS .* queries/DNS N queries/; s/boot  *[0-9a-f]* *,/boot B,/; s/init [0-9.]*;/init V;/"
       \(tombolo) status --json $p | python3 -c '
       import json, sys
       [s] = json.load(sys.stdin); t = s["traffic"]
@@ -60,6 +60,7 @@ final class StatusTests: XCTestCase {
       1000
       counted (pid P): tombolo run, TCP mode, up
         transport  unix:T, the enclave is there
+        boot B, tombolo-init V; proxy ready, program ready
         published  127.0.0.1:9393 → 80
         out        1 open, 3 in all, 1 failed, 0 denied
         in         0 open, 1 in all, 0 failed
@@ -116,7 +117,9 @@ final class StatusTests: XCTestCase {
       TMPDIR=$d/t $user \(World.tombolo) status
       sed "s#$d##" $d/log; kill $p; wait $p
       """,
-      "No enclave is running here.\ntombolo: `tombolo status` will not list this enclave: mkdir /t/tombolo-status-65534: Operation not permitted (EPERM)\n"
+      "No enclave is running here.\n"
+        + "tombolo: the boots of enclaves cannot be kept, so a restart of this daemon will not know them: mkdir /t/tombolo-status-65534: Operation not permitted (EPERM)\n"
+        + "tombolo: `tombolo status` will not list this enclave: mkdir /t/tombolo-status-65534: Operation not permitted (EPERM)\n"
     )
   }
 }

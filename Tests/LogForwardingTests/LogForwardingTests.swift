@@ -171,7 +171,7 @@ final class FakeHost: EventSource {
     let loop = try EventLoop()
     let path = directory + "/host"
     let forwarder = LogForwarder(
-      loop: loop, target: StreamTarget(.unix(path)),
+      loop: loop, target: StreamTarget(.unix(path)), token: .none,
       settings: .init(capacity: capacity, patience: patience, drain: .seconds(5)))
     try body(loop, forwarder, path)
   }

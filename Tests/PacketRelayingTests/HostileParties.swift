@@ -232,7 +232,8 @@ final class EnclaveEnd: End {
       address6: IPPrefix("\(HostileFrames.own6)/64"))
     worker = try PacketWorker { [path] (loop) throws(SystemError) in
       let connector = PacketConnector(
-        loop: loop, target: StreamTarget(.unix(path)), request: request, tun: tun, log: { _ in })
+        loop: loop, target: StreamTarget(.unix(path)), token: .none, request: request, tun: tun,
+        log: { _ in })
       nonisolated(unsafe) var made: PacketQueue?
       try connector.start { lost throws(SystemError) in
         let device =

@@ -111,36 +111,56 @@ final class HostSideTests: XCTestCase {
       """)
   }
 
+  /// An enclave's side in Python, as docs/protocol.md has it: a boot's session, and hellos with its tokens.
+  private static let enclave = """
+    cat > $D/enclave.py <<'X'
+    import os, socket, time
+    token = [os.urandom(32) for _ in range(3)]
+    def hello(channel, parameters=b"", proof=None): return b"TMBL\\x02" + bytes([channel]) + len(parameters).to_bytes(2, "big") + (token[0 if channel in (4, 5, 6) else 1] if proof is None else proof) + parameters
+    def connected(path):
+        s = socket.socket(socket.AF_UNIX); s.settimeout(10); s.connect(path); return s
+    def session(path, boot=bytes(15) + b"\\1"):
+        # The enclave of the test before this one may still be known: "later" is 7.
+        for _ in range(100):
+            s = connected(path); s.sendall(hello(6, boot + token[1] + token[2] + bytes(48) + b"test")); answer = s.recv(8)
+            if answer == b"TMBL\\x02\\0\\0\\0": return s
+            assert answer == b"TMBL\\x02\\7\\0\\0", answer; time.sleep(0.1)
+        s = connected(path); s.sendall(hello(6, boot + token[1] + token[2] + bytes(48) + b"test")); answer = s.recv(8); assert answer == b"TMBL\\x02\\0\\0\\0", answer; return s
+    X
+
+    """
+
   /// The numbers of `tombolo status`, frame for frame: an operator finds out by them what an enclave does.
   func testStatusCountsEveryFrame() {
     check(
-      """
-      host
-      cat > $D/frames.py <<'X'
-      import json, socket, struct, subprocess, sys
-      tombolo, directory, pid = sys.argv[1:]
-      def connect():
-          s = socket.socket(socket.AF_UNIX); s.settimeout(10); s.connect(directory + "/host_7766")
-          s.sendall(b"TMBL\\x01\\x03" + struct.pack(">HBBHI", 15, 0, 1, 1500, 0) + bytes([4, 10, 118, 0, 2, 30, 0]))
-          assert s.recv(12)[:6] == b"TMBL\\x01\\x00"; return s
-      def frame(source, data, cut=0):
-          packet = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(data), 0, 0, 64, 17, 0, socket.inet_aton(source), socket.inet_aton("10.8.0.2")) + data
-          bytes = b"\\0" * 10 + packet; bytes = bytes[:len(bytes) - cut]; return struct.pack(">I", len(bytes)) + bytes
-      def show():
-          [s] = json.loads(subprocess.run([tombolo, "status", "--json", pid], check=True, stdout=subprocess.PIPE).stdout)
-          [q] = s["raw"]["queues"]; print(q["connected"], q["from_enclave"], q["dropped"], q["reconnects"], flush=True)
-      s = connect()
-      s.sendall(3 * frame("10.118.0.2", b"x" * 80) + 5 * frame("10.118.0.3", b"x" * 80) + 2 * frame("10.118.0.2", b"x" * 80, 95))
-      # Read after the frames, hence behind them in the counters as well.
-      s.sendall(frame("10.118.0.2", struct.pack(">HHHH", 9, 9, 8, 0)))
-      while json.loads(subprocess.run([tombolo, "status", "--json", pid], stdout=subprocess.PIPE).stdout)[0]["raw"]["queues"][0]["from_enclave"]["packets"] < 4: pass
-      show()
-      s.sendall(b"\\0\\0\\0\\0"); print(s.recv(1) == b""); show()
-      t = connect(); show()
-      X
-      python3 $D/frames.py $T $D/transport $h
-      $T status $h | sed '1s/.* raw/raw/; 1s/, up.*//'; kill $h; wait $h; $T status $h; echo "status $?"
-      """,
+      Self.enclave + """
+        host
+        cat > $D/frames.py <<'X'
+        import json, socket, struct, subprocess, sys
+        from enclave import *
+        tombolo, directory, pid = sys.argv[1:]
+        def connect():
+            s = connected(directory + "/host_7766")
+            s.sendall(hello(3, struct.pack(">BBHI", 0, 1, 1500, 0) + bytes([4, 10, 118, 0, 2, 30, 0])))
+            assert s.recv(12)[:6] == b"TMBL\\x02\\x00"; return s
+        def frame(source, data, cut=0):
+            packet = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(data), 0, 0, 64, 17, 0, socket.inet_aton(source), socket.inet_aton("10.8.0.2")) + data
+            bytes = b"\\0" * 10 + packet; bytes = bytes[:len(bytes) - cut]; return struct.pack(">I", len(bytes)) + bytes
+        def show():
+            [s] = json.loads(subprocess.run([tombolo, "status", "--json", pid], check=True, stdout=subprocess.PIPE).stdout)
+            [q] = s["raw"]["queues"]; print(q["connected"], q["from_enclave"], q["dropped"], q["reconnects"], flush=True)
+        mine = session(directory + "/host_7766"); s = connect()
+        s.sendall(3 * frame("10.118.0.2", b"x" * 80) + 5 * frame("10.118.0.3", b"x" * 80) + 2 * frame("10.118.0.2", b"x" * 80, 95))
+        # Read after the frames, hence behind them in the counters as well.
+        s.sendall(frame("10.118.0.2", struct.pack(">HHHH", 9, 9, 8, 0)))
+        while json.loads(subprocess.run([tombolo, "status", "--json", pid], stdout=subprocess.PIPE).stdout)[0]["raw"]["queues"][0]["from_enclave"]["packets"] < 4: pass
+        show()
+        s.sendall(b"\\0\\0\\0\\0"); print(s.recv(1) == b""); show()
+        t = connect(); show()
+        X
+        python3 $D/frames.py $T $D/transport $h
+        $T status $h | sed '1s/.* raw/raw/; 1s/, up.*//'; kill $h; wait $h; $T status $h; echo "status $?"
+        """,
       """
       True {'bytes': 328, 'mean_size': 82, 'packets': 4} {'bad source': 5, 'truncated': 2} 0
       True
@@ -148,6 +168,7 @@ final class HostSideTests: XCTestCase {
       True {'bytes': 328, 'mean_size': 82, 'packets': 4} {'bad source': 5, 'truncated': 2} 1
       raw mode
         transport  unix:\(RawWorld.directory)/transport, no enclave
+        boot       00000000, tombolo-init test, no session
         published  0.0.0.0:8084 → 80
         published  [::]:8084 → 80
         link       tombolo0: 10.118.0.2/30, MTU 1500, rules in nf_tables
@@ -224,12 +245,14 @@ final class HostSideTests: XCTestCase {
         cat > $D/liar.py <<'X'
         import socket, sys
         s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()
-        ok = b"TMBL\\x01\\0\\0"
+        ok = b"TMBL\\x02\\0\\0"; held = []
         for answer in [ok + b"\\x18\\0\\0\\x7f\\0\\0\\2\\x08" + bytes(17), ok + b"\\x05" + bytes(5)] + 100 * [b"HTTP/1.1 200 OK"]:
             while True:
-                c, _ = s.accept()
-                if len(c.recv(100)) == 12: break
-            c.sendall(answer)
+                c, _ = s.accept(); asked = c.recv(1000); held.append(c)
+                if len(asked) == 44: break
+                # The session is taken, and whatever else comes is not answered.
+                if asked[5:6] == b"\\6": c.sendall(ok + b"\\0")
+            c.sendall(answer); held.append(c)
         X
         timeout 20 python3 $D/liar.py $D/silent/host_7766 & p=$!
         for i in $(seq 50); do [ -S $D/silent/host_7766 ] && break; sleep 0.1; done
@@ -240,9 +263,9 @@ final class HostSideTests: XCTestCase {
       status 125
       tombolo-init: the host gives no addresses (network.address = "host"): it was not started for raw mode (--raw)
       status 125
-      tombolo-init: the host gave no address within 1.0 seconds (network.address = "host", boot.host_timeout): connect /silent/host_7766: No such file or directory (ENOENT)
+      tombolo-init: no session with the host within 1.0 seconds (boot.host_timeout): connect /silent/host_7766: No such file or directory (ENOENT)
       status 125
-      tombolo-init: the host gave no address within 1.0 seconds (network.address = "host", boot.host_timeout): it does not answer
+      tombolo-init: no session with the host within 1.0 seconds (boot.host_timeout): it does not answer
       status 125
       tombolo-init: the host gave the address 127.0.0.2/8, which no machine can have as its own
       status 125
@@ -257,19 +280,20 @@ final class HostSideTests: XCTestCase {
   /// An enclave that was given one address must not come with its neighbour's.
   func testAnEnclaveKeepsToTheAddressItWasGiven() {
     check(
-      """
-      host
-      cat > $D/neighbour.py <<'X'
-      import socket, struct, sys
-      def ask(channel, parameters):
-          s = socket.socket(socket.AF_UNIX); s.settimeout(10); s.connect(sys.argv[1] + "/host_7766")
-          s.sendall(b"TMBL\\x01" + bytes([channel]) + struct.pack(">H", len(parameters)) + parameters); return s.recv(100)[5:]
-      print(ask(5, bytes([1, 1]) + struct.pack(">H", 1500)).hex())
-      for last in [6, 2]: print(ask(3, struct.pack(">BBHI", 0, 1, 1500, 0) + bytes([4, 10, 118, 0, last, 30, 0]))[0])
-      print(ask(5, bytes([2])).hex(), ask(5, bytes([1, 0, 5, 220])).hex())
-      X
-      python3 $D/neighbour.py $D/transport; grep -o 'was given.*' $D/host.log; kill $h; wait $h
-      """,
+      Self.enclave + """
+        host
+        cat > $D/neighbour.py <<'X'
+        import struct, sys
+        from enclave import *
+        path = sys.argv[1] + "/host_7766"; mine = session(path)
+        def ask(channel, parameters):
+            s = connected(path); s.sendall(hello(channel, parameters)); return s.recv(100)[5:]
+        print(ask(5, bytes([1, 1]) + struct.pack(">H", 1500)).hex())
+        for last in [6, 2]: print(ask(3, struct.pack(">BBHI", 0, 1, 1500, 0) + bytes([4, 10, 118, 0, last, 30, 0]))[0])
+        print(ask(5, bytes([2])).hex(), ask(5, bytes([1, 0, 5, 220])).hex())
+        X
+        python3 $D/neighbour.py $D/transport; grep -o 'was given.*' $D/host.log; kill $h; wait $h
+        """,
       """
       00001800000a7600021e0000000000000000000000000000000000
       5

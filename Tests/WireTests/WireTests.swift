@@ -5,28 +5,34 @@ import Wire
 func hex(_ text: String) -> [UInt8] { text.split(separator: " ").compactMap { UInt8($0, radix: 16) } }
 
 /// The test vectors of docs/protocol.md: an enclave and a host of different versions of this program must understand
-/// each other, so these bytes never change within protocol version 1.
+/// each other, so these bytes never change within protocol version 2.
 struct VectorTests {
   static let connect4 = ConnectRequest(.endpoint(IPEndpoint(.v4(IPv4Address(93, 184, 216, 34)), 443)))
   static let connect6 = ConnectRequest(
     .endpoint(IPEndpoint(.v6(IPv6Address(high: 0x2001_0db8_0000_0000, low: 1)), 80)),
     source: IPEndpoint(.v4(.loopback), 40000))
 
+  /// 00 01 02 … 1f
+  static let token = Token(0..<32) ?? .none
+
   @Test func hellos() throws {
-    #expect(Self.connect4.hello.encoded() == hex("54 4d 42 4c 01 01 00 0a 04 01 bb 5d b8 d8 22 00 00 00"))
+    func bytes(_ hello: Hello) -> [UInt8] { hello.proven(by: Self.token).encoded() }
+    let token = Self.token.bytes
     #expect(
-      Self.connect6.hello.encoded()
-        == hex("54 4d 42 4c 01 01 00 1a 06 00 50 20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01 04 9c 40 7f 00 00 01"))
-    #expect(ConnectRequest(.port(80)).hello.encoded() == hex("54 4d 42 4c 01 01 00 06 00 00 50 00 00 00"))
-    #expect(Hello(.resolve).encoded() == hex("54 4d 42 4c 01 02 00 00"))
+      bytes(Self.connect4.hello)
+        == hex("54 4d 42 4c 02 01 00 0a") + token + hex("04 01 bb 5d b8 d8 22 00 00 00"))
     #expect(
-      LogStreamParameters(bootID: 0x0102_0304_0506_0708).hello.encoded()
-        == hex("54 4d 42 4c 01 04 00 08 01 02 03 04 05 06 07 08"))
+      bytes(Self.connect6.hello) == hex("54 4d 42 4c 02 01 00 1a") + token
+        + hex("06 00 50 20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01 04 9c 40 7f 00 00 01"))
+    #expect(
+      bytes(ConnectRequest(.port(80)).hello) == hex("54 4d 42 4c 02 01 00 06") + token + hex("00 00 50 00 00 00"))
+    #expect(bytes(Hello(.resolve)) == hex("54 4d 42 4c 02 02 00 00") + token)
+    #expect(bytes(Hello(.logs)) == hex("54 4d 42 4c 02 04 00 00") + token)
   }
 
   @Test func answers() {
-    #expect(Answer(.ok).encoded() == hex("54 4d 42 4c 01 00 00 00"))
-    #expect(Answer(.refused).encoded() == hex("54 4d 42 4c 01 01 00 00"))
+    #expect(Answer(.ok).encoded() == hex("54 4d 42 4c 02 00 00 00"))
+    #expect(Answer(.refused).encoded() == hex("54 4d 42 4c 02 01 00 00"))
   }
 
   @Test func frames() {
@@ -65,12 +71,14 @@ struct RefusalTests {
     #expect(throws: WireError.badMagic(hex("47 45 54 20"))) { try Hello.decode(hex("47 45 54 20 2f")) }
     // Found with the first wrong byte, not only when a whole header has come.
     #expect(throws: WireError.badMagic([0x54, 0x4c])) { try Hello.decode([0x54, 0x4c]) }
-    #expect(throws: WireError.unsupportedVersion(2)) { try Hello.decode(hex("54 4d 42 4c 02")) }
-    #expect(throws: WireError.unknownChannel(9)) { try Hello.decode(hex("54 4d 42 4c 01 09 00 00")) }
-    #expect(throws: WireError.badLength(what: "parameters", found: 1025, limit: 1024)) {
-      try Hello.decode(hex("54 4d 42 4c 01 01 04 01"))
+    #expect(throws: WireError.unsupportedVersion(1)) { try Hello.decode(hex("54 4d 42 4c 01")) }
+    #expect(throws: WireError.unknownChannel(9)) {
+      try Hello.decode(hex("54 4d 42 4c 02 09 00 00") + VectorTests.token.bytes)
     }
-    #expect(throws: WireError.unknownStatus(200)) { try Answer.decode(hex("54 4d 42 4c 01 c8 00 00")) }
+    #expect(throws: WireError.badLength(what: "parameters", found: 1025, limit: 1024)) {
+      try Hello.decode(hex("54 4d 42 4c 02 01 04 01"))
+    }
+    #expect(throws: WireError.unknownStatus(200)) { try Answer.decode(hex("54 4d 42 4c 02 c8 00 00")) }
   }
 
   @Test func everyPrefixOfAHelloAsksForMore() throws {
@@ -224,11 +232,11 @@ struct RandomInputTests {
   @Test func handshakesAndRecordsAreTotal() {
     for _ in 0..<300_000 {
       var bytes = (0..<Int.random(in: 0...64)).map { _ in UInt8.random(in: 0...255) }
-      if Bool.random() { bytes = Hello.magic + [1, UInt8.random(in: 0...6), 0] + bytes }
+      if Bool.random() { bytes = Hello.magic + [2, UInt8.random(in: 0...7), 0] + bytes }
       _ = try? Hello.decode(bytes)
       _ = try? Answer.decode(bytes)
       _ = try? ConnectRequest(parameters: bytes)
-      _ = try? LogStreamParameters(parameters: bytes)
+      _ = try? StartReport(parameters: bytes)
       var decoder = LogRecordDecoder()
       decoder.append([0, 0, 0, UInt8(min(bytes.count, 255))] + bytes)
       while let record = try? decoder.next() {
@@ -248,20 +256,21 @@ struct PacketsHandshakeTests {
 
   @Test func vectors() throws {
     let bytes: [UInt8] = [
-      0x54, 0x4d, 0x42, 0x4c, 1, 3, 0, 0x20, 1, 2, 5, 0xdc, 0, 0, 0, 0x6f, 4, 10, 0x76, 0, 2, 30, 6, 0xfd, 0x74, 0x6f,
+      0x54, 0x4d, 0x42, 0x4c, 2, 3, 0, 0x20, 1, 2, 5, 0xdc, 0, 0, 0, 0x6f, 4, 10, 0x76, 0, 2, 30, 6, 0xfd, 0x74, 0x6f,
       0x6d, 0x62, 0x6f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 64,
     ]
-    #expect(Self.request.hello.encoded() == bytes)
+    func withToken(_ bytes: [UInt8]) -> [UInt8] { bytes[..<8] + VectorTests.token.bytes + bytes[8...] }
+    #expect(Self.request.hello.proven(by: VectorTests.token).encoded() == withToken(bytes))
     #expect(try PacketsRequest(parameters: Array(bytes.dropFirst(8))) == Self.request)
     let answer = Answer(.ok, parameters: PacketsAnswer(features: 0x6f).parameters)
-    #expect(answer.encoded() == [0x54, 0x4d, 0x42, 0x4c, 1, 0, 0, 4, 0, 0, 0, 0x6f])
+    #expect(answer.encoded() == [0x54, 0x4d, 0x42, 0x4c, 2, 0, 0, 4, 0, 0, 0, 0x6f])
     #expect(try PacketsAnswer(parameters: answer.parameters) == PacketsAnswer(features: 0x6f))
     // The offer of memory is a bit of the features, which a host that does not know it leaves alone.
     var offer = Self.request
     offer.offersMemory = true
     var offered = bytes
     offered[12] = 0x80
-    #expect(offer.hello.encoded() == offered)
+    #expect(offer.hello.proven(by: VectorTests.token).encoded() == withToken(offered))
     #expect(try PacketsRequest(parameters: Array(offered.dropFirst(8))) == offer)
     let taken = PacketsAnswer(features: 0x6f, takesMemory: true)
     #expect(taken.parameters == [0x80, 0, 0, 0x6f])
@@ -291,11 +300,13 @@ struct AddressesHandshakeTests {
 
   @Test func vectors() throws {
     let request = AddressRequest(wants4: true, wants6: true, mtu: 1500)
-    #expect(request.hello.encoded() == hex("54 4d 42 4c 01 05 00 04 01 03 05 dc"))
+    #expect(
+      request.hello.proven(by: VectorTests.token).encoded()
+        == hex("54 4d 42 4c 02 05 00 04") + VectorTests.token.bytes + hex("01 03 05 dc"))
     #expect(try AddressRequest(parameters: hex("01 03 05 dc")) == request)
     #expect(
       Answer(.ok, parameters: Self.answer.parameters).encoded()
-        == hex("54 4d 42 4c 01 00 00 18 00 00 0a 76 00 06 1e fd 74 6f 6d 62 6f 00 01 00 00 00 00 00 00 00 02 40"))
+        == hex("54 4d 42 4c 02 00 00 18 00 00 0a 76 00 06 1e fd 74 6f 6d 62 6f 00 01 00 00 00 00 00 00 00 02 40"))
     #expect(try AddressAnswer(parameters: Self.answer.parameters) == Self.answer)
     let none = AddressAnswer(address4: nil, address6: nil, mtu: 1280)
     #expect(try AddressAnswer(parameters: none.parameters) == none)

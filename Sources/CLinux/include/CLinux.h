@@ -139,6 +139,7 @@ void clinux_raise_nofile(void);
 void clinux_close_on_exec_from(int first); // every open descriptor from `first` on
 bool clinux_has_ended(pid_t pid); // a child that is still to be waited for
 void clinux_wait(pid_t pid); // until that child has ended
+int clinux_set_dumpable(bool on); // prctl(PR_SET_DUMPABLE)
 #include "CLinuxShared.h"
 #include "CLinuxVhost.h"
 #include "CLinuxNetfilter.h"

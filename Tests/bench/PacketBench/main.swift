@@ -85,7 +85,7 @@ do {
         queue: UInt8(index), queues: queues, mtu: 1500, features: features.rawValue,
         address4: IPPrefix(.v4(address), 24), address6: nil)
       let connector = PacketConnector(
-        loop: loop, target: StreamTarget(.unix(path)), request: request, tun: tun, log: say)
+        loop: loop, target: StreamTarget(.unix(path)), token: .none, request: request, tun: tun, log: say)
       try connector.start { lost throws(SystemError) in
         try PacketQueue(
           loop: loop, tun: tun, packetGuard: PacketGuard(.enclave, address4: address, address6: nil),
