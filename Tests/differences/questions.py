@@ -1328,13 +1328,13 @@ def _():
 
 @ask("a published port where nobody listens")
 def _():
-    return said(f"call {PUBLISHED_SILENT} listen")
+    return said(f"call {PUBLISHED_SILENT} gone")
 
 
 @ask("a published port whose program has ended its listening")
 def _():
     published("listen", PUBLISHED[4], lambda client, peer: "")
-    return said(f"call {PUBLISHED[4]} listen")
+    return said(f"call {PUBLISHED[4]} gone")
 
 
 @ask("a port that is not published")
@@ -1347,6 +1347,8 @@ def _():
 def _():
     with socket.create_server(("0.0.0.0", PUBLISHED[4])) as listener, stream(timeout=3) as client:
         listener.settimeout(3)
+        said(f"call {PUBLISHED[4]} knock")
+        listener.accept()[0].close()
         if (result := tried(client.connect, (PARENT, PUBLISHED[4]))) != "ok":
             return result
         try:
