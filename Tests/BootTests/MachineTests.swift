@@ -65,6 +65,36 @@ final class MachineTests: XCTestCase {
     wholeLine(kernel: "kernel-6.12/vmlinuz", image: "--modules \(Self.assets)/kernel-6.12", boot: "--machine q35")
   }
 
+  /// In a real machine everybody may open AF_VSOCK: a program there is not taken for PID 1 or its proxy, and they go on.
+  func testAForgerInAMachine() {
+    let outcome = bash(
+      """
+      cd \(directory); rm -rf root; cp -a \(Self.debian) root
+      cat > root/forge.pl <<'X'
+      use Socket; $| = 1;
+      sub ask { my ($name, $channel, $parameters, $rest) = @_; my $s;
+        socket($s, 40, SOCK_STREAM, 0) or die "socket: $!"; connect($s, pack("SSLLx4", 40, 0, 7766, 2)) or die "connect: $!";
+        syswrite($s, "TMBL\\x02" . pack("Cn", $channel, length $parameters) . ("f" x 32) . $parameters . $rest);
+        sysread($s, my $answer, 8); print "$name ", unpack("x5C", $answer), "\\n"; }
+      my $endpoint = pack("Cna4x3", 4, 8080, inet_aton("10.9.0.2"));
+      ask("session", 6, ("b" x 16) . ("t" x 64) . ("d" x 48) . "forged", "");
+      ask("log", 4, "", pack("NCCnNNNNC", 21, 3, 3, 0, 0, 1, 0, 0, 0)); ask("connect", 1, $endpoint, "x"); ask("resolve", 2, "", "");
+      ask("packets", 3, pack("CCnNCa4C", 0, 1, 1500, 0, 4, inet_aton("10.118.0.2"), 30) . "\\0", "");
+      X
+      cat > root/inside.sh <<'X'
+      setpriv --reuid 65534 --regid 65534 --clear-groups perl /forge.pl
+      setpriv --bounding-set -all --inh-caps -all perl /forge.pl
+      curl -sS http://10.9.0.2:8080/file; exit 5
+      X
+      \(tombolo) image build --rootfs root --kernel \(Self.assets)/kernel-enclave/bzImage -o forger.eif -- sh /inside.sh >/dev/null || exit 90
+      rm -rf root
+      ip netns exec \(World.host) \(tombolo) boot \(qemu) --memory 2048 forger.eif; echo "status $?"
+      """, timeout: 240)
+    let refused = "session 5\nlog 5\nconnect 5\nresolve 5\npackets 5\n"
+    XCTAssertEqual(outcome.output, refused + refused + "content-of-file\nstatus 5\n", outcome.errors)
+    XCTAssertTrue(outcome.errors.contains("was refused; more of them are only counted"), outcome.errors)
+  }
+
   // MARK: the drop-in and the measurements
 
   /// nitro-cli's layout, put together by cpio and a few lines of Python of this test's own: only `init` is ours.
