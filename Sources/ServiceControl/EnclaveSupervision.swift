@@ -1,18 +1,17 @@
 import CLinux
-import Capabilities
 import EnclaveConfig
 import EventLoop
 import LinuxSystem
 import LogForwarding
-import Proxying
 import Supervision
 import Wire
 
 // Theory of operation.
 //
-// `Supervisor` decides, this carries out. Everything arrives through one loop: signals (SIGCHLD too) through a
-// signalfd, readiness through a pipe, time through timers. One reaper takes every child there is, its own and orphans.
-// The sockets that the proxy works with stay open here, so that clients of a proxy that died wait for the next one.
+// `ServiceMachine` decides, this carries out. Everything arrives through one loop: signals (SIGCHLD too) through a
+// signalfd, readiness through pipes, time through timers. One reaper takes every child there is, those of services, which
+// it tells by a table of pids, and orphans. What the machine answers is carried out in the order in which it was said, also
+// where carrying out has led to the next event.
 
 /// PID 1's work from the first process to the last.
 public final class EnclaveSupervision: EventSource {
@@ -22,62 +21,55 @@ public final class EnclaveSupervision: EventSource {
   /// The program's start comes before the log's stream, but not by more than this.
   private static let logDelay: Duration = .milliseconds(200)
 
-  private enum Key: Int, CaseIterable { case ready, stop, proxyStop, restStop, startProxy }
+  /// The newest process of a service.
+  private struct Life {
+    /// nil where there is none, or it has been reaped.
+    var pid: Int32?
+    var start: UInt64 = 0
+    var readiness: Readiness?
+  }
 
   private let loop: EventLoop
-  private let configuration: Configuration
   private let forwarder: LogForwarder
-  private let signals: FileHandle
   private let session: HostSession
-  private let proxyHandOver: ProxyHandOver?
-  private let keeperSockets: [FileHandle]
-  private let programInput: FileHandle?
-  private let separateProxyUser: Bool
+  private let signals: FileHandle
+  private let null: FileHandle
+  private let descriptions: [any ServiceDescription]
   private let log: (Configuration.LogLevel, String) -> Void
   private let finished: (UInt8) -> Void
-  private var supervisor: Supervisor
-  private var proxy: Int32?
-  /// The proxy's keeper of verdicts: it lives as long as the proxy.
-  private var keeper: Int32?
-  private var program: Int32?
-  private var proxyStarted: UInt64 = 0
-  private var proxyStarts = 0
   private let born: UInt64
-  private var timers = [TimerToken?](repeating: nil, count: Key.allCases.count)
-  private var readiness: Readiness?
-  private var executable: FileHandle
+  private var machine: ServiceMachine
+  private var lives: [Life]
+  private var starts: [UInt64]
+  private var timers: [TimerToken?]
+  private var actions: [ServiceMachine.Action] = []
+  private var isActing = false
+
+  /// Called with the name of a service and its new state.
+  public var onStateChange: ((String, ServiceState) -> Void)?
 
   /// - Parameters:
   ///   - born: when init started, in nanoseconds of the monotonic clock.
   ///   - session: opened already.
-  ///   - proxyHandOver: nil in mode "none".
-  ///   - programInput: the program's standard input; nil for /dev/null.
-  ///   - separateProxyUser: false in a user namespace with a single id.
   ///   - finished: called with the program's status when everything has ended and the log is drained.
   public init(
-    loop: EventLoop, born: UInt64, configuration: Configuration, forwarder: LogForwarder, session: HostSession,
-    signals: FileHandle, proxyHandOver: ProxyHandOver?, keeperSockets: [FileHandle] = [], programInput: FileHandle?,
-    separateProxyUser: Bool,
+    loop: EventLoop, born: UInt64, services: EnclaveServices, forwarder: LogForwarder, session: HostSession,
+    signals: FileHandle,
     log: @escaping (Configuration.LogLevel, String) -> Void, finished: @escaping (UInt8) -> Void
-  ) throws(SystemError) {
+  ) throws {
     self.loop = loop
     self.born = born
-    self.configuration = configuration
     self.forwarder = forwarder
-    self.signals = signals
     self.session = session
-    self.proxyHandOver = proxyHandOver
-    self.keeperSockets = keeperSockets
-    self.programInput = programInput
-    self.separateProxyUser = separateProxyUser
+    self.signals = signals
     self.log = log
     self.finished = finished
-    supervisor = Supervisor(
-      .init(
-        hasProxy: proxyHandOver != nil, stopSignal: configuration.program.stopSignal,
-        stopTimeout: configuration.program.stopTimeout))
-    // By descriptor: after the root has changed the file may have no name any more.
-    executable = FileHandle(try openFile("/proc/self/exe", O_PATH))
+    null = FileHandle(try openFile("/dev/null", O_RDWR))
+    descriptions = try services.descriptions(log)
+    machine = ServiceMachine(try ServicePlan(descriptions.map { $0.service }))
+    lives = [Life](repeating: Life(), count: descriptions.count)
+    starts = [UInt64](repeating: 0, count: descriptions.count)
+    timers = [TimerToken?](repeating: nil, count: ServiceMachine.Timer.keys(services: descriptions.count))
     super.init()
     _ = try loop.add(signals.rawValue, [.readable], self)
   }
@@ -86,7 +78,7 @@ public final class EnclaveSupervision: EventSource {
     session.ordered = { [unowned self] in obey($0) }
     session.counters = { [unowned self] in counters($0) }
     forwarder.start(after: Self.logDelay)
-    perform(supervisor.start())
+    perform(machine.start())
   }
 
   // MARK: the host
@@ -95,10 +87,10 @@ public final class EnclaveSupervision: EventSource {
     switch order {
     case .stop:
       log(.info, "the host asks for the program to be stopped")
-      perform(supervisor.signal(SIGTERM))
+      perform(machine.signal(SIGTERM))
     case .signal(let number):
       log(.info, "the host asks for signal \(number)")
-      perform(supervisor.signal(Int32(number)))
+      perform(machine.signal(Int32(number)))
     // Answered by the session itself.
     case .count: break
     }
@@ -106,9 +98,13 @@ public final class EnclaveSupervision: EventSource {
 
   private func counters(_ id: UInt32) -> EnclaveCounters {
     let log = forwarder.counters
+    var restarts: UInt64 = 0
+    for index in descriptions.indices where descriptions[index] is ProxyService && starts[index] > 1 {
+      restarts = starts[index] - 1
+    }
     return EnclaveCounters(
       id: id, logBytesWaiting: log.waiting, logRecordsDropped: log.droppedRecords, logBytesDropped: log.droppedBytes,
-      proxyRestarts: UInt64(max(0, proxyStarts - 1)), uptime: monotonicNanoseconds() &- born)
+      proxyRestarts: restarts, uptime: monotonicNanoseconds() &- born)
   }
 
   // MARK: events
@@ -119,7 +115,7 @@ public final class EnclaveSupervision: EventSource {
         reap()
       } else {
         log(.debug, "got signal \(signal)")
-        perform(supervisor.signal(signal))
+        perform(machine.signal(signal))
       }
     }
   }
@@ -131,72 +127,66 @@ public final class EnclaveSupervision: EventSource {
         ended(pid, signal.map { .signalled($0) } ?? .exited(exited ?? 0))
       case .noneEnded: return
       case .noChildren:
-        perform(supervisor.lastProcessEnded())
+        perform(machine.lastProcessEnded())
         return
       }
     }
   }
 
   private func ended(_ pid: Int32, _ status: ExitStatus) {
-    if pid == program {
-      program = nil
-      log(.info, "the program \(status)")
-      session.report("program", .ended)
-      perform(supervisor.programExited(status))
-    } else if pid == proxy {
-      proxy = nil
-      session.report("proxy", .down)
-      if let keeper { sendSignal(SIGKILL, to: keeper) }
-      keeper = nil
-      let uptime = Duration.nanoseconds(Int64(clamping: monotonicNanoseconds() &- proxyStarted))
-      perform(supervisor.proxyExited(status, uptime: uptime))
-    } else if pid == keeper {
-      keeper = nil
-      log(.error, "the proxy's keeper of verdicts \(status)")
-      if let proxy { sendSignal(SIGKILL, to: proxy) }
-    } else {
-      log(.debug, "reaped process \(pid), which \(status)")
+    for index in lives.indices where lives[index].pid == pid {
+      let uptime = Duration.nanoseconds(Int64(clamping: monotonicNanoseconds() &- lives[index].start))
+      lives[index].readiness?.cancel()
+      lives[index] = Life()
+      perform(machine.exited(ServiceID(index), status, uptime: uptime))
+      return
     }
+    // An orphan, or one that was given up and has another in its place.
+    log(.debug, "reaped process \(pid), which \(status)")
   }
 
   override public func timerFired(_ key: Int) {
-    guard let key = Key(rawValue: key) else { return }
-    timers[key.rawValue] = nil
-    switch key {
-    case .ready: perform(supervisor.timerFired(.ready))
-    case .stop: perform(supervisor.timerFired(.stop))
-    case .proxyStop: perform(supervisor.timerFired(.proxyStop))
-    case .restStop: perform(supervisor.timerFired(.restStop))
-    case .startProxy: startProxy()
-    }
+    guard let timer = ServiceMachine.Timer(key: key), timers.indices.contains(key) else { return }
+    timers[key] = nil
+    perform(machine.timerFired(timer))
   }
 
   // MARK: actions
 
-  private func perform(_ actions: [Supervisor.Action]) {
-    for action in actions { perform(action) }
+  private func perform(_ more: [ServiceMachine.Action]) {
+    actions += more
+    guard !isActing else { return }
+    isActing = true
+    var next = 0
+    while next < actions.count {
+      perform(actions[next])
+      next += 1
+    }
+    actions.removeAll(keepingCapacity: true)
+    isActing = false
   }
 
-  private func perform(_ action: Supervisor.Action) {
+  private func perform(_ action: ServiceMachine.Action) {
     switch action {
-    case .startProxy(let delay):
-      if delay == .zero { startProxy() } else { setTimer(.startProxy, delay) }
-    case .startProgram: startProgram()
-    case .signalProgram(let signal): if let program { sendSignal(signal, to: program) }
-    case .killProgram: if let program { sendSignal(SIGKILL, to: program) }
-    case .stopProxy: if let proxy { sendSignal(SIGTERM, to: proxy) }
-    case .killProxy: if let proxy { sendSignal(SIGKILL, to: proxy) }
-    case .stopRest:
+    case .start(let id): start(id)
+    case .signal(let id, let signal): send(signal, to: id)
+    case .kill(let id): send(SIGKILL, to: id)
+    case .signalRest:
       // SIGCONT too: a stopped process would not see its SIGTERM.
       let anybody = signalRest(SIGTERM)
       _ = signalRest(SIGCONT)
-      if !anybody { perform(supervisor.lastProcessEnded()) }
+      if !anybody { perform(machine.lastProcessEnded()) }
     case .killRest:
       _ = signalRest(SIGKILL)
       reap()
-    case .setTimer(let timer, let delay): setTimer(key(timer), delay)
-    case .cancelTimer(let timer): cancelTimer(key(timer))
-    case .log(let sentence): log(.warning, sentence)
+    case .setTimer(let timer, let delay):
+      cancel(timer)
+      timers[timer.key] = loop.schedule(after: delay, self, key: timer.key)
+    case .cancelTimer(let timer): cancel(timer)
+    case .stateChanged(let id, let state):
+      session.report(descriptions[id.index].reportName, Self.report(state))
+      if let onStateChange { onStateChange(machine.plan.services[id.index].name, state) }
+    case .log(let severity, let sentence): log(Self.level(severity), sentence)
     case .finish(let status):
       // Nobody is left who writes: the program's last words come before its end.
       forwarder.collect()
@@ -204,6 +194,34 @@ public final class EnclaveSupervision: EventSource {
       forwarder.append(.initProcess, .exit(status))
       forwarder.drain { [finished] in finished(status) }
     }
+  }
+
+  /// What the host is told of the machine's states.
+  private static func report(_ state: ServiceState) -> ServiceReport {
+    switch state {
+    case .down, .backoff: .down
+    case .starting, .up: .starting
+    case .ready: .ready
+    case .stopping, .killed: .stopping
+    case .finished, .failed: .ended
+    }
+  }
+
+  private static func level(_ severity: ServiceMachine.Severity) -> Configuration.LogLevel {
+    switch severity {
+    case .info: .info
+    case .warning: .warning
+    case .error: .error
+    }
+  }
+
+  private func cancel(_ timer: ServiceMachine.Timer) {
+    if let token = timers[timer.key] { loop.cancel(token) }
+    timers[timer.key] = nil
+  }
+
+  private func send(_ signal: Int32, to id: ServiceID) {
+    if let pid = lives[id.index].pid { sendSignal(signal, to: pid) }
   }
 
   /// Everything else that runs: as PID 1 all there is, under another init what has become our child.
@@ -215,148 +233,43 @@ public final class EnclaveSupervision: EventSource {
     return !children.isEmpty
   }
 
-  private func key(_ timer: Supervisor.Timer) -> Key {
-    switch timer {
-    case .ready: .ready
-    case .stop: .stop
-    case .proxyStop: .proxyStop
-    case .restStop: .restStop
-    }
-  }
-
-  private func setTimer(_ key: Key, _ delay: Duration) {
-    cancelTimer(key)
-    timers[key.rawValue] = loop.schedule(after: delay, self, key: key.rawValue)
-  }
-
-  private func cancelTimer(_ key: Key) {
-    if let timer = timers[key.rawValue] { loop.cancel(timer) }
-    timers[key.rawValue] = nil
-  }
-
   // MARK: processes
 
-  private func startProxy() {
-    guard var handOver = proxyHandOver, proxy == nil else { return }
+  private func start(_ id: ServiceID) {
+    let description = descriptions[id.index]
+    // One that was given up may still be there, and says nothing any more.
+    lives[id.index].readiness?.cancel()
+    lives[id.index] = Life()
     do {
-      let (logReading, logWriting) = try makePipe()
-      let (readyReading, readyWriting) = try makePipe()
-      try readyReading.descriptor.setNonblocking()
-      let null = FileHandle(try openFile("/dev/null", O_RDWR))
-      handOver.descriptors.readiness = readyWriting
-      let (document, files) = handOver.encoded()
-      let handed = try makeMemoryFile(document)
-      try startKeeper(null.rawValue)
-      var request = SpawnRequest(
-        .descriptor(executable.rawValue), arguments: ["tombolo-init", "proxy"], environment: [],
-        descriptors: [null.rawValue, logWriting.rawValue, logWriting.rawValue, handed.rawValue] + files.map(\.rawValue))
-      if separateProxyUser { request.identity = (Configuration.proxyID, Configuration.proxyID, []) }
-      request.keptCapabilities = 0
-      request.clearsCapabilities = true
-      request.noNewPrivileges = true
-      request.openFilesLimit = .max
-      session.report("proxy", .starting)
-      proxy = try spawn(request)
-      proxyStarts += 1
-      proxyStarted = monotonicNanoseconds()
-      try forwarder.attach(logReading, .proxy)
-      readiness = try Readiness(loop: loop, pipe: readyReading) { [unowned self] in
-        log(.info, "the proxy is ready")
-        session.report("proxy", .ready)
-        perform(supervisor.proxyReady())
+      var ends = try ServiceEnds(description, null: null, log: forwarder)
+      var life = Life()
+      if let pipe = ends.readinessReading {
+        life.readiness = try Readiness(loop: loop, pipe: pipe) { [unowned self] in perform(machine.ready(id)) }
       }
-      perform(supervisor.proxyStarted())
-    } catch {
-      log(.error, "the proxy could not be started: \(error)")
-      // Started, and of no use all the same: the reaper tells of its end.
-      if let proxy {
-        sendSignal(SIGKILL, to: proxy)
-        return
-      }
-      perform(supervisor.proxyExited(.exited(125), uptime: .zero))
-    }
-  }
-
-  /// The one process besides PID 1's other children that has a right of its own; see VerdictKeeper.
-  private func startKeeper(_ null: Int32) throws {
-    guard !keeperSockets.isEmpty, keeper == nil else { return }
-    var request = SpawnRequest(
-      .descriptor(executable.rawValue), arguments: ["tombolo-init", "verdicts", "\(keeperSockets.count - 1)"],
-      environment: [], descriptors: [null, null, null] + keeperSockets.map(\.rawValue))
-    // Executed by root, it gets what the bounding set has and nothing else (capabilities(7)).
-    request.keptCapabilities = CapabilitySet.verdicts.rawValue
-    keeper = try spawn(request)
-  }
-
-  /// Whoever opens /dev/stdout anew is asked for a right to the pipe, which PID 1 has made as root.
-  private func givePipes(_ descriptors: [Int32], to user: UInt32) {
-    for fd in descriptors {
-      do throws(SystemError) {
-        try givePipe(fd, to: user)
+      do {
+        let request = try description.request(&ends)
+        life.pid = try withExtendedLifetime(ends) { try spawn(request) }
+        life.start = monotonicNanoseconds()
+        lives[id.index] = life
+        starts[id.index] += 1
+        if id == machine.plan.program { programStarted(request, life) }
       } catch {
-        // Under an init that has kept CAP_CHOWN from us: what is open works all the same.
-        log(.warning, "the program's user cannot open descriptor \(fd) again: \(error)")
+        life.readiness?.cancel()
+        throw error
       }
-    }
-  }
-
-  private func startProgram() {
-    do {
-      let launch = try ProgramLaunch(configuration.program, hostname: configuration.hostname)
-      let (outReading, outWriting) = try makePipe()
-      let (errorReading, errorWriting) = try makePipe()
-      let input = try programInput ?? FileHandle(openFile("/dev/null", O_RDONLY))
-      var request = SpawnRequest(
-        .path(launch.path), arguments: launch.arguments, environment: launch.environment,
-        descriptors: [input.rawValue, outWriting.rawValue, errorWriting.rawValue])
-      request.workingDirectory = launch.workingDirectory
-      // Root too: whoever started us may have had supplementary groups.
-      if configuration.program.user != nil || separateProxyUser {
-        request.identity = (launch.account.uid, launch.account.gid, launch.account.groups)
-        request.setsGroups = separateProxyUser
-        if launch.account.uid != userID() { givePipes(request.descriptors, to: launch.account.uid) }
-      }
-      do throws(SpawnError) {
-        program = try spawn(request)
-      } catch {
-        throw ProgramLaunch.failure(error)
-      }
-      try forwarder.attach(outReading, .programOutput)
-      try forwarder.attach(errorReading, .programError)
-      let elapsed = (monotonicNanoseconds() &- born) / 1_000_000
-      log(.info, "started \(launch.path) as process \(program ?? 0), \(elapsed) ms after init")
-      forwarder.append(.initProcess, .started)
-      session.report("program", .ready)
-      perform(supervisor.programStarted())
-      forwarder.connect()
+      perform(machine.started(id))
     } catch {
-      log(.error, "\(error)")
-      perform(supervisor.programFailed(code: (error as? ProgramLaunch.Failure)?.status ?? 125))
+      let failure = description.failure(error)
+      log(.error, failure.sentence)
+      perform(machine.startFailed(id, code: failure.status))
     }
   }
-}
 
-/// The reading end of a service's readiness pipe: one byte means ready.
-final class Readiness: EventSource {
-  private let loop: EventLoop
-  private let pipe: FileHandle
-  private let isReady: () -> Void
-  private var registration: Registration?
-
-  init(loop: EventLoop, pipe: FileHandle, isReady: @escaping () -> Void) throws(SystemError) {
-    self.loop = loop
-    self.pipe = pipe
-    self.isReady = isReady
-    super.init()
-    registration = try loop.add(pipe.rawValue, [.readable], self)
-  }
-
-  override func ready(_ events: EventSet, tag: Int) {
-    var byte: [UInt8] = [0]
-    let result = byte.withUnsafeMutableBytes { readBytes(pipe.rawValue, $0) }
-    if result == .wouldBlock { return }
-    if let registration { loop.remove(registration) }
-    registration = nil
-    if case .bytes(1) = result { isReady() }
+  private func programStarted(_ request: SpawnRequest, _ life: Life) {
+    if case .path(let path) = request.executable {
+      log(.info, "started \(path) as process \(life.pid ?? 0), \((life.start &- born) / 1_000_000) ms after init")
+    }
+    forwarder.append(.initProcess, .started)
+    forwarder.connect()
   }
 }

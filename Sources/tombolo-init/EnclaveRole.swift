@@ -142,11 +142,17 @@ struct EnclaveRole {
     let session = try HostSession(
       loop: loop, target: addresses.host, hello: hello, stream: opened.stream, early: opened.early
     ) { logger.log(level: .warning, "\($0)") }
+    var services = EnclaveServices(configuration)
+    services.proxyHandOver = sockets.handOver
+    services.keeperSockets = sockets.keeper
+    services.programInput = try programInput()
+    services.hasOtherUsers = document?.local.hasUserNamespace != true
     let supervision = try EnclaveSupervision(
-      loop: loop, born: born, configuration: configuration, forwarder: forwarder, session: session, signals: signals,
-      proxyHandOver: sockets.handOver, keeperSockets: sockets.keeper,
-      programInput: try programInput(), separateProxyUser: document?.local.hasUserNamespace != true,
+      loop: loop, born: born, services: services, forwarder: forwarder, session: session, signals: signals,
       log: { level, sentence in logger.log(level: Logger.Level(level), "\(sentence)") }, finished: finished)
+    if configuration.logs.level == .debug {
+      supervision.onStateChange = { name, state in logger.debug("\(name): \(state)") }
+    }
     let clock = ClockSource(loop) { logger.log(level: $0, "\($1)") }
     if case .kernel = kind { clock.start() }
     supervision.start()

@@ -1,0 +1,58 @@
+import CLinux
+import EnclaveConfig
+import LinuxSystem
+import Supervision
+import Wire
+
+/// The user's program.
+struct ProgramService: ServiceDescription {
+  /// The proxy, where there is a network.
+  var needs: [ServiceID]
+  var configuration: Configuration
+  var input: FileHandle
+  /// False in a user namespace with a single id.
+  var hasOtherUsers: Bool
+  var warn: (String) -> Void
+
+  var service: Service {
+    Service(
+      "the program", needs: needs, readiness: .started, end: .endsEnclave,
+      stop: .init(
+        signal: configuration.program.stopSignal, timeout: configuration.program.stopTimeout, patience: .seconds(2)))
+  }
+
+  var reportName: String { "program" }
+  var output: ServiceOutput { .apart(output: .programOutput, error: .programError) }
+
+  func request(_ ends: inout ServiceEnds) throws -> SpawnRequest {
+    let launch = try ProgramLaunch(configuration.program, hostname: configuration.hostname)
+    var request = SpawnRequest(
+      .path(launch.path), arguments: launch.arguments, environment: launch.environment,
+      descriptors: [input.rawValue, ends.output.rawValue, ends.error.rawValue])
+    request.workingDirectory = launch.workingDirectory
+    // Root too: whoever started us may have had supplementary groups.
+    if configuration.program.user != nil || hasOtherUsers {
+      request.identity = (launch.account.uid, launch.account.gid, launch.account.groups)
+      request.setsGroups = hasOtherUsers
+      if launch.account.uid != userID() { givePipes(request.descriptors, to: launch.account.uid) }
+    }
+    return request
+  }
+
+  /// Whoever opens /dev/stdout anew is asked for a right to the pipe, which PID 1 has made as root.
+  private func givePipes(_ descriptors: [Int32], to user: UInt32) {
+    for fd in descriptors {
+      do throws(SystemError) {
+        try givePipe(fd, to: user)
+      } catch {
+        // Under an init that has kept CAP_CHOWN from us: what is open works all the same.
+        warn("the program's user cannot open descriptor \(fd) again: \(error)")
+      }
+    }
+  }
+
+  func failure(_ error: any Error) -> (sentence: String, status: UInt8) {
+    let failure = (error as? SpawnError).map { ProgramLaunch.failure($0) } ?? error as? ProgramLaunch.Failure
+    return failure.map { ($0.sentence, $0.status) } ?? ("\(error)", 125)
+  }
+}
