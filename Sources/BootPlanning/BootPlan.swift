@@ -122,8 +122,12 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
   private static func fileSystem(_ local: LocalEnclave, _ configuration: Configuration) -> [BootStep] {
     let root = local.rootfs == nil ? local.stage + "/root" : local.stage
     var steps: [BootStep] = [.makeMountsPrivate]
-    if let rootfs = local.rootfs {
+    if let rootfs = local.rootfs, local.pieces.isEmpty {
       steps.append(.bind(source: rootfs, target: root, recursive: true))
+    } else if let rootfs = local.rootfs {
+      steps.append(tmpfs(root, mode: "755", [.noDevices]))
+      steps += local.pieces.flatMap { Self.steps($0, of: rootfs, root: root) }
+      steps.append(.remountReadOnly(root))
     } else {
       steps.append(tmpfs(local.stage, mode: "755", [.noDevices]))
       steps.append(.makeDirectory(root, mode: 0o755))
@@ -192,6 +196,20 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
     case .directory(let path, let mode): return [.makeDirectory(root + path, mode: mode)]
     case .link(let path, let target): return [.makeLink(root + path, to: target)]
     case .file(let path, let copied): return [.showFile(path, at: root + path, copied: copied)]
+    case .tree, .leaf, .empty: return []
+    }
+  }
+
+  /// Pieces of a `--rootfs`.
+  private static func steps(_ piece: RootPiece, of rootfs: String, root: String) -> [BootStep] {
+    switch piece {
+    case .directory(let path, let mode): [.makeDirectory(root + path, mode: mode)]
+    case .link(let path, let target): [.makeLink(root + path, to: target)]
+    case .tree(let path):
+      [.makeDirectory(root + path, mode: 0o755), .bindFrom(tree: rootfs, path, at: root + path)]
+    case .leaf(let path): [.makeFile(root + path), .bindFrom(tree: rootfs, path, at: root + path)]
+    case .empty(let path): [.makeFile(root + path)]
+    case .overlay, .file: []
     }
   }
 

@@ -10,6 +10,9 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case bindReadOnly(source: String, target: String)
   /// A file of the machine's: its copy, or itself, read-only. One that has gone meanwhile is left out.
   case showFile(String, at: String, copied: Bool)
+  /// What has this name in a tree that others may have made links in, with all that is mounted below.
+  case bindFrom(tree: String, String, at: String)
+  case remountReadOnly(String)
   /// Nothing below `path` can be written any more, but for these (relative to it). What is not there is passed over.
   case protect(String, but: [String])
   /// Each of these is covered: a directory reads as empty, a file as /dev/null. What is not there is passed over.
@@ -67,6 +70,8 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
     case .bindReadOnly(let source, let target): return "mount --bind -o ro \(source) \(target)"
     case .showFile(let source, let target, let copied):
       return copied ? "cp -p \(source) \(target)" : "mount --bind -o ro \(source) \(target)"
+    case .bindFrom(let tree, let path, let target): return "mount --rbind \(tree)\(path) \(target), within \(tree)"
+    case .remountReadOnly(let path): return "mount -o remount,bind,ro \(path)"
     case .protect(let path, let exceptions):
       let rest = exceptions.isEmpty ? "" : ", but for \(exceptions.joined(separator: ", "))"
       return "mount --rbind \(path) \(path); mount -o remount,bind,ro \(path)\(rest)"

@@ -26,6 +26,11 @@ public enum BootRunner {
       try makeMountReadOnly(target)
     case .showFile(let source, let target, let copied):
       try MachineFiles.show(source, at: target, copied: copied)
+    case .bindFrom(let tree, let path, let target):
+      let file = try ForeignTree(tree).open(path)
+      try mountFileSystem("/proc/self/fd/\(file.rawValue)", target, type: nil, flags: [.bind, .recursive])
+    case .remountReadOnly(let path):
+      try makeMountReadOnly(path)
     case .protect(let path, let exceptions):
       try MachineFiles.protect(path, but: exceptions)
     case .mask(let paths):

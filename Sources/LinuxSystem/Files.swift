@@ -89,15 +89,21 @@ public enum FileKind: Sendable { case file, directory, symbolicLink, characterDe
 public func fileKind(_ path: String, followLinks: Bool = true) -> FileKind? {
   var info = stat()
   guard (followLinks ? stat(path, &info) : lstat(path, &info)) == 0 else { return nil }
-  switch info.st_mode & S_IFMT {
-  case S_IFREG: return .file
-  case S_IFDIR: return .directory
-  case S_IFLNK: return .symbolicLink
-  case S_IFCHR: return .characterDevice
-  case S_IFBLK: return .blockDevice
-  case S_IFSOCK: return .socket
-  case S_IFIFO: return .pipe
-  default: return .other
+  return FileKind(mode: info.st_mode)
+}
+
+extension FileKind {
+  init(mode: mode_t) {
+    switch mode & S_IFMT {
+    case S_IFREG: self = .file
+    case S_IFDIR: self = .directory
+    case S_IFLNK: self = .symbolicLink
+    case S_IFCHR: self = .characterDevice
+    case S_IFBLK: self = .blockDevice
+    case S_IFSOCK: self = .socket
+    case S_IFIFO: self = .pipe
+    default: self = .other
+    }
   }
 }
 

@@ -72,6 +72,7 @@ public final class LocalRun: EventSource {
   private var directory = ""
   private var reserved: [FileHandle] = []
   private var root = RootDirectory()
+  private var rootfsPieces: [RootPiece] = []
 
   public init(_ request: LocalRunRequest, report: @escaping (String) -> Void) throws(SystemError) {
     self.request = request
@@ -116,7 +117,7 @@ public final class LocalRun: EventSource {
     // The proxy inside has a user of its own; the directory above is ours alone. Whatever our umask is.
     try changeMode(transport, 0o755)
     try makeDirectories(stage)
-    if let rootfs = request.rootfs { try root.prepare(rootfs) }
+    if let rootfs = request.rootfs { rootfsPieces = try root.prepare(rootfs) }
 
     let hostSocket = EnclaveLayout.hostSocket(in: transport)
     let listener = FileHandle(try listenStream(.unix(hostSocket)))
@@ -144,7 +145,7 @@ public final class LocalRun: EventSource {
     let needsUserNamespace = effectiveUserID() != 0
     let local = LocalEnclave(
       rootfs: request.rootfs, stage: stage, transport: transport,
-      pieces: request.rootfs == nil ? try pieces(hasUserNamespace: needsUserNamespace) : [],
+      pieces: request.rootfs == nil ? try pieces(hasUserNamespace: needsUserNamespace) : rootfsPieces,
       hasUserNamespace: needsUserNamespace,
       nameServer: request.nameServer?.description ?? EnclaveLayout.nameServer)
     let document = try makeMemoryFile(

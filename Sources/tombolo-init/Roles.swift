@@ -31,9 +31,8 @@ func readConfiguration(
   } else {
     let path = arguments.configurationPath ?? Configuration.defaultPath
     // Only the default may be absent.
-    if arguments.configurationPath != nil || fileKind(root + path) != nil {
-      try apply(try readText(root + path), path)
-    }
+    let bytes = try readFile(path, in: root, mayBeAbsent: arguments.configurationPath == nil)
+    if let bytes { try apply(String(decoding: bytes, as: UTF8.self), path) }
   }
   if let overrides = document?.overrides { try apply(overrides, "command line") }
   if !arguments.command.isEmpty {
@@ -41,6 +40,16 @@ func readConfiguration(
     for word in arguments.command { digest.add(Array(word.utf8)) }
   }
   return configuration
+}
+
+/// - Parameter root: not yet the root, and perhaps with links that would lead out of it.
+private func readFile(_ path: String, in root: String, mayBeAbsent: Bool) throws(SystemError) -> [UInt8]? {
+  do throws(SystemError) {
+    return try root.isEmpty ? LinuxSystem.readFile(path) : ForeignTree(root).read(path)
+  } catch {
+    guard mayBeAbsent, error.errno == ENOENT else { throw error }
+    return nil
+  }
 }
 
 /// `--plan`: what a start would do.

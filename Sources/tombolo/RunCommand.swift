@@ -83,6 +83,11 @@ struct RunCommand: ParsableCommand {
       guard fileKind(path) == .directory, let real = realPath(path) else {
         throw Misuse("--rootfs: \(path) is not a directory")
       }
+      do throws(SystemError) {
+        _ = try openFile(real, O_RDONLY | O_DIRECTORY)
+      } catch {
+        throw Misuse("--rootfs: this user cannot read \(path), which somebody else owns (\(error))")
+      }
       return real
     }
     var overrides = try overrides(published)

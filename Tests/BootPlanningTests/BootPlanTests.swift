@@ -237,6 +237,23 @@ struct BootPlanTests {
     #expect(steps.contains { $0.description.contains("lowerdir=/home\\,x,upperdir=/s/1/up") })
   }
 
+  /// A tree that cannot be written is shown beside what it lacks, and links in it are not followed out of it.
+  @Test func anImageThatCannotBeWritten() {
+    var local = Self.local
+    local.rootfs = "/image"
+    local.pieces = [
+      .directory("/proc", mode: 0o555), .tree("/usr"), .link("/bin", to: "usr/bin"), .leaf("/f"), .empty("/e"),
+    ]
+    let steps = BootPlan(Configuration(), .local(local)).fileSystem
+    #expect(
+      steps.prefix(11).map(\.description) == [
+        "mount --make-rprivate /", "mount -t tmpfs -o nodev,mode=755 tmpfs /s", "mkdir -m 555 /s/proc",
+        "mkdir -m 755 /s/usr", "mount --rbind /image/usr /s/usr, within /image", "ln -s usr/bin /s/bin", "touch /s/f",
+        "mount --rbind /image/f /s/f, within /image", "touch /s/e", "mount -o remount,bind,ro /s",
+        "chroot /s, where bind mounts still show the machine's files",
+      ])
+  }
+
   @Test func anImageIsUsedAsItIs() {
     var local = Self.local
     local.rootfs = "/image"
@@ -250,7 +267,7 @@ struct LocalDocumentTests {
   @Test func roundTrips() {
     let pieces: [RootPiece] = [
       .overlay("/a b\n"), .directory("/d", mode: 0o1700), .link("/l", to: "x/y"), .file("/f", copied: false),
-      .file("/c", copied: true),
+      .file("/c", copied: true), .tree("/t"), .leaf("/b"), .empty("/e"),
     ]
     for rootfs in [nil, "/r\n17"] {
       let content = LocalDocument.Content(

@@ -113,4 +113,98 @@ final class LocalFilesTests: XCTestCase {
       XCTAssertTrue(outcome.output.hasSuffix("[]\n"), outcome.output + outcome.errors)
     }
   }
+
+  // MARK: --rootfs
+
+  /// A tree with one static program and what `more` adds, at `place`/NAME.
+  func tree(_ name: String, _ more: String = "true") -> String {
+    "mkdir -p \(place)/\(name) && cp /bin/busybox \(place)/\(name)/ && (cd \(place)/\(name) && \(more))"
+  }
+
+  let show = "/busybox sh -c '/busybox cat /etc/resolv.conf; /busybox ls -d /proc/1 /sys/class /dev/null /run/tombolo'"
+  let shown = "nameserver 169.254.53.53\n/dev/null\n/proc/1\n/run/tombolo\n/sys/class\n"
+
+  /// Issue 12, 10: a tree that an attacker has made. Nothing outside of it is created, changed or covered, before the start
+  /// or after the end; and links that stay in it work.
+  func testLinksInARootLeadNowhereElse() {
+    let outcome = bash(
+      """
+      cd \(place); mkdir -p victim/etc; echo keep > victim/etc/hosts; touch victim/etc/hostname; chmod 755 victim
+      state() { find victim -printf '%p %m %s %T@\\n' | sort; }; state > before
+      run() { \(tombolo) run --mode none --rootfs $1 -- \(show) 2>&1; echo "status $?"; }
+      \(tree("inner", "mkdir -p var/run private/etc usr/dev; ln -s var/run run; ln -s /private/etc etc; ln -s ../../usr/dev dev")); run inner
+      \(tree("away", "ln -s /\(place)/victim/etc etc")); run away | tail -1
+      \(tree("up", "ln -s ../../../../..\(place)/victim proc")); run up | sed 's/, which.*//; s/.*up.proc/proc/'
+      \(tree("file", "mkdir etc; ln -s ../../victim/new etc/resolv.conf; ln -s \(place)/victim/etc/hostname etc/hostname")); run file
+      \(tree("config", "mkdir etc; ln -s \(place)/victim/etc/hosts etc/tombolo.toml")); run config | tail -1
+      \(tree("swap")); \(tombolo) run --mode none --rootfs swap -- /busybox sh -c '
+        /busybox mv /etc /old; /busybox ln -s \(place)/victim/etc /etc'; echo "status $?"
+      state | diff before - && echo unchanged; ls -A inner/var/run; ls victim/etc
+      """)
+    XCTAssertEqual(
+      outcome.output,
+      """
+      \(shown)status 0
+      status 125
+      proc is a link to ../../../../..\(place)/victim
+      status 125
+      \(shown)status 0
+      status 0
+      status 0
+      unchanged
+      hostname
+      hosts
+
+      """, outcome.errors)
+  }
+
+  /// A tree that cannot be written, and has nothing that could be mounted on.
+  func testARootThatCannotBeWritten() {
+    let outcome = bash(
+      """
+      cd \(place); \(tree("ro", "mkdir -p etc/ssl bin data; echo x > etc/ssl/x; ln -s busybox sh; echo keep > data/f; touch a:b"))
+      unshare -m --propagation private bash -c '
+        mount --bind ro ro && mount -o remount,bind,ro ro && mount -t tmpfs tmpfs ro/data && echo below > ro/data/g
+        \(tombolo) run --mode none --rootfs ro -- \(show.replacingOccurrences(of: "'", with: "\""))
+        \(tombolo) run --mode none --rootfs ro -- /sh -c "/busybox ls -A /; /busybox cat /etc/ssl/x /data/g; echo y > /new; echo y > /data/h" 2>&1
+        ls ro/data | xargs'; ls -A ro | xargs; ls ro/etc
+      """)
+    XCTAssertEqual(
+      outcome.output,
+      """
+      \(shown)a:b
+      bin
+      busybox
+      data
+      dev
+      etc
+      proc
+      run
+      sh
+      sys
+      tmp
+      x
+      below
+      /sh: can't create /new: Read-only file system
+      g h
+      a:b bin busybox data etc sh
+      ssl
+
+      """, outcome.errors)
+  }
+
+  /// Without root: a tree that somebody else owns works the same way, and one that may not be read is a sentence.
+  func testAForeignRootWithoutRoot() {
+    let outcome = bash(
+      """
+      cd \(place); \(tree("foreign", "mkdir etc; echo x > etc/x")); \(tree("secret")); chmod 700 secret
+      \(asUser) --rootfs \(place)/foreign -- \(show); echo "status $?"; ls -A foreign | xargs
+      \(asUser) --rootfs \(place)/secret -- true; echo "status $?"
+      """)
+    XCTAssertEqual(
+      outcome.output, "\(shown)status 0\nbusybox etc\nstatus 125\n", outcome.errors)
+    XCTAssertTrue(
+      outcome.errors.contains("--rootfs: this user cannot read \(place)/secret, which somebody else owns"),
+      outcome.errors)
+  }
 }
