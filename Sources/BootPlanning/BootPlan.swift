@@ -108,7 +108,7 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
         source: "tmpfs", target: "/tmp", type: "tmpfs", options: [.noSetUID, .noDevices], data: "mode=1777"),
       .mountControlGroups, .raiseLimits, .seedEntropy, .setClock,
       .makeDirectory("/etc", mode: 0o755),
-      .provideFile("/etc/resolv.conf", text: "nameserver \(EnclaveLayout.nameServer)\n"),
+      .provideFile("/etc/resolv.conf", text: configuration.resolver.resolvConf(nameServer: EnclaveLayout.nameServer)),
       .provideFile("/etc/hosts", text: hosts(configuration)),
       .provideFile("/etc/hostname", text: "\(configuration.hostname)\n"),
     ]
@@ -176,7 +176,11 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
     steps += KernelInterfaces.protection
     steps += [
       .pivotRoot(root),
-      .provideFile("/etc/resolv.conf", text: "nameserver \(local.nameServer)\n"),
+      .provideFile(
+        "/etc/resolv.conf",
+        text: configuration.resolver.resolvConf(
+          nameServer: local.nameServer,
+          machine: ResolverSettings(search: local.search, options: local.resolverOptions))),
       .provideFile("/etc/hosts", text: hosts(configuration)),
       .provideFile("/etc/hostname", text: "\(configuration.hostname)\n"),
     ]

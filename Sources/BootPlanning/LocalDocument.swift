@@ -40,6 +40,7 @@ public enum LocalDocument {
     ]
     if let rootfs = content.local.rootfs { fields.append(("rootfs", rootfs)) }
     if let directory = content.defaultDirectory { fields.append(("directory", directory)) }
+    fields += content.local.search.map { ("search", $0) } + content.local.resolverOptions.map { ("option", $0) }
     for piece in content.local.pieces { fields.append(("piece", piece.encoded)) }
     if let configuration = content.configuration {
       fields.append(("configuration-name", configuration.name))
@@ -68,7 +69,8 @@ public enum LocalDocument {
     let local = LocalEnclave(
       rootfs: one("rootfs"), stage: stage, transport: transport,
       pieces: (values["piece"] ?? []).compactMap { RootPiece(encoded: $0) },
-      hasUserNamespace: one("user-namespace") == "1", nameServer: server)
+      hasUserNamespace: one("user-namespace") == "1", nameServer: server, search: values["search"] ?? [],
+      resolverOptions: values["option"] ?? [])
     let configuration = one("configuration").map { (name: one("configuration-name") ?? "", text: $0) }
     return Content(
       local: local, configuration: configuration, overrides: one("overrides") ?? "",

@@ -13,11 +13,16 @@ public struct LocalEnclave: Equatable, Sendable {
   public var hasUserNamespace: Bool
   /// For the enclave's resolv.conf.
   public var nameServer: String
+  /// What the machine's own resolv.conf says besides.
+  public var search: [String]
+  public var resolverOptions: [String]
 
   public init(
     rootfs: String?, stage: String, transport: String, pieces: [RootPiece], hasUserNamespace: Bool,
-    nameServer: String
+    nameServer: String, search: [String] = [], resolverOptions: [String] = []
   ) {
+    self.search = search
+    self.resolverOptions = resolverOptions
     self.rootfs = rootfs
     self.stage = stage
     self.transport = transport

@@ -78,6 +78,7 @@ public struct Configuration: Equatable, Sendable {
   /// Ports of the program that the host may reach.
   public var ingressPorts: [UInt16] = []
   public var logs = Logs()
+  public var resolver = ResolverSettings()
 
   /// The one vsock port on each side.
   public static let defaultPort: UInt32 = 7766
@@ -114,6 +115,7 @@ public struct Configuration: Equatable, Sendable {
       try raw.read(&table)
       firewall = try table.value("firewall", Self.choices(Firewall.self)) { Firewall(rawValue: $0) } ?? firewall
     }
+    try reader.table("dns") { (table) throws(ConfigurationError) in try resolver.read(&table) }
     try reader.table("ingress") { (table) throws(ConfigurationError) in
       if let ports = try table.integers("ports", in: 1...65535) {
         ingressPorts = Array(Set(ingressPorts + ports.map { UInt16($0) })).sorted()

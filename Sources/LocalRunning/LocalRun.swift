@@ -1,5 +1,6 @@
 import BootPlanning
 import CLinux
+import DNS
 import EventLoop
 import HostGateway
 import HostNetwork
@@ -143,11 +144,13 @@ public final class LocalRun: EventSource {
 
   private func startInit(transport: String, stage: String) throws {
     let needsUserNamespace = effectiveUserID() != 0
+    let machine = ResolverConfiguration(resolvConf: (try? readText("/etc/resolv.conf", limit: 65536)) ?? "")
     let local = LocalEnclave(
       rootfs: request.rootfs, stage: stage, transport: transport,
       pieces: request.rootfs == nil ? try pieces(hasUserNamespace: needsUserNamespace) : rootfsPieces,
       hasUserNamespace: needsUserNamespace,
-      nameServer: request.nameServer?.description ?? EnclaveLayout.nameServer)
+      nameServer: request.nameServer?.description ?? EnclaveLayout.nameServer, search: machine.search,
+      resolverOptions: machine.options)
     let document = try makeMemoryFile(
       LocalDocument.encode(
         .init(

@@ -36,6 +36,16 @@ struct RunCommand: ParsableCommand {
   @OptionGroup
   var gateway: GatewayOptions
   @Option(
+    name: .customLong("dns-search"),
+    help: ArgumentHelp(
+      "A domain that short names are looked up in (default: this machine's; \".\": none).", valueName: "domain"))
+  var searchDomains: [String] = []
+  @Option(
+    name: .customLong("dns-option"),
+    help: ArgumentHelp(
+      "A word for resolv.conf's options, such as ndots:2 (default: this machine's).", valueName: "option"))
+  var resolverOptions: [String] = []
+  @Option(
     help: ArgumentHelp(
       "The network: tcp (connections end at Tombolo and start anew), raw (every packet; needs root), none.",
       valueName: "mode"))
@@ -149,6 +159,10 @@ struct RunCommand: ParsableCommand {
       let unique = Dictionary(variables) { _, last in last }
       lines += unique.sorted { $0.key < $1.key }.map { "\(tomlString($0.key)) = \(tomlString($0.value))" }
     }
+    if !searchDomains.isEmpty || !resolverOptions.isEmpty { lines.append("[dns]") }
+    func list(_ words: [String]) -> String { "[\(words.map(tomlString).joined(separator: ", "))]" }
+    if !searchDomains.isEmpty { lines.append("search = \(list(searchDomains == ["."] ? [] : searchDomains))") }
+    if !resolverOptions.isEmpty { lines.append("options = \(list(resolverOptions))") }
     lines.append("[ingress]")
     lines.append("ports = [\(published.map { "\($0.enclavePort)" }.joined(separator: ", "))]")
     // As under `docker run`: whoever reads our output may be slow, and loses nothing.

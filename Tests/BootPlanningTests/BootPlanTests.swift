@@ -272,7 +272,8 @@ struct LocalDocumentTests {
     for rootfs in [nil, "/r\n17"] {
       let content = LocalDocument.Content(
         local: LocalEnclave(
-          rootfs: rootfs, stage: "/s", transport: "/t", pieces: pieces, hasUserNamespace: true, nameServer: "::1"),
+          rootfs: rootfs, stage: "/s", transport: "/t", pieces: pieces, hasUserNamespace: true, nameServer: "::1",
+          search: rootfs == nil ? [] : ["a.example", "b"], resolverOptions: ["ndots:1"]),
         configuration: rootfs.map { (name: $0, text: "a = 1\n") }, overrides: "[program]\n", passesInput: true,
         defaultDirectory: "/ü")
       #expect(LocalDocument.decode(LocalDocument.encode(content)) == content)
