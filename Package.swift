@@ -64,19 +64,20 @@ let package = Package(
 
     // Pure
     module("Inet"),
+    module("SystemText"),
     module("Wire", ["Inet"]),
     module("LogText", ["Wire"]),
     module("DNS", ["Inet"]),
     module("Policy", ["Inet"]),
     module("Supervision"),
     module("Roles"),
-    module("EnclaveConfig", ["Inet", "CToml"]),
+    module("EnclaveConfig", ["SystemText", "Inet", "CToml"]),
     module("Netfilter", ["Inet"]),
     module("BootPlanning", ["EnclaveConfig", "Inet", "Netfilter"]),
     module("Packets", ["Inet"]),
 
     // Kernel
-    module("LinuxSystem", ["CLinux", "Inet"]),
+    module("LinuxSystem", ["SystemText", "CLinux", "Inet"]),
     module("EventLoop", ["CLinux", "LinuxSystem"]),
     module("Netlink", ["CLinux", "CMnl", "Inet", "LinuxSystem", "Netfilter"]),
 
@@ -129,7 +130,7 @@ let package = Package(
     module(
       "Imaging",
       [
-        "CDecompress", "CLinux", "EnclaveConfig", "LinuxSystem",
+        "SystemText", "CDecompress", "CLinux", "EnclaveConfig", "LinuxSystem",
         .product(name: "Crypto", package: "swift-crypto"), .product(name: "SwiftASN1", package: "swift-asn1"),
       ]),
 
@@ -144,7 +145,7 @@ let package = Package(
     .executableTarget(
       name: "tombolo-init",
       dependencies: [
-        "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Capabilities",
+        "SystemText", "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Capabilities",
         "Digests",
         "Relaying", "Roles",
         "Netlink", "Proxying", "LogForwarding", "Booting", "ServiceControl",
@@ -154,7 +155,7 @@ let package = Package(
     .executableTarget(
       name: "tombolo",
       dependencies: [
-        "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
+        "SystemText", "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
         "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink", "VhostVsock", "LogText",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
@@ -179,6 +180,7 @@ let package = Package(
         "Wire", "HostNetwork", "Proxying",
       ]),
     tests("InetTests", ["Inet"]),
+    tests("SystemTextTests", ["SystemText"]),
     tests("WireTests", ["Wire", "Inet"]),
     tests("LogTextTests", ["LogText", "Wire"]),
     tests("DNSTests", ["DNS", "Inet"]),

@@ -223,9 +223,9 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
 
   /// overlayfs splits its options at commas and lower directories at colons (fs/overlayfs/params.c).
   private static func escaped(_ path: String) -> String {
-    path.reduce(into: "") { text, character in
-      if character == "," || character == ":" || character == "\\" { text.append("\\") }
-      text.append(character)
+    path.unicodeScalars.reduce(into: "") { text, scalar in
+      if scalar == "," || scalar == ":" || scalar == "\\" { text.append("\\") }
+      text.unicodeScalars.append(scalar)
     }
   }
 

@@ -96,10 +96,25 @@ public struct Configuration: Equatable, Sendable {
     try apply(toml: text, file: file)
   }
 
+  /// A file's text.
+  /// - Throws: where it is not UTF-8, which TOML is.
+  public static func text(_ bytes: [UInt8], file: String) throws(ConfigurationError) -> String {
+    if let text = String(validating: bytes, as: UTF8.self) { return text }
+    var line = 1
+    for part in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
+      if String(validating: part, as: UTF8.self) == nil { break }
+      line += 1
+    }
+    throw ConfigurationError(file: file, line: line, problem: "not TOML: found bytes that are not UTF-8")
+  }
+
   /// Sets what `text` says and leaves the rest: how a command line's own settings go over a file's. Variables are
   /// added to those there, everything else replaces.
-  public mutating func apply(toml text: String, file: String) throws(ConfigurationError) {
-    var reader = TableReader(try Document(text, file: file))
+  /// - Parameter isSystemText: see `Document`.
+  public mutating func apply(
+    toml text: String, file: String, isSystemText: Bool = false
+  ) throws(ConfigurationError) {
+    var reader = TableReader(try Document(text, file: file, isSystemText: isSystemText))
     if let name = try reader.value("hostname", "a host name of 1 to 64 letters, digits, \"-\" and \".\"", Self.hostname)
     {
       hostname = name

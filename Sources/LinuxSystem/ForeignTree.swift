@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import SystemText
 
 /// A directory tree of somebody else's making, in which no link leads out and nobody who changes it meanwhile does either.
 ///
@@ -65,7 +66,8 @@ public final class ForeignTree: Sendable {
   private static func open(
     _ directory: Int32, _ name: String, _ object: String
   ) throws(SystemError) -> OwnedFileDescriptor {
-    OwnedFileDescriptor(try check("open", object, clinux_open_at(directory, name, O_PATH | O_NOFOLLOW, 0)))
+    OwnedFileDescriptor(
+      try check("open", object, name.withSystemCString { clinux_open_at(directory, $0, O_PATH | O_NOFOLLOW, 0) }))
   }
 
   /// Where a link leads; nil for what is no link.
@@ -75,7 +77,7 @@ public final class ForeignTree: Sendable {
     guard info.st_mode & S_IFMT == S_IFLNK else { return nil }
     var buffer = [CChar](repeating: 0, count: 4096)
     let count = try checkErrno("readlink", object) { readlinkat(fd, "", &buffer, buffer.count) }
-    return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    return systemText(buffer[..<count].map { UInt8(bitPattern: $0) })
   }
 }
 

@@ -83,7 +83,7 @@ struct RunCommand: ParsableCommand {
   private func request() throws -> LocalRunRequest {
     var file: (name: String, text: String)?
     if let config {
-      file = (config, try readText(config))
+      file = (config, try Configuration.text(try readFile(config), file: config))
       // Said now, where the file and its name are at hand, and not by init.
       _ = try Configuration(toml: file?.text ?? "", file: config)
     }
@@ -102,7 +102,7 @@ struct RunCommand: ParsableCommand {
     }
     var overrides = try overrides(published)
     var configuration = try Configuration(toml: file?.text ?? "", file: config ?? "")
-    try configuration.apply(toml: overrides, file: "command line")
+    try configuration.apply(toml: overrides, file: "command line", isSystemText: true)
     if let mode { configuration.networkMode = mode }
     if let capture {
       guard configuration.networkMode == .raw else { throw Misuse("--capture: expected --mode raw with it") }
@@ -149,10 +149,11 @@ struct RunCommand: ParsableCommand {
     if let user { lines.append("user = \(tomlString(user))") }
     if let workingDirectory { lines.append("working_directory = \(tomlString(workingDirectory))") }
     let variables = try environment.map { text in
-      guard let equals = text.firstIndex(of: "="), equals != text.startIndex else {
+      // By bytes: with a combining mark behind it "=" is not a Character.
+      guard let equals = text.utf8.firstIndex(of: UInt8(ascii: "=")), equals != text.startIndex else {
         throw Misuse("-e: found \"\(text)\", expected KEY=VALUE")
       }
-      return (String(text[..<equals]), String(text[text.index(after: equals)...]))
+      return (String(text[..<equals]), String(text[text.utf8.index(after: equals)...]))
     }
     if !variables.isEmpty {
       lines.append("[program.env]")
