@@ -122,8 +122,8 @@ let package = Package(
     module(
       "LocalRunning",
       [
-        "CLinux", "Inet", "DNS", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "HostNetwork",
-        "LogText",
+        "CLinux", "Inet", "DNS", "BootPlanning", "EnclaveConfig", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
+        "HostNetwork", "LogText",
       ]),
     module("VhostVsock", ["CLinux", "LinuxSystem"]),
 
@@ -145,7 +145,8 @@ let package = Package(
     .executableTarget(
       name: "tombolo-init",
       dependencies: [
-        "SystemText", "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Capabilities",
+        "SystemText", "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop",
+        "Capabilities",
         "Digests",
         "Relaying", "Roles",
         "Netlink", "Proxying", "LogForwarding", "Booting", "ServiceControl",
@@ -155,7 +156,8 @@ let package = Package(
     .executableTarget(
       name: "tombolo",
       dependencies: [
-        "SystemText", "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
+        "SystemText", "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying",
+        "HostGateway",
         "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink", "VhostVsock", "LogText",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],

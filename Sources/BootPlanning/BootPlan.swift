@@ -173,6 +173,11 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       .makeDirectory(EnclaveLayout.transportDirectory, mode: 0o755),
       .bind(source: local.transport, target: EnclaveLayout.transportDirectory, recursive: false),
     ]
+    // Started by root, `tombolo run` has done it itself; otherwise the proxy's group is one that only we have.
+    if local.hasUserNamespace, let count = local.userCount, count > EnclaveLayout.proxyID {
+      let socket = EnclaveLayout.hostSocket(in: EnclaveLayout.transportDirectory)
+      steps.append(.changeGroup(socket, to: EnclaveLayout.proxyID))
+    }
     steps += KernelInterfaces.protection
     steps += [
       .pivotRoot(root),

@@ -20,6 +20,7 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   /// Nothing mounted from here on is seen outside, and nothing outside here.
   case makeMountsPrivate
   case makeDirectory(String, mode: UInt32)
+  case changeGroup(String, to: UInt32)
   /// An empty file for something to be mounted on.
   case makeFile(String)
   case makeLink(String, to: String)
@@ -78,6 +79,7 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
     case .mask(let paths): return "mask \(paths.joined(separator: ", "))"
     case .makeMountsPrivate: return "mount --make-rprivate /"
     case .makeDirectory(let path, let mode): return "mkdir -m \(String(mode, radix: 8)) \(path)"
+    case .changeGroup(let path, let group): return "chgrp \(group) \(path)"
     case .makeFile(let path): return "touch \(path)"
     case .makeLink(let path, let target): return "ln -s \(target) \(path)"
     case .enterRoot(let path): return "chroot \(path), where bind mounts still show the machine's files"

@@ -11,6 +11,8 @@ public struct LocalEnclave: Equatable, Sendable {
   public var pieces: [RootPiece]
   /// In a user namespace overlayfs keeps its marks in user.* attributes.
   public var hasUserNamespace: Bool
+  /// Users and groups from 0 to below this exist; nil: all that there are.
+  public var userCount: UInt32?
   /// For the enclave's resolv.conf.
   public var nameServer: String
   /// What the machine's own resolv.conf says besides.

@@ -41,6 +41,8 @@ public enum BootRunner {
       try makeDirectories(path)
       // mkdir(2) takes the umask away from it.
       try changeMode(path, mode)
+    case .changeGroup(let path, let group):
+      try changeOwner(path, user: nil, group: group)
     case .makeFile(let path):
       _ = try openFile(path, O_WRONLY | O_CREAT, mode: 0o644)
     case .makeLink(let path, let target):

@@ -24,6 +24,8 @@ public struct LocalRunRequest {
   public var tunnel: (any RawGateway)?
   /// For `tombolo status`.
   public var name: String
+  /// Where there are no users but root inside, it is said why.
+  public var explainsUsers = false
 
   public init(
     initPath: String, rootfs: String?, configuration: (name: String, text: String)?, overrides: String,
@@ -122,7 +124,7 @@ public final class LocalRun: EventSource {
 
     let hostSocket = EnclaveLayout.hostSocket(in: transport)
     let listener = FileHandle(try listenStream(.unix(hostSocket)))
-    // Without root there is one user inside, who is us.
+    // Without root it is the enclave's init that can give it to the proxy's group, where there is one.
     if effectiveUserID() == 0 { try changeOwner(hostSocket, user: nil, group: EnclaveLayout.proxyID) }
     try changeMode(hostSocket, 0o660)
     let made = try Gateway(
@@ -145,17 +147,14 @@ public final class LocalRun: EventSource {
   private func startInit(transport: String, stage: String) throws {
     let needsUserNamespace = effectiveUserID() != 0
     let machine = ResolverConfiguration(resolvConf: (try? readText("/etc/resolv.conf", limit: 65536)) ?? "")
-    let local = LocalEnclave(
+    var local = LocalEnclave(
       rootfs: request.rootfs, stage: stage, transport: transport,
       pieces: request.rootfs == nil ? try pieces(hasUserNamespace: needsUserNamespace) : rootfsPieces,
       hasUserNamespace: needsUserNamespace,
       nameServer: request.nameServer?.description ?? EnclaveLayout.nameServer, search: machine.search,
       resolverOptions: machine.options)
-    let document = try makeMemoryFile(
-      LocalDocument.encode(
-        .init(
-          local: local, configuration: request.configuration, overrides: request.overrides,
-          passesInput: request.passesInput, defaultDirectory: request.rootfs == nil ? currentDirectory() : nil)))
+    // Written when the ids are known, before init goes on.
+    let document = try makeMemoryFile([])
     let null = FileHandle(try openFile("/dev/null", O_RDWR))
     let executable = FileHandle(try openFile(request.initPath, O_PATH))
     var spawnRequest = SpawnRequest(
@@ -170,7 +169,17 @@ public final class LocalRun: EventSource {
     } catch {
       throw LocalRunError(sentence: Self.explain(error, user: needsUserNamespace))
     }
-    if needsUserNamespace { try mapIDs() }
+    if needsUserNamespace {
+      let ids = try IDMapping(process: initPID)
+      local.userCount = ids.count
+      if let missing = ids.missing, request.explainsUsers {
+        report("without root there is no user but root in the enclave: \(missing)")
+      }
+    }
+    let content = LocalDocument.Content(
+      local: local, configuration: request.configuration, overrides: request.overrides,
+      passesInput: request.passesInput, defaultDirectory: request.rootfs == nil ? currentDirectory() : nil)
+    try writeAll(document.rawValue, LocalDocument.encode(content), "memfd")
     try writeAll(gate.writing.rawValue, [1], "gate")
   }
 
@@ -193,14 +202,6 @@ public final class LocalRun: EventSource {
       "no more namespaces may be created here (sysctl user.max_*_namespaces) (\(error))"
     default: "\(error)"
     }
-  }
-
-  /// user_namespaces(7): one id, ours, as root inside.
-  private func mapIDs() throws {
-    let process = "/proc/\(initPID)"
-    try writeFile("\(process)/setgroups", "deny")
-    try writeFile("\(process)/uid_map", "0 \(userID()) 1\n")
-    try writeFile("\(process)/gid_map", "0 \(groupID()) 1\n")
   }
 
   // MARK: events

@@ -32,7 +32,7 @@ public final class EnclaveSupervision: EventSource {
   private let proxyHandOver: ProxyHandOver?
   private let keeperSockets: [FileHandle]
   private let programInput: FileHandle?
-  private let separateProxyUser: Bool
+  private let userCount: UInt32
   private let log: (Configuration.LogLevel, String) -> Void
   private let finished: (UInt8) -> Void
   private var supervisor: Supervisor
@@ -52,12 +52,12 @@ public final class EnclaveSupervision: EventSource {
   ///   - session: opened already.
   ///   - proxyHandOver: nil in mode "none".
   ///   - programInput: the program's standard input; nil for /dev/null.
-  ///   - separateProxyUser: false in a user namespace with a single id.
+  ///   - userCount: users and groups from 0 to below this exist: 1 in a user namespace with a single id.
   ///   - finished: called with the program's status when everything has ended and the log is drained.
   public init(
     loop: EventLoop, born: UInt64, configuration: Configuration, forwarder: LogForwarder, session: HostSession,
     signals: FileHandle, proxyHandOver: ProxyHandOver?, keeperSockets: [FileHandle] = [], programInput: FileHandle?,
-    separateProxyUser: Bool,
+    userCount: UInt32 = .max,
     log: @escaping (Configuration.LogLevel, String) -> Void, finished: @escaping (UInt8) -> Void
   ) throws(SystemError) {
     self.loop = loop
@@ -69,7 +69,7 @@ public final class EnclaveSupervision: EventSource {
     self.proxyHandOver = proxyHandOver
     self.keeperSockets = keeperSockets
     self.programInput = programInput
-    self.separateProxyUser = separateProxyUser
+    self.userCount = userCount
     self.log = log
     self.finished = finished
     supervisor = Supervisor(
@@ -250,7 +250,7 @@ public final class EnclaveSupervision: EventSource {
       var request = SpawnRequest(
         .descriptor(executable.rawValue), arguments: ["tombolo-init", "proxy"], environment: [],
         descriptors: [null.rawValue, logWriting.rawValue, logWriting.rawValue, handed.rawValue] + files.map(\.rawValue))
-      if separateProxyUser { request.identity = (Configuration.proxyID, Configuration.proxyID, []) }
+      if userCount > Configuration.proxyID { request.identity = (Configuration.proxyID, Configuration.proxyID, []) }
       request.keptCapabilities = 0
       request.clearsCapabilities = true
       request.noNewPrivileges = true
@@ -311,9 +311,9 @@ public final class EnclaveSupervision: EventSource {
         descriptors: [input.rawValue, outWriting.rawValue, errorWriting.rawValue])
       request.workingDirectory = launch.workingDirectory
       // Root too: whoever started us may have had supplementary groups.
-      if configuration.program.user != nil || separateProxyUser {
+      if configuration.program.user != nil || userCount > 1 {
         request.identity = (launch.account.uid, launch.account.gid, launch.account.groups)
-        request.setsGroups = separateProxyUser
+        request.setsGroups = userCount > 1
         if launch.account.uid != userID() { givePipes(request.descriptors, to: launch.account.uid) }
       }
       do throws(SpawnError) {

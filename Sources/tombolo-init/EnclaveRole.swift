@@ -145,7 +145,7 @@ struct EnclaveRole {
     let supervision = try EnclaveSupervision(
       loop: loop, born: born, configuration: configuration, forwarder: forwarder, session: session, signals: signals,
       proxyHandOver: sockets.handOver, keeperSockets: sockets.keeper,
-      programInput: try programInput(), separateProxyUser: document?.local.hasUserNamespace != true,
+      programInput: try programInput(), userCount: document?.local.userCount ?? .max,
       log: { level, sentence in logger.log(level: Logger.Level(level), "\(sentence)") }, finished: finished)
     let clock = ClockSource(loop) { logger.log(level: $0, "\($1)") }
     if case .kernel = kind { clock.start() }

@@ -121,10 +121,12 @@ struct RunCommand: ParsableCommand {
     } else if let mode {
       overrides += "[network]\nmode = \"\(mode.rawValue)\"\n"
     }
-    return LocalRunRequest(
+    var request = LocalRunRequest(
       initPath: try initPath(), rootfs: root, configuration: file, overrides: overrides, published: published,
       nameServer: server, logFormat: logFormat, passesInput: interactive, verbose: verbose > 1,
       tunnel: tunnel, name: configuration.hostname)
+    request.explainsUsers = verbose > 0 || ![nil, "root", "0", "root:root", "0:0"].contains(configuration.program.user)
+    return request
   }
 
   private func initPath() throws -> String {

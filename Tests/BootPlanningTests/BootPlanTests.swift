@@ -150,6 +150,7 @@ struct BootPlanTests {
       .link("/bin", to: "usr/bin"), .overlay("/usr"),
     ]
     local.hasUserNamespace = true
+    local.userCount = 65_537
     let steps = BootPlan(try Self.configuration("[network]\nmode = \"none\""), .local(local)).fileSystem
     #expect(
       steps.map(\.description).joined(separator: "\n") == """
@@ -201,6 +202,7 @@ struct BootPlanTests {
         mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /tmp
         mkdir -m 755 /run/tombolo/host
         mount --bind /t /run/tombolo/host
+        chgrp 61042 /run/tombolo/host/host_7766
         mount --rbind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys, but for net, kernel/shmmax, \
         kernel/shmall, kernel/shmmni, kernel/shm_rmid_forced, kernel/shm_next_id, kernel/msgmax, kernel/msgmnb, \
         kernel/msgmni, kernel/msg_next_id, kernel/sem, kernel/sem_next_id, kernel/auto_msgmni, kernel/hostname, \
@@ -270,12 +272,13 @@ struct LocalDocumentTests {
       .file("/c", copied: true), .tree("/t"), .leaf("/b"), .empty("/e"),
     ]
     for rootfs in [nil, "/r\n17"] {
-      let content = LocalDocument.Content(
+      var content = LocalDocument.Content(
         local: LocalEnclave(
           rootfs: rootfs, stage: "/s", transport: "/t", pieces: pieces, hasUserNamespace: true, nameServer: "::1",
           search: rootfs == nil ? [] : ["a.example", "b"], resolverOptions: ["ndots:1"]),
         configuration: rootfs.map { (name: $0, text: "a = 1\n") }, overrides: "[program]\n", passesInput: true,
         defaultDirectory: "/ü")
+      content.local.userCount = rootfs == nil ? nil : 65_537
       #expect(LocalDocument.decode(LocalDocument.encode(content)) == content)
     }
   }

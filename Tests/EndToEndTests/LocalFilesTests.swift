@@ -207,4 +207,47 @@ final class LocalFilesTests: XCTestCase {
       outcome.errors.contains("--rootfs: this user cannot read \(place)/secret, which somebody else owns"),
       outcome.errors)
   }
+
+  // MARK: users without root
+
+  /// With subordinate ids, which this test gives to uid 1000 in a mount namespace of its own, unmodified servers that start
+  /// as root and serve as another user work without root; and the proxy has its uid.
+  func testUsersWithoutRoot() {
+    let outcome = bash(
+      """
+      cat > \(place)/nginx.conf <<'X'
+      user www-data; worker_processes 1; daemon on; pid /run/nginx.pid; error_log /tmp/error.log;
+      events {} http { access_log off; client_body_temp_path /tmp/b; proxy_temp_path /tmp/p; fastcgi_temp_path /tmp/f;
+      uwsgi_temp_path /tmp/u; scgi_temp_path /tmp/s; server { listen 127.0.0.1:80; root \(place)/www; } }
+      X
+      mkdir \(place)/www; echo served > \(place)/www/file
+      cat > \(place)/nginx.sh <<'X'
+      nginx -c \(place)/nginx.conf && curl -sS http://127.0.0.1/file; ps -eo user:10=,args= | grep -c '^www-data *nginx: worker'
+      ps -o uid= -p 2; kill $(cat /run/nginx.pid)
+      X
+      cd /; getent passwd 1000 > /dev/null || echo 'tombolo:x:1000:1000::/:/bin/sh' > \(place)/more
+      cat /etc/passwd \(place)/more > \(place)/passwd 2>/dev/null
+      echo '1000:200000:65536' > \(place)/ids; : > \(place)/none
+      with() { unshare -m --propagation private bash -c 'mount --bind \(place)/passwd /etc/passwd
+        for f in subuid subgid; do mount --bind $0 /etc/$f; done; eval "$1"' "$@"; }
+      with \(place)/ids '\(asUser.replacingOccurrences(of: "--mode none", with: "")) -- sh \(place)/nginx.sh'
+      with \(place)/ids '\(asUser) -u www-data -- sh -c "id -un; id -Gn; touch /tmp/x && stat -c %U /tmp/x"'
+      with \(place)/ids '\(asUser) -- id'
+      with \(place)/none '\(asUser) -u www-data -- id; echo status $?'
+      """)
+    XCTAssertEqual(
+      outcome.output,
+      """
+      served
+      1
+      61042
+      www-data
+      www-data
+      www-data
+      uid=0(root) gid=0(root) groups=0(root)
+      status 125
+
+      """, outcome.errors)
+    XCTAssertTrue(outcome.errors.contains("/etc/subuid has no ids for this user"), outcome.errors)
+  }
 }
