@@ -198,7 +198,10 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       let target = path == "/" ? root : root + path
       let data =
         "lowerdir=\(escaped(path)),upperdir=\(upper)/up,workdir=\(upper)/work" + (userxattr ? ",userxattr" : "")
-      return ["", "/up", "/work"].map { .makeDirectory(upper + $0, mode: 0o755) }
+      return [
+        .makeDirectory(upper, mode: 0o755), .makeDirectoryLike(path, at: upper + "/up"),
+        .makeDirectory(upper + "/work", mode: 0o755),
+      ]
         // Elsewhere than at "/" the mount point comes from the overlay around it, unless there is none.
         + (userxattr && path != "/" ? [.makeDirectory(target, mode: 0o755)] : [])
         + [.mount(source: "overlay", target: target, type: "overlay", options: [], data: data)]

@@ -20,6 +20,9 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   /// Nothing mounted from here on is seen outside, and nothing outside here.
   case makeMountsPrivate
   case makeDirectory(String, mode: UInt32)
+  /// A directory with the mode of another, and where we may its owner and group: the top of an overlay is as its upper
+  /// directory is.
+  case makeDirectoryLike(String, at: String)
   case changeGroup(String, to: UInt32)
   /// An empty file for something to be mounted on.
   case makeFile(String)
@@ -79,6 +82,7 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
     case .mask(let paths): return "mask \(paths.joined(separator: ", "))"
     case .makeMountsPrivate: return "mount --make-rprivate /"
     case .makeDirectory(let path, let mode): return "mkdir -m \(String(mode, radix: 8)) \(path)"
+    case .makeDirectoryLike(let model, let path): return "mkdir \(path), with the mode and the owner of \(model)"
     case .changeGroup(let path, let group): return "chgrp \(group) \(path)"
     case .makeFile(let path): return "touch \(path)"
     case .makeLink(let path, let target): return "ln -s \(target) \(path)"

@@ -41,6 +41,9 @@ public enum BootRunner {
       try makeDirectories(path)
       // mkdir(2) takes the umask away from it.
       try changeMode(path, mode)
+    case .makeDirectoryLike(let model, let path):
+      try makeDirectories(path)
+      try copyOwnerAndMode(model, to: path)
     case .changeGroup(let path, let group):
       try changeOwner(path, user: nil, group: group)
     case .makeFile(let path):

@@ -85,6 +85,17 @@ public func copyFile(_ source: String, to target: String, limit: Int) throws(Sys
   try checkErrno("futimens", target) { futimens(made, times) }
 }
 
+/// The corresponding C functions are `stat`, `chown` and `chmod`. An owner that we may not give, or that our user namespace
+/// does not have, is left out.
+public func copyOwnerAndMode(_ source: String, to target: String) throws(SystemError) {
+  var info = stat()
+  try checkErrno("stat", source) { source.withSystemCString { stat($0, &info) } }
+  do throws(SystemError) {
+    try checkErrno("chown", target) { target.withSystemCString { chown($0, info.st_uid, info.st_gid) } }
+  } catch  where error.errno == EPERM || error.errno == EINVAL {}
+  try changeMode(target, info.st_mode & 0o7777)
+}
+
 public enum FileKind: Sendable { case file, directory, symbolicLink, characterDevice, blockDevice, socket, pipe, other }
 
 /// What stands at a path; nil where nothing does (or it cannot be looked at). The C function is `stat` or `lstat`.

@@ -163,7 +163,7 @@ struct BootPlanTests {
         mount --bind -o ro /home/b /s/root/home/b
         ln -s usr/bin /s/root/bin
         mkdir -m 755 /s/4
-        mkdir -m 755 /s/4/up
+        mkdir /s/4/up, with the mode and the owner of /usr
         mkdir -m 755 /s/4/work
         mkdir -m 755 /s/root/usr
         mount -t overlay -o lowerdir=/usr,upperdir=/s/4/up,workdir=/s/4/work,userxattr overlay /s/root/usr

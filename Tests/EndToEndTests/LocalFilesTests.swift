@@ -59,6 +59,18 @@ final class LocalFilesTests: XCTestCase {
       """, outcome.errors)
   }
 
+  /// A file system of its own keeps the mode and the owner of its top: PostgreSQL refuses a data directory of another user.
+  func testTheTopOfAFileSystemKeepsItsOwner() {
+    let outcome = bash(
+      """
+      mkdir \(place)/data; chown 33:33 \(place)/data; chmod 700 \(place)/data
+      unshare -m --propagation private bash -c '
+        mount --bind \(place)/data \(place)/data && \(tombolo) run --mode none -- stat -c "%u %g %a" \(place)/data'
+      \(asUser) -- stat -c %a /root
+      """)
+    XCTAssertEqual(outcome.output, "33 33 700\n700\n", outcome.errors)
+  }
+
   /// A device's owner and mode are the machine's: `chmod 600 /dev/null` inside would stop every other user outside.
   func testDevicesWorkAndCannotBeChanged() {
     let outcome = bash(
