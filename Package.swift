@@ -64,6 +64,7 @@ let package = Package(
 
     // Pure
     module("Inet"),
+    module("SystemText"),
     module("Wire", ["Inet"]),
     module("LogText", ["Wire"]),
     module("DNS", ["Inet"]),
@@ -71,13 +72,13 @@ let package = Package(
     module("Supervision"),
     module("Roles"),
     module("Seccomp"),
-    module("EnclaveConfig", ["Inet", "CToml"]),
+    module("EnclaveConfig", ["SystemText", "Inet", "CToml"]),
     module("Netfilter", ["Inet"]),
     module("BootPlanning", ["EnclaveConfig", "Inet", "Netfilter"]),
     module("Packets", ["Inet"]),
 
     // Kernel
-    module("LinuxSystem", ["CLinux", "Inet"]),
+    module("LinuxSystem", ["SystemText", "CLinux", "Inet"]),
     module("EventLoop", ["CLinux", "LinuxSystem"]),
     module("Netlink", ["CLinux", "CMnl", "Inet", "LinuxSystem", "Netfilter"]),
 
@@ -122,15 +123,15 @@ let package = Package(
     module(
       "LocalRunning",
       [
-        "CLinux", "Inet", "DNS", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "HostNetwork",
-        "LogText",
+        "CLinux", "Inet", "DNS", "BootPlanning", "EnclaveConfig", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
+        "HostNetwork", "LogText",
       ]),
     module("VhostVsock", ["CLinux", "LinuxSystem"]),
 
     module(
       "Imaging",
       [
-        "CDecompress", "CLinux", "EnclaveConfig", "LinuxSystem",
+        "SystemText", "CDecompress", "CLinux", "EnclaveConfig", "LinuxSystem",
         .product(name: "Crypto", package: "swift-crypto"), .product(name: "SwiftASN1", package: "swift-asn1"),
       ]),
 
@@ -145,7 +146,8 @@ let package = Package(
     .executableTarget(
       name: "tombolo-init",
       dependencies: [
-        "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Capabilities",
+        "SystemText", "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop",
+        "Capabilities",
         "Digests",
         "Relaying", "Roles",
         "Netlink", "Proxying", "LogForwarding", "Booting", "ServiceControl",
@@ -155,7 +157,8 @@ let package = Package(
     .executableTarget(
       name: "tombolo",
       dependencies: [
-        "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
+        "SystemText", "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying",
+        "HostGateway",
         "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink", "VhostVsock", "LogText",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
@@ -180,6 +183,7 @@ let package = Package(
         "Wire", "HostNetwork", "Proxying",
       ]),
     tests("InetTests", ["Inet"]),
+    tests("SystemTextTests", ["SystemText"]),
     tests("WireTests", ["Wire", "Inet"]),
     tests("LogTextTests", ["LogText", "Wire"]),
     tests("DNSTests", ["DNS", "Inet"]),

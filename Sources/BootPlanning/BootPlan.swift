@@ -108,7 +108,7 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
         source: "tmpfs", target: "/tmp", type: "tmpfs", options: [.noSetUID, .noDevices], data: "mode=1777"),
       .mountControlGroups, .raiseLimits, .seedEntropy, .setClock,
       .makeDirectory("/etc", mode: 0o755),
-      .provideFile("/etc/resolv.conf", text: "nameserver \(EnclaveLayout.nameServer)\n"),
+      .provideFile("/etc/resolv.conf", text: configuration.resolver.resolvConf(nameServer: EnclaveLayout.nameServer)),
       .provideFile("/etc/hosts", text: hosts(configuration)),
       .provideFile("/etc/hostname", text: "\(configuration.hostname)\n"),
     ]
@@ -122,8 +122,12 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
   private static func fileSystem(_ local: LocalEnclave, _ configuration: Configuration) -> [BootStep] {
     let root = local.rootfs == nil ? local.stage + "/root" : local.stage
     var steps: [BootStep] = [.makeMountsPrivate]
-    if let rootfs = local.rootfs {
+    if let rootfs = local.rootfs, local.pieces.isEmpty {
       steps.append(.bind(source: rootfs, target: root, recursive: true))
+    } else if let rootfs = local.rootfs {
+      steps.append(tmpfs(root, mode: "755", [.noDevices]))
+      steps += local.pieces.flatMap { Self.steps($0, of: rootfs, root: root) }
+      steps.append(.remountReadOnly(root))
     } else {
       steps.append(tmpfs(local.stage, mode: "755", [.noDevices]))
       steps.append(.makeDirectory(root, mode: 0o755))
@@ -169,10 +173,19 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       .makeDirectory(EnclaveLayout.transportDirectory, mode: 0o755),
       .bind(source: local.transport, target: EnclaveLayout.transportDirectory, recursive: false),
     ]
+    // Started by root, `tombolo run` has done it itself; otherwise the proxy's group is one that only we have.
+    if local.hasUserNamespace, let count = local.userCount, count > EnclaveLayout.proxyID {
+      let socket = EnclaveLayout.hostSocket(in: EnclaveLayout.transportDirectory)
+      steps.append(.changeGroup(socket, to: EnclaveLayout.proxyID))
+    }
     steps += KernelInterfaces.protection
     steps += [
       .pivotRoot(root),
-      .provideFile("/etc/resolv.conf", text: "nameserver \(local.nameServer)\n"),
+      .provideFile(
+        "/etc/resolv.conf",
+        text: configuration.resolver.resolvConf(
+          nameServer: local.nameServer,
+          machine: ResolverSettings(search: local.search, options: local.resolverOptions))),
       .provideFile("/etc/hosts", text: hosts(configuration)),
       .provideFile("/etc/hostname", text: "\(configuration.hostname)\n"),
     ]
@@ -185,13 +198,30 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       let target = path == "/" ? root : root + path
       let data =
         "lowerdir=\(escaped(path)),upperdir=\(upper)/up,workdir=\(upper)/work" + (userxattr ? ",userxattr" : "")
-      return ["", "/up", "/work"].map { .makeDirectory(upper + $0, mode: 0o755) }
+      return [
+        .makeDirectory(upper, mode: 0o755), .makeDirectoryLike(path, at: upper + "/up"),
+        .makeDirectory(upper + "/work", mode: 0o755),
+      ]
         // Elsewhere than at "/" the mount point comes from the overlay around it, unless there is none.
         + (userxattr && path != "/" ? [.makeDirectory(target, mode: 0o755)] : [])
         + [.mount(source: "overlay", target: target, type: "overlay", options: [], data: data)]
     case .directory(let path, let mode): return [.makeDirectory(root + path, mode: mode)]
     case .link(let path, let target): return [.makeLink(root + path, to: target)]
     case .file(let path, let copied): return [.showFile(path, at: root + path, copied: copied)]
+    case .tree, .leaf, .empty: return []
+    }
+  }
+
+  /// Pieces of a `--rootfs`.
+  private static func steps(_ piece: RootPiece, of rootfs: String, root: String) -> [BootStep] {
+    switch piece {
+    case .directory(let path, let mode): [.makeDirectory(root + path, mode: mode)]
+    case .link(let path, let target): [.makeLink(root + path, to: target)]
+    case .tree(let path):
+      [.makeDirectory(root + path, mode: 0o755), .bindFrom(tree: rootfs, path, at: root + path)]
+    case .leaf(let path): [.makeFile(root + path), .bindFrom(tree: rootfs, path, at: root + path)]
+    case .empty(let path): [.makeFile(root + path)]
+    case .overlay, .file: []
     }
   }
 
@@ -201,9 +231,9 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
 
   /// overlayfs splits its options at commas and lower directories at colons (fs/overlayfs/params.c).
   private static func escaped(_ path: String) -> String {
-    path.reduce(into: "") { text, character in
-      if character == "," || character == ":" || character == "\\" { text.append("\\") }
-      text.append(character)
+    path.unicodeScalars.reduce(into: "") { text, scalar in
+      if scalar == "," || scalar == ":" || scalar == "\\" { text.append("\\") }
+      text.unicodeScalars.append(scalar)
     }
   }
 

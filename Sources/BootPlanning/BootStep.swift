@@ -10,6 +10,9 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case bindReadOnly(source: String, target: String)
   /// A file of the machine's: its copy, or itself, read-only. One that has gone meanwhile is left out.
   case showFile(String, at: String, copied: Bool)
+  /// What has this name in a tree that others may have made links in, with all that is mounted below.
+  case bindFrom(tree: String, String, at: String)
+  case remountReadOnly(String)
   /// Nothing below `path` can be written any more, but for these (relative to it). What is not there is passed over.
   case protect(String, but: [String])
   /// Each of these is covered: a directory reads as empty, a file as /dev/null. What is not there is passed over.
@@ -17,6 +20,10 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   /// Nothing mounted from here on is seen outside, and nothing outside here.
   case makeMountsPrivate
   case makeDirectory(String, mode: UInt32)
+  /// A directory with the mode of another, and where we may its owner and group: the top of an overlay is as its upper
+  /// directory is.
+  case makeDirectoryLike(String, at: String)
+  case changeGroup(String, to: UInt32)
   /// An empty file for something to be mounted on.
   case makeFile(String)
   case makeLink(String, to: String)
@@ -67,12 +74,16 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
     case .bindReadOnly(let source, let target): return "mount --bind -o ro \(source) \(target)"
     case .showFile(let source, let target, let copied):
       return copied ? "cp -p \(source) \(target)" : "mount --bind -o ro \(source) \(target)"
+    case .bindFrom(let tree, let path, let target): return "mount --rbind \(tree)\(path) \(target), within \(tree)"
+    case .remountReadOnly(let path): return "mount -o remount,bind,ro \(path)"
     case .protect(let path, let exceptions):
       let rest = exceptions.isEmpty ? "" : ", but for \(exceptions.joined(separator: ", "))"
       return "mount --rbind \(path) \(path); mount -o remount,bind,ro \(path)\(rest)"
     case .mask(let paths): return "mask \(paths.joined(separator: ", "))"
     case .makeMountsPrivate: return "mount --make-rprivate /"
     case .makeDirectory(let path, let mode): return "mkdir -m \(String(mode, radix: 8)) \(path)"
+    case .makeDirectoryLike(let model, let path): return "mkdir \(path), with the mode and the owner of \(model)"
+    case .changeGroup(let path, let group): return "chgrp \(group) \(path)"
     case .makeFile(let path): return "touch \(path)"
     case .makeLink(let path, let target): return "ln -s \(target) \(path)"
     case .enterRoot(let path): return "chroot \(path), where bind mounts still show the machine's files"

@@ -40,6 +40,8 @@ public enum LocalDocument {
     ]
     if let rootfs = content.local.rootfs { fields.append(("rootfs", rootfs)) }
     if let directory = content.defaultDirectory { fields.append(("directory", directory)) }
+    fields += content.local.search.map { ("search", $0) } + content.local.resolverOptions.map { ("option", $0) }
+    if let count = content.local.userCount { fields.append(("users", "\(count)")) }
     for piece in content.local.pieces { fields.append(("piece", piece.encoded)) }
     if let configuration = content.configuration {
       fields.append(("configuration-name", configuration.name))
@@ -65,10 +67,12 @@ public enum LocalDocument {
     guard let stage = one("stage"), let transport = one("transport"), let server = one("name-server") else {
       return nil
     }
-    let local = LocalEnclave(
+    var local = LocalEnclave(
       rootfs: one("rootfs"), stage: stage, transport: transport,
       pieces: (values["piece"] ?? []).compactMap { RootPiece(encoded: $0) },
-      hasUserNamespace: one("user-namespace") == "1", nameServer: server)
+      hasUserNamespace: one("user-namespace") == "1", nameServer: server, search: values["search"] ?? [],
+      resolverOptions: values["option"] ?? [])
+    local.userCount = one("users").flatMap { UInt32($0) }
     let configuration = one("configuration").map { (name: one("configuration-name") ?? "", text: $0) }
     return Content(
       local: local, configuration: configuration, overrides: one("overrides") ?? "",

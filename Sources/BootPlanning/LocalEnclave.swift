@@ -6,17 +6,25 @@ public struct LocalEnclave: Equatable, Sendable {
   public var stage: String
   /// The directory of Unix sockets that stands for vsock.
   public var transport: String
-  /// What the throw-away root is made of, parents first.
+  /// What the root is made of, parents first: always without `rootfs`; with it where it cannot be written, and has not all
+  /// that things are mounted on.
   public var pieces: [RootPiece]
   /// In a user namespace overlayfs keeps its marks in user.* attributes.
   public var hasUserNamespace: Bool
+  /// Users and groups from 0 to below this exist; nil: all that there are.
+  public var userCount: UInt32?
   /// For the enclave's resolv.conf.
   public var nameServer: String
+  /// What the machine's own resolv.conf says besides.
+  public var search: [String]
+  public var resolverOptions: [String]
 
   public init(
     rootfs: String?, stage: String, transport: String, pieces: [RootPiece], hasUserNamespace: Bool,
-    nameServer: String
+    nameServer: String, search: [String] = [], resolverOptions: [String] = []
   ) {
+    self.search = search
+    self.resolverOptions = resolverOptions
     self.rootfs = rootfs
     self.stage = stage
     self.transport = transport
@@ -38,6 +46,12 @@ public enum RootPiece: Equatable, Sendable {
   case link(String, to: String)
   /// A single file, which no overlay can be made of: its copy, or where that would be large the file itself, read-only.
   case file(String, copied: Bool)
+  /// Of a `--rootfs` that cannot be written: a directory of it with all that is mounted below, as it is.
+  case tree(String)
+  /// Anything else of it.
+  case leaf(String)
+  /// An empty file that it lacks.
+  case empty(String)
 
   /// `kind path` with, for links, a NUL and the target, for directories a NUL and the mode: for `LocalDocument`.
   var encoded: String {
@@ -46,6 +60,9 @@ public enum RootPiece: Equatable, Sendable {
     case .directory(let path, let mode): "d" + path + "\u{0}" + String(mode, radix: 8)
     case .link(let path, let target): "l" + path + "\u{0}" + target
     case .file(let path, let copied): (copied ? "c" : "f") + path
+    case .tree(let path): "t" + path
+    case .leaf(let path): "b" + path
+    case .empty(let path): "e" + path
     }
   }
 
@@ -55,6 +72,9 @@ public enum RootPiece: Equatable, Sendable {
     case "o": self = .overlay(path)
     case "c": self = .file(path, copied: true)
     case "f": self = .file(path, copied: false)
+    case "t": self = .tree(path)
+    case "b": self = .leaf(path)
+    case "e": self = .empty(path)
     case "d", "l":
       let parts = path.split(separator: "\u{0}", maxSplits: 1).map(String.init)
       guard parts.count == 2 else { return nil }

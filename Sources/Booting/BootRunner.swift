@@ -26,6 +26,11 @@ public enum BootRunner {
       try makeMountReadOnly(target)
     case .showFile(let source, let target, let copied):
       try MachineFiles.show(source, at: target, copied: copied)
+    case .bindFrom(let tree, let path, let target):
+      let file = try ForeignTree(tree).open(path)
+      try mountFileSystem("/proc/self/fd/\(file.rawValue)", target, type: nil, flags: [.bind, .recursive])
+    case .remountReadOnly(let path):
+      try makeMountReadOnly(path)
     case .protect(let path, let exceptions):
       try MachineFiles.protect(path, but: exceptions)
     case .mask(let paths):
@@ -36,6 +41,11 @@ public enum BootRunner {
       try makeDirectories(path)
       // mkdir(2) takes the umask away from it.
       try changeMode(path, mode)
+    case .makeDirectoryLike(let model, let path):
+      try makeDirectories(path)
+      try copyOwnerAndMode(model, to: path)
+    case .changeGroup(let path, let group):
+      try changeOwner(path, user: nil, group: group)
     case .makeFile(let path):
       _ = try openFile(path, O_WRONLY | O_CREAT, mode: 0o644)
     case .makeLink(let path, let target):

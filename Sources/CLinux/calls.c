@@ -28,6 +28,10 @@ int clinux_reap(pid_t *pid, int *status) {
 
 int clinux_open(const char *path, int flags, mode_t mode) { return (int)RESULT(open(path, flags | O_CLOEXEC, mode)); }
 
+int clinux_open_at(int directory, const char *path, int flags, mode_t mode) {
+  return (int)RESULT(openat(directory, path, flags | O_CLOEXEC, mode));
+}
+
 int clinux_last_capability(void) {
   int cap = 0;
   while (cap < 63 && prctl(PR_CAPBSET_READ, cap + 1, 0, 0, 0) >= 0) cap++;

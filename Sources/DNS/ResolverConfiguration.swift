@@ -1,6 +1,7 @@
 import Inet
 
-/// The part of resolv.conf(5) that a forwarder uses: the servers and how long to wait for them.
+/// resolv.conf(5): the servers and how long to wait for them, which a forwarder uses, and what is for the C library of the
+/// programs behind it.
 public struct ResolverConfiguration: Equatable, Sendable {
   /// In order of preference; at most three (MAXNS).
   public var servers: [IPEndpoint]
@@ -8,6 +9,10 @@ public struct ResolverConfiguration: Equatable, Sendable {
   public var timeout: Int
   /// How often the whole list is tried, 1 to 5.
   public var attempts: Int
+  /// The domains of the last `search` or `domain` line, as they stand there.
+  public var search: [String] = []
+  /// The words of all `options` lines, as they stand there.
+  public var options: [String] = []
 
   public init(servers: [IPEndpoint], timeout: Int = 5, attempts: Int = 2) {
     self.servers = servers
@@ -25,7 +30,12 @@ public struct ResolverConfiguration: Equatable, Sendable {
       if keyword == "nameserver", words.count > 1 {
         // A zone (fe80::1%eth0) cannot be carried to a socket address by text alone.
         if let address = IPAddress(words[1]), servers.count < 3 { servers.append(IPEndpoint(address, 53)) }
+      } else if keyword == "search" {
+        search = Self.readable(words.dropFirst())
+      } else if keyword == "domain" {
+        search = Self.readable(words.dropFirst().prefix(1))
       } else if keyword == "options" {
+        options += Self.readable(words.dropFirst())
         for option in words.dropFirst() {
           let parts = option.split(separator: ":")
           guard parts.count == 2, let value = Int(parts[1]) else { continue }
@@ -35,5 +45,10 @@ public struct ResolverConfiguration: Equatable, Sendable {
       }
     }
     if servers.isEmpty { servers = [IPEndpoint(.v4(.loopback), 53)] }
+  }
+
+  /// Words that may stand in a line of another resolv.conf.
+  private static func readable(_ words: some Sequence<Substring>) -> [String] {
+    words.filter { $0.utf8.allSatisfy { (0x21...0x7e).contains($0) } }.map(String.init)
   }
 }

@@ -78,6 +78,7 @@ public struct Configuration: Equatable, Sendable {
   /// Ports of the program that the host may reach.
   public var ingressPorts: [UInt16] = []
   public var logs = Logs()
+  public var resolver = ResolverSettings()
 
   /// The one vsock port on each side.
   public static let defaultPort: UInt32 = 7766
@@ -95,10 +96,25 @@ public struct Configuration: Equatable, Sendable {
     try apply(toml: text, file: file)
   }
 
+  /// A file's text.
+  /// - Throws: where it is not UTF-8, which TOML is.
+  public static func text(_ bytes: [UInt8], file: String) throws(ConfigurationError) -> String {
+    if let text = String(validating: bytes, as: UTF8.self) { return text }
+    var line = 1
+    for part in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
+      if String(validating: part, as: UTF8.self) == nil { break }
+      line += 1
+    }
+    throw ConfigurationError(file: file, line: line, problem: "not TOML: found bytes that are not UTF-8")
+  }
+
   /// Sets what `text` says and leaves the rest: how a command line's own settings go over a file's. Variables are
   /// added to those there, everything else replaces.
-  public mutating func apply(toml text: String, file: String) throws(ConfigurationError) {
-    var reader = TableReader(try Document(text, file: file))
+  /// - Parameter isSystemText: see `Document`.
+  public mutating func apply(
+    toml text: String, file: String, isSystemText: Bool = false
+  ) throws(ConfigurationError) {
+    var reader = TableReader(try Document(text, file: file, isSystemText: isSystemText))
     if let name = try reader.value("hostname", "a host name of 1 to 64 letters, digits, \"-\" and \".\"", Self.hostname)
     {
       hostname = name
@@ -114,6 +130,7 @@ public struct Configuration: Equatable, Sendable {
       try raw.read(&table)
       firewall = try table.value("firewall", Self.choices(Firewall.self)) { Firewall(rawValue: $0) } ?? firewall
     }
+    try reader.table("dns") { (table) throws(ConfigurationError) in try resolver.read(&table) }
     try reader.table("ingress") { (table) throws(ConfigurationError) in
       if let ports = try table.integers("ports", in: 1...65535) {
         ingressPorts = Array(Set(ingressPorts + ports.map { UInt16($0) })).sorted()

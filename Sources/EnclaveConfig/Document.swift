@@ -1,4 +1,5 @@
 import CToml
+import SystemText
 
 /// A parsed TOML document as plain values, each with its line.
 public struct Document {
@@ -46,7 +47,8 @@ public struct Document {
   let file: String
   public var root: Table
 
-  public init(_ text: String, file: String) throws(ConfigurationError) {
+  /// - Parameter isSystemText: the text's strings are `SystemText` already, as a command line's; otherwise it is Unicode.
+  public init(_ text: String, file: String, isSystemText: Bool = false) throws(ConfigurationError) {
     self.file = file
     var problem = ctoml_error()
     var text = text
@@ -59,6 +61,7 @@ public struct Document {
     }
     defer { ctoml_free(parsed) }
     root = Self.entries(ctoml_root(parsed))
+    if !isSystemText { root = Self.asSystemText(root) }
   }
 
   /// The line of a key, or of the table around it that there is.
@@ -72,6 +75,20 @@ public struct Document {
       table = inner
     }
     return found
+  }
+
+  /// A character that `SystemText` needs for itself is written as its bytes.
+  private static func asSystemText(_ table: Table) -> Table {
+    table.map { Entry(systemText($0.key.utf8), asSystemText($0.value), line: $0.line) }
+  }
+
+  private static func asSystemText(_ value: Value) -> Value {
+    switch value {
+    case .string(let text): .string(systemText(text.utf8))
+    case .array(let values): .array(values.map(asSystemText))
+    case .table(let table): .table(asSystemText(table))
+    case .integer, .boolean, .other: value
+    }
   }
 
   private static func entries(_ node: OpaquePointer?) -> Table {
@@ -123,12 +140,15 @@ extension Document {
 
   private static func inline(_ value: Value) -> String {
     switch value {
-    case .string(let text): tomlString(text)
+    case .string(let text): tomlString(plain(text))
     case .array(let values): "[" + values.map(inline).joined(separator: ", ") + "]"
     case .table(let table): "{ " + table.map { "\(key($0.key)) = \(inline($0.value))" }.joined(separator: ", ") + " }"
     case .integer, .boolean, .other: value.shown
     }
   }
+
+  /// The characters that `SystemText` needs for itself as themselves again.
+  private static func plain(_ text: String) -> String { String(decoding: systemBytes(text), as: UTF8.self) }
 
   /// A bare key where it can be one.
   private static func key(_ text: String) -> String {
@@ -138,7 +158,7 @@ extension Document {
         (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) || (0x61...0x7a).contains($0) || $0 == 0x2d
           || $0 == 0x5f
       }
-    return isBare ? text : tomlString(text)
+    return isBare ? text : tomlString(plain(text))
   }
 }
 

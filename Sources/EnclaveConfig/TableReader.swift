@@ -63,7 +63,7 @@ struct TableReader {
     var result: [String] = []
     for element in values {
       guard case .string(let text) = element, !text.utf8.contains(0) else {
-        throw expected("an array of strings", key, value)
+        throw expected("an array of strings without NUL bytes", key, value)
       }
       result.append(text)
     }
@@ -99,7 +99,7 @@ struct TableReader {
       guard case .string(let text) = element, !text.utf8.contains(0) else {
         throw error(key, entry: name, "found \(element.shown), expected a string without NUL bytes")
       }
-      guard !name.isEmpty, !name.contains("="), !name.utf8.contains(0) else {
+      guard !name.isEmpty, !name.utf8.contains(UInt8(ascii: "=")), !name.utf8.contains(0) else {
         throw error(key, entry: name, "found \"\(name)\", expected a variable's name without \"=\"")
       }
       result[name] = text

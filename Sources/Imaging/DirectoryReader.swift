@@ -1,5 +1,6 @@
 import CLinux
 import LinuxSystem
+import SystemText
 
 /// Reads a directory of this machine into a tree: owners and modes as they are, hard links kept, contents by reference.
 ///
@@ -27,7 +28,7 @@ public struct DirectoryReader {
     tree.root.permissions = info.st_mode & 0o7777
     tree.root.owner = info.st_uid
     tree.root.group = info.st_gid
-    try reader.fill(tree.root, from: Array(path.utf8))
+    try reader.fill(tree.root, from: systemBytes(path))
     return tree
   }
 

@@ -1,5 +1,6 @@
 import CLinux
 import LinuxSystem
+import SystemText
 
 /// A run of bytes of an open file, read when asked for: what an archive's members are kept as.
 public struct FileSlice: Sendable {
@@ -11,7 +12,7 @@ public struct FileSlice: Sendable {
 
   /// A whole regular file.
   public init(path: String) throws(ImageError) {
-    try self.init(path: Array(path.utf8))
+    try self.init(path: systemBytes(path))
   }
 
   init(path: [UInt8]) throws(ImageError) {

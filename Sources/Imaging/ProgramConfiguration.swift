@@ -1,4 +1,5 @@
 import EnclaveConfig
+import SystemText
 
 /// The configuration that an image gets at `/etc/tombolo.toml`: the one it was given, with a `[program]` table completed
 /// from what the image says of itself.
@@ -21,6 +22,10 @@ struct ProgramConfiguration {
     let strings = asked + image.command + image.environment + [image.user, image.workingDirectory].compactMap { $0 }
     guard !strings.contains(where: { $0.utf8.contains(0) }) else {
       throw .malformed(file: name, "a NUL in the command, environment, user or directory of a program")
+    }
+    guard strings.allSatisfy(isPlainText) else {
+      throw .malformed(
+        file: name, "bytes that are not UTF-8 in the command, environment, user or directory of a program")
     }
     if let given { _ = try ProgramConfiguration.check(given.text, given.name) }
     let completed = try ProgramConfiguration.complete(given?.text ?? "", name, image, asked)

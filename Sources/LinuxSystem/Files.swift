@@ -1,9 +1,10 @@
 import CLinux
 import Glibc
+import SystemText
 
 /// The corresponding C function is `open`, always with O_CLOEXEC.
 public func openFile(_ path: String, _ flags: Int32, mode: UInt32 = 0) throws(SystemError) -> OwnedFileDescriptor {
-  OwnedFileDescriptor(try check("open", path, clinux_open(path, flags, mode)))
+  OwnedFileDescriptor(try check("open", path, path.withSystemCString { clinux_open($0, flags, mode) }))
 }
 
 /// A whole file, at most `limit` bytes.
@@ -37,8 +38,9 @@ public func readToEnd(_ fd: Int32, limit: Int = 16 << 20) throws(SystemError) ->
   }
 }
 
+/// A file of the system, as `SystemText`: names in it may be any bytes.
 public func readText(_ path: String, limit: Int = 16 << 20) throws(SystemError) -> String {
-  String(decoding: try readFile(path, limit: limit), as: UTF8.self)
+  systemText(try readFile(path, limit: limit))
 }
 
 /// Writes all of `bytes` to a blocking descriptor.
@@ -83,29 +85,46 @@ public func copyFile(_ source: String, to target: String, limit: Int) throws(Sys
   try checkErrno("futimens", target) { futimens(made, times) }
 }
 
+/// The corresponding C functions are `stat`, `chown` and `chmod`. An owner that we may not give, or that our user namespace
+/// does not have, is left out.
+public func copyOwnerAndMode(_ source: String, to target: String) throws(SystemError) {
+  var info = stat()
+  try checkErrno("stat", source) { source.withSystemCString { stat($0, &info) } }
+  do throws(SystemError) {
+    try checkErrno("chown", target) { target.withSystemCString { chown($0, info.st_uid, info.st_gid) } }
+  } catch  where error.errno == EPERM || error.errno == EINVAL {}
+  try changeMode(target, info.st_mode & 0o7777)
+}
+
 public enum FileKind: Sendable { case file, directory, symbolicLink, characterDevice, blockDevice, socket, pipe, other }
 
 /// What stands at a path; nil where nothing does (or it cannot be looked at). The C function is `stat` or `lstat`.
 public func fileKind(_ path: String, followLinks: Bool = true) -> FileKind? {
   var info = stat()
-  guard (followLinks ? stat(path, &info) : lstat(path, &info)) == 0 else { return nil }
-  switch info.st_mode & S_IFMT {
-  case S_IFREG: return .file
-  case S_IFDIR: return .directory
-  case S_IFLNK: return .symbolicLink
-  case S_IFCHR: return .characterDevice
-  case S_IFBLK: return .blockDevice
-  case S_IFSOCK: return .socket
-  case S_IFIFO: return .pipe
-  default: return .other
+  guard path.withSystemCString({ followLinks ? stat($0, &info) : lstat($0, &info) }) == 0 else { return nil }
+  return FileKind(mode: info.st_mode)
+}
+
+extension FileKind {
+  init(mode: mode_t) {
+    switch mode & S_IFMT {
+    case S_IFREG: self = .file
+    case S_IFDIR: self = .directory
+    case S_IFLNK: self = .symbolicLink
+    case S_IFCHR: self = .characterDevice
+    case S_IFBLK: self = .blockDevice
+    case S_IFSOCK: self = .socket
+    case S_IFIFO: self = .pipe
+    default: self = .other
+    }
   }
 }
 
 /// The corresponding C function is `readlink`.
 public func readLink(_ path: String) throws(SystemError) -> String {
   var buffer = [CChar](repeating: 0, count: 4096)
-  let count = try checkErrno("readlink", path) { readlink(path, &buffer, buffer.count) }
-  return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  let count = try checkErrno("readlink", path) { path.withSystemCString { readlink($0, &buffer, buffer.count) } }
+  return systemText(buffer[..<count].map { UInt8(bitPattern: $0) })
 }
 
 /// A directory and its missing parents; those that exist are left alone.
@@ -113,7 +132,7 @@ public func makeDirectories(_ path: String, mode: UInt32 = 0o755) throws(SystemE
   var current = path.hasPrefix("/") ? "" : "."
   for part in path.split(separator: "/") {
     current += "/" + part
-    if mkdir(current, mode) < 0, errno != EEXIST {
+    if current.withSystemCString({ mkdir($0, mode) }) < 0, errno != EEXIST {
       let code = errno
       if fileKind(current) != .directory { throw SystemError("mkdir", current, errno: code) }
     }
@@ -125,12 +144,14 @@ public func setCreationMask(_ mask: UInt32) { _ = umask(mask) }
 
 /// The names in a directory, without `.` and `..`, sorted. The C function is `readdir`.
 public func directoryEntries(_ path: String) throws(SystemError) -> [String] {
-  guard let directory = opendir(path) else { throw SystemError("opendir", path, errno: errno) }
+  guard let directory = path.withSystemCString({ opendir($0) }) else {
+    throw SystemError("opendir", path, errno: errno)
+  }
   defer { closedir(directory) }
   var names: [String] = []
   while let entry = readdir(directory) {
     let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
-      pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+      pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(systemCString: $0) }
     }
     if name != ".", name != ".." { names.append(name) }
   }
@@ -140,42 +161,42 @@ public func directoryEntries(_ path: String) throws(SystemError) -> [String] {
 /// Removes a file or a whole tree; never crosses into another file system, never follows a link.
 public func removeTree(_ path: String) {
   var info = stat()
-  guard lstat(path, &info) == 0 else { return }
+  guard path.withSystemCString({ lstat($0, &info) }) == 0 else { return }
   removeTree(path, device: info.st_dev)
 }
 
 private func removeTree(_ path: String, device: dev_t) {
   var info = stat()
-  guard lstat(path, &info) == 0, info.st_dev == device else { return }
+  guard path.withSystemCString({ lstat($0, &info) }) == 0, info.st_dev == device else { return }
   if info.st_mode & S_IFMT == S_IFDIR {
     for name in (try? directoryEntries(path)) ?? [] { removeTree(path + "/" + name, device: device) }
-    _ = rmdir(path)
+    _ = path.withSystemCString { rmdir($0) }
   } else {
-    _ = unlink(path)
+    _ = path.withSystemCString { unlink($0) }
   }
 }
 
 /// Whether anybody may execute the file. The C function is `stat`.
 public func isExecutable(_ path: String) -> Bool {
   var info = stat()
-  return stat(path, &info) == 0 && info.st_mode & 0o111 != 0
+  return path.withSystemCString({ stat($0, &info) }) == 0 && info.st_mode & 0o111 != 0
 }
 
 /// The group of what is at `path`. The C function is `stat`.
 public func fileGroup(_ path: String) -> UInt32? {
   var info = stat()
-  return stat(path, &info) == 0 ? info.st_gid : nil
+  return path.withSystemCString({ stat($0, &info) }) == 0 ? info.st_gid : nil
 }
 
 /// The C function is `chown`; nil leaves the one that is there.
 public func changeOwner(_ path: String, user: UInt32?, group: UInt32?) throws(SystemError) {
-  try checkErrno("chown", path) { chown(path, user ?? .max, group ?? .max) }
+  try checkErrno("chown", path) { path.withSystemCString { chown($0, user ?? .max, group ?? .max) } }
 }
 
 /// Who owns what stands at a path, and its permission bits; nil where nothing does. The C function is `stat` or `lstat`.
 public func fileOwner(_ path: String, followLinks: Bool = true) -> (user: UInt32, mode: UInt32)? {
   var info = stat()
-  guard (followLinks ? stat(path, &info) : lstat(path, &info)) == 0 else { return nil }
+  guard path.withSystemCString({ followLinks ? stat($0, &info) : lstat($0, &info) }) == 0 else { return nil }
   return (info.st_uid, info.st_mode & 0o7777)
 }
 
@@ -183,6 +204,6 @@ public func fileOwner(_ path: String, followLinks: Bool = true) -> (user: UInt32
 /// C functions are `lstat` and `access`.
 public func fileSize(_ path: String) -> (bytes: Int, isReadable: Bool)? {
   var info = stat()
-  guard lstat(path, &info) == 0 else { return nil }
-  return (Int(info.st_size), access(path, R_OK) == 0)
+  guard path.withSystemCString({ lstat($0, &info) }) == 0 else { return nil }
+  return (Int(info.st_size), path.withSystemCString { access($0, R_OK) } == 0)
 }

@@ -22,7 +22,11 @@ public func mountFileSystem(
   _ source: String, _ target: String, type: String?, flags: MountFlags = [], data: String = ""
 ) throws(SystemError) {
   try checkErrno("mount", type.map { "\($0) on \(target)" } ?? "\(source) on \(target)") {
-    mount(source, target, type, flags.rawValue, data.isEmpty ? nil : data)
+    source.withSystemCString { source in
+      target.withSystemCString { target in
+        data.withSystemCString { mount(source, target, type, flags.rawValue, data.isEmpty ? nil : $0) }
+      }
+    }
   }
 }
 
@@ -31,7 +35,7 @@ public func mountFileSystem(
 /// The corresponding C functions are `statvfs` and `mount(MS_REMOUNT | MS_BIND | MS_RDONLY)`.
 public func makeMountReadOnly(_ path: String) throws(SystemError) {
   var info = statvfs()
-  try checkErrno("statvfs", path) { statvfs(path, &info) }
+  try checkErrno("statvfs", path) { path.withSystemCString { statvfs($0, &info) } }
   // ST_NOSUID, ST_NODEV and ST_NOEXEC have the numbers of their MS_ twins; the access times' flags are kept by the kernel.
   let kept = MountFlags(rawValue: UInt(info.f_flag)).intersection([.noSetUID, .noDevices, .noExecution])
   try mountFileSystem("none", path, type: nil, flags: kept.union([.remount, .bind, .readOnly]))
@@ -40,7 +44,7 @@ public func makeMountReadOnly(_ path: String) throws(SystemError) {
 /// Makes `path`, a mount point, the root of this mount namespace and detaches the old root.
 /// The corresponding C functions are `pivot_root` and `umount2(MNT_DETACH)`; both on "." as in pivot_root(2).
 public func pivotRoot(to path: String) throws(SystemError) {
-  try checkErrno("chdir", path) { chdir(path) }
+  try checkErrno("chdir", path) { path.withSystemCString { chdir($0) } }
   try check("pivot_root", path, clinux_pivot_root(".", "."))
   try checkErrno("umount2", "the old root") { umount2(".", Int32(CLINUX_MNT_DETACH)) }
   try checkErrno("chdir", "/") { chdir("/") }
@@ -49,13 +53,15 @@ public func pivotRoot(to path: String) throws(SystemError) {
 /// The corresponding C function is `symlink`; one that is already there stays.
 public func makeSymbolicLink(_ path: String, to target: String) throws(SystemError) {
   do throws(SystemError) {
-    try checkErrno("symlink", path) { symlink(target, path) }
+    try checkErrno("symlink", path) {
+      target.withSystemCString { target in path.withSystemCString { symlink(target, $0) } }
+    }
   } catch  where error.errno == EEXIST {}
 }
 
 /// The corresponding C function is `chmod`.
 public func changeMode(_ path: String, _ mode: UInt32) throws(SystemError) {
-  try checkErrno("chmod", path) { chmod(path, mode) }
+  try checkErrno("chmod", path) { path.withSystemCString { chmod($0, mode) } }
 }
 
 /// The corresponding C function is `sethostname`.
@@ -65,7 +71,7 @@ public func setHostname(_ name: String) throws(SystemError) {
 
 /// Moves the mount `path` over the root and makes it the root. The C functions are `chdir`, `mount(MS_MOVE)`, `chroot`.
 public func changeRoot(to path: String) throws(SystemError) {
-  try checkErrno("chdir", path) { chdir(path) }
+  try checkErrno("chdir", path) { path.withSystemCString { chdir($0) } }
   try mountFileSystem(".", "/", type: nil, flags: [.move])
   try checkErrno("chroot", path) { chroot(".") }
   try checkErrno("chdir", "/") { chdir("/") }

@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import SystemText
 
 /// What a child process is started with; everything it does not say is inherited.
 public struct SpawnRequest {
@@ -10,6 +11,7 @@ public struct SpawnRequest {
   }
 
   public var executable: Executable
+  /// Any bytes, as `SystemText`.
   public var arguments: [String]
   public var environment: [String]
   public var workingDirectory: String?
@@ -40,12 +42,12 @@ public struct SpawnRequest {
     spec.exec_fd = -1
     var path: UnsafeMutablePointer<CChar>?
     switch executable {
-    case .path(let text): path = strdup(text)
+    case .path(let text): path = duplicateSystemCString(text)
     case .descriptor(let fd): spec.exec_fd = fd
     }
-    var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-    var envp: [UnsafeMutablePointer<CChar>?] = environment.map { strdup($0) } + [nil]
-    let directory = workingDirectory.map { strdup($0) }
+    var argv: [UnsafeMutablePointer<CChar>?] = arguments.map(duplicateSystemCString) + [nil]
+    var envp: [UnsafeMutablePointer<CChar>?] = environment.map(duplicateSystemCString) + [nil]
+    let directory = workingDirectory.map(duplicateSystemCString)
     defer {
       free(path)
       for pointer in argv + envp { free(pointer) }
@@ -201,7 +203,7 @@ public func raiseOpenFilesLimit() { clinux_raise_nofile() }
 /// Swift's own `CommandLine` is empty.
 public func processArguments() -> [String] {
   var words: [String] = []
-  while let word = clinux_argument(Int32(words.count + 1)) { words.append(String(cString: word)) }
+  while let word = clinux_argument(Int32(words.count + 1)) { words.append(String(systemCString: word)) }
   return words
 }
 
@@ -229,32 +231,32 @@ public func forbidInspection() throws(SystemError) {
 
 /// A new directory of our own, mode 0700. The C function is `mkdtemp`.
 public func makeTemporaryDirectory(_ prefix: String) throws(SystemError) -> String {
-  var template = Array((prefix + "XXXXXX").utf8CString)
+  var template = systemBytes(prefix + "XXXXXX").map { CChar(bitPattern: $0) } + [0]
   guard mkdtemp(&template) != nil else { throw SystemError("mkdtemp", prefix + "XXXXXX", errno: errno) }
-  return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  return systemText(template.dropLast().map { UInt8(bitPattern: $0) })
 }
 
 /// A variable of this process's environment.
-public func environmentVariable(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
+public func environmentVariable(_ name: String) -> String? { getenv(name).map { String(systemCString: $0) } }
 
 /// The C function is `getcwd`.
 public func currentDirectory() -> String? {
   guard let path = getcwd(nil, 0) else { return nil }
   defer { free(path) }
-  return String(cString: path)
+  return String(systemCString: path)
 }
 
 /// The C function is `realpath`; nil where nothing is.
 public func realPath(_ path: String) -> String? {
-  guard let real = realpath(path, nil) else { return nil }
+  guard let real = path.withSystemCString({ realpath($0, nil) }) else { return nil }
   defer { free(real) }
-  return String(cString: real)
+  return String(systemCString: real)
 }
 
 public func groupID() -> UInt32 { getgid() }
 public func effectiveUserID() -> UInt32 { geteuid() }
-@discardableResult public func removeFile(_ path: String) -> Bool { unlink(path) == 0 }
-@discardableResult public func removeDirectory(_ path: String) -> Bool { rmdir(path) == 0 }
+@discardableResult public func removeFile(_ path: String) -> Bool { path.withSystemCString { unlink($0) } == 0 }
+@discardableResult public func removeDirectory(_ path: String) -> Bool { path.withSystemCString { rmdir($0) } == 0 }
 
 /// Our children, orphans that have come to us included (proc(5), /proc/pid/task/tid/children).
 public func childProcesses() -> [Int32] {

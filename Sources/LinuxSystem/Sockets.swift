@@ -37,7 +37,7 @@ public enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
     case .ip(let endpoint):
       let bytes = endpoint.address.bytes
       length = clinux_inet_address(&storage, bytes, Int32(bytes.count), endpoint.port)
-    case .unix(let path): length = clinux_unix_address(&storage, path)
+    case .unix(let path): length = path.withSystemCString { clinux_unix_address(&storage, $0) }
     case .vsock(let cid, let port): length = clinux_vsock_address(&storage, cid, port)
     }
     guard length > 0 else { throw SystemError("sockaddr", description, errno: ENAMETOOLONG) }

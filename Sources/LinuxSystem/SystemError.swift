@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import SystemText
 
 /// A failed system call: which call, on what, and why.
 ///
@@ -17,7 +18,7 @@ public struct SystemError: Error, Equatable, CustomStringConvertible, Sendable {
 
   public var description: String {
     let name = Self.name(of: errno).map { " (\($0))" } ?? ""
-    return "\(call)\(object.isEmpty ? "" : " \(object)"): \(Self.text(of: errno))\(name)"
+    return "\(call)\(object.isEmpty ? "" : " \(shownText(object))"): \(Self.text(of: errno))\(name)"
   }
 
   /// The sentence of strerror(3).

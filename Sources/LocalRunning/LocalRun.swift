@@ -1,5 +1,6 @@
 import BootPlanning
 import CLinux
+import DNS
 import EventLoop
 import HostGateway
 import HostNetwork
@@ -23,6 +24,8 @@ public struct LocalRunRequest {
   public var tunnel: (any RawGateway)?
   /// For `tombolo status`.
   public var name: String
+  /// Where there are no users but root inside, it is said why.
+  public var explainsUsers = false
 
   public init(
     initPath: String, rootfs: String?, configuration: (name: String, text: String)?, overrides: String,
@@ -72,6 +75,7 @@ public final class LocalRun: EventSource {
   private var directory = ""
   private var reserved: [FileHandle] = []
   private var root = RootDirectory()
+  private var rootfsPieces: [RootPiece] = []
 
   public init(_ request: LocalRunRequest, report: @escaping (String) -> Void) throws(SystemError) {
     self.request = request
@@ -116,11 +120,11 @@ public final class LocalRun: EventSource {
     // The proxy inside has a user of its own; the directory above is ours alone. Whatever our umask is.
     try changeMode(transport, 0o755)
     try makeDirectories(stage)
-    if let rootfs = request.rootfs { try root.prepare(rootfs) }
+    if let rootfs = request.rootfs { rootfsPieces = try root.prepare(rootfs) }
 
     let hostSocket = EnclaveLayout.hostSocket(in: transport)
     let listener = FileHandle(try listenStream(.unix(hostSocket)))
-    // Without root there is one user inside, who is us.
+    // Without root it is the enclave's init that can give it to the proxy's group, where there is one.
     if effectiveUserID() == 0 { try changeOwner(hostSocket, user: nil, group: EnclaveLayout.proxyID) }
     try changeMode(hostSocket, 0o660)
     let made = try Gateway(
@@ -142,16 +146,15 @@ public final class LocalRun: EventSource {
 
   private func startInit(transport: String, stage: String) throws {
     let needsUserNamespace = effectiveUserID() != 0
-    let local = LocalEnclave(
+    let machine = ResolverConfiguration(resolvConf: (try? readText("/etc/resolv.conf", limit: 65536)) ?? "")
+    var local = LocalEnclave(
       rootfs: request.rootfs, stage: stage, transport: transport,
-      pieces: request.rootfs == nil ? try pieces(hasUserNamespace: needsUserNamespace) : [],
+      pieces: request.rootfs == nil ? try pieces(hasUserNamespace: needsUserNamespace) : rootfsPieces,
       hasUserNamespace: needsUserNamespace,
-      nameServer: request.nameServer?.description ?? EnclaveLayout.nameServer)
-    let document = try makeMemoryFile(
-      LocalDocument.encode(
-        .init(
-          local: local, configuration: request.configuration, overrides: request.overrides,
-          passesInput: request.passesInput, defaultDirectory: request.rootfs == nil ? currentDirectory() : nil)))
+      nameServer: request.nameServer?.description ?? EnclaveLayout.nameServer, search: machine.search,
+      resolverOptions: machine.options)
+    // Written when the ids are known, before init goes on.
+    let document = try makeMemoryFile([])
     let null = FileHandle(try openFile("/dev/null", O_RDWR))
     let executable = FileHandle(try openFile(request.initPath, O_PATH))
     var spawnRequest = SpawnRequest(
@@ -166,7 +169,17 @@ public final class LocalRun: EventSource {
     } catch {
       throw LocalRunError(sentence: Self.explain(error, user: needsUserNamespace))
     }
-    if needsUserNamespace { try mapIDs() }
+    if needsUserNamespace {
+      let ids = try IDMapping(process: initPID)
+      local.userCount = ids.count
+      if let missing = ids.missing, request.explainsUsers {
+        report("without root there is no user but root in the enclave: \(missing)")
+      }
+    }
+    let content = LocalDocument.Content(
+      local: local, configuration: request.configuration, overrides: request.overrides,
+      passesInput: request.passesInput, defaultDirectory: request.rootfs == nil ? currentDirectory() : nil)
+    try writeAll(document.rawValue, LocalDocument.encode(content), "memfd")
     try writeAll(gate.writing.rawValue, [1], "gate")
   }
 
@@ -189,14 +202,6 @@ public final class LocalRun: EventSource {
       "no more namespaces may be created here (sysctl user.max_*_namespaces) (\(error))"
     default: "\(error)"
     }
-  }
-
-  /// user_namespaces(7): one id, ours, as root inside.
-  private func mapIDs() throws {
-    let process = "/proc/\(initPID)"
-    try writeFile("\(process)/setgroups", "deny")
-    try writeFile("\(process)/uid_map", "0 \(userID()) 1\n")
-    try writeFile("\(process)/gid_map", "0 \(groupID()) 1\n")
   }
 
   // MARK: events

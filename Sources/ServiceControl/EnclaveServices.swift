@@ -13,8 +13,8 @@ public struct EnclaveServices {
   public var keeperSockets: [FileHandle] = []
   /// The program's standard input; nil for /dev/null.
   public var programInput: FileHandle?
-  /// False in a user namespace with a single id.
-  public var hasOtherUsers = true
+  /// Users and groups from 0 to below this exist: 1 in a user namespace with a single id.
+  public var userCount: UInt32 = .max
 
   public init(_ configuration: Configuration) { self.configuration = configuration }
 
@@ -32,13 +32,13 @@ public struct EnclaveServices {
       let proxy = ServiceID(list.count)
       list.append(
         ProxyService(
-          needs: needs, executable: executable, handOver: proxyHandOver, hasSeparateUser: hasOtherUsers))
+          needs: needs, executable: executable, handOver: proxyHandOver, hasSeparateUser: userCount > Configuration.proxyID))
       needs = [proxy]
     }
     list.append(
       ProgramService(
         needs: needs, configuration: configuration,
-        input: try programInput ?? FileHandle(openFile("/dev/null", O_RDONLY)), hasOtherUsers: hasOtherUsers,
+        input: try programInput ?? FileHandle(openFile("/dev/null", O_RDONLY)), hasOtherUsers: userCount > 1,
         warn: { log(.warning, $0) }))
     return list
   }

@@ -86,8 +86,8 @@ public struct ProgramLaunch {
     case (.setuid, EINVAL), (.setgid, EINVAL), (.setgroups, EPERM), (.setgroups, EINVAL), (.setgid, EPERM),
       (.setuid, EPERM):
       Failure(
-        sentence: "program.user: this user namespace has no such id; run as root to start programs as other users "
-          + "(\(error))", status: 125)
+        sentence: "program.user: this user namespace has no such id; run as root, or give your user subordinate ids "
+          + "(subuid(5), newuidmap(1)), to start programs as other users (\(error))", status: 125)
     default: Failure(sentence: error.description, status: 125)
     }
   }

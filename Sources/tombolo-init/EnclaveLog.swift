@@ -3,6 +3,7 @@ import EnclaveConfig
 import LinuxSystem
 import LogForwarding
 import Logging
+import SystemText
 import Wire
 
 /// Where PID 1's own log lines go: the log channel once there is one, standard error until then.
@@ -20,7 +21,8 @@ final class EnclaveLogTarget: @unchecked Sendable {
     held = nil
   }
 
-  func write(_ line: String) {
+  func write(_ sentence: String) {
+    let line = shownText(sentence)
     if console, forwarder != nil {
       let text = "tombolo-init: \(line)\n"
       if held == nil { writeToStandardError(text) } else { held?.append(text) }
@@ -39,7 +41,7 @@ struct EarlyNote {
   var sentence: String
 }
 
-func writeToStandardError(_ text: String) { _ = try? writeAll(2, Array(text.utf8)) }
+func writeToStandardError(_ text: String) { _ = try? writeAll(2, Array(shownText(text).utf8)) }
 
 /// swift-log's handler for the enclave.
 struct EnclaveLogHandler: LogHandler {

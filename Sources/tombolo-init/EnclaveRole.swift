@@ -146,7 +146,7 @@ struct EnclaveRole {
     services.proxyHandOver = sockets.handOver
     services.keeperSockets = sockets.keeper
     services.programInput = try programInput()
-    services.hasOtherUsers = document?.local.hasUserNamespace != true
+    services.userCount = document?.local.userCount ?? .max
     let supervision = try EnclaveSupervision(
       loop: loop, born: born, services: services, forwarder: forwarder, session: session, signals: signals,
       log: { level, sentence in logger.log(level: Logger.Level(level), "\(sentence)") }, finished: finished)

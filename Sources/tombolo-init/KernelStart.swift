@@ -6,6 +6,7 @@ import EnclaveConfig
 import Inet
 import LinuxSystem
 import Logging
+import SystemText
 
 // The story of a boot.
 //
@@ -67,15 +68,15 @@ enum KernelStart {
       if command?.isEmpty == true { throw BadContract(description: "/cmd is empty: there is no program to start") }
       configuration.program.command = command ?? []
     }
-    for word in command ?? [] { digest.add(Array(word.utf8)) }
+    for word in command ?? [] { digest.add(systemBytes(word)) }
     for entry in try takeLines("/env") ?? [] {
-      digest.add(Array(entry.utf8))
-      guard let equals = entry.firstIndex(of: "="), equals != entry.startIndex else {
+      digest.add(systemBytes(entry))
+      guard let equals = entry.utf8.firstIndex(of: UInt8(ascii: "=")), equals != entry.startIndex else {
         throw BadContract(description: "/env: found \"\(entry)\", expected KEY=VALUE")
       }
       let name = String(entry[..<equals])
       if configuration.program.environment[name] == nil {
-        configuration.program.environment[name] = String(entry[entry.index(after: equals)...])
+        configuration.program.environment[name] = String(entry[entry.utf8.index(after: equals)...])
       }
     }
   }
@@ -106,11 +107,13 @@ enum KernelStart {
     }
   }
 
-  private static func takeLines(_ path: String) throws(SystemError) -> [String]? {
+  /// Any bytes but the NUL, which no argument can have.
+  private static func takeLines(_ path: String) throws -> [String]? {
     guard fileKind(path) != nil else { return nil }
-    let text = try readText(path)
+    let bytes = try readFile(path)
     removeFile(path)
-    return text.split(separator: "\n").map(String.init)
+    guard !bytes.contains(0) else { throw BadContract(description: "\(path): found a NUL byte, expected none") }
+    return bytes.split(separator: UInt8(ascii: "\n")).map(systemText)
   }
 
   private struct BadContract: Error, CustomStringConvertible {

@@ -12,6 +12,7 @@ import Logging
 import Proxying
 import Relaying
 import ServiceControl
+import SystemText
 import Wire
 
 /// Reads the configuration as a start would, for printing and for starting.
@@ -22,25 +23,34 @@ func readConfiguration(
 ) throws -> Configuration {
   digest = ConfigurationDigest()
   var configuration = Configuration()
-  func apply(_ text: String, _ file: String) throws {
-    try configuration.apply(toml: text, file: file)
-    digest.add(Array(text.utf8))
+  func apply(_ text: String, _ file: String, isSystemText: Bool = false) throws {
+    try configuration.apply(toml: text, file: file, isSystemText: isSystemText)
+    digest.add(isSystemText ? systemBytes(text) : Array(text.utf8))
   }
   if let given = document?.configuration {
     try apply(given.text, given.name)
   } else {
     let path = arguments.configurationPath ?? Configuration.defaultPath
     // Only the default may be absent.
-    if arguments.configurationPath != nil || fileKind(root + path) != nil {
-      try apply(try readText(root + path), path)
-    }
+    let bytes = try readFile(path, in: root, mayBeAbsent: arguments.configurationPath == nil)
+    if let bytes { try apply(try Configuration.text(bytes, file: path), path) }
   }
-  if let overrides = document?.overrides { try apply(overrides, "command line") }
+  if let overrides = document?.overrides { try apply(overrides, "command line", isSystemText: true) }
   if !arguments.command.isEmpty {
     configuration.program.command = arguments.command
-    for word in arguments.command { digest.add(Array(word.utf8)) }
+    for word in arguments.command { digest.add(systemBytes(word)) }
   }
   return configuration
+}
+
+/// - Parameter root: not yet the root, and perhaps with links that would lead out of it.
+private func readFile(_ path: String, in root: String, mayBeAbsent: Bool) throws(SystemError) -> [UInt8]? {
+  do throws(SystemError) {
+    return try root.isEmpty ? LinuxSystem.readFile(path) : ForeignTree(root).read(path)
+  } catch {
+    guard mayBeAbsent, error.errno == ENOENT else { throw error }
+    return nil
+  }
 }
 
 /// `--plan`: what a start would do.
@@ -55,7 +65,7 @@ enum PlanRole {
     } else {
       lines.append(BootPlan(configuration, .child).description)
     }
-    try writeAll(1, (lines.joined(separator: "\n") + "\n").utf8)
+    try writeAll(1, (shownText(lines.joined(separator: "\n")) + "\n").utf8)
   }
 }
 

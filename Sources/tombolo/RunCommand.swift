@@ -36,6 +36,16 @@ struct RunCommand: ParsableCommand {
   @OptionGroup
   var gateway: GatewayOptions
   @Option(
+    name: .customLong("dns-search"),
+    help: ArgumentHelp(
+      "A domain that short names are looked up in (default: this machine's; \".\": none).", valueName: "domain"))
+  var searchDomains: [String] = []
+  @Option(
+    name: .customLong("dns-option"),
+    help: ArgumentHelp(
+      "A word for resolv.conf's options, such as ndots:2 (default: this machine's).", valueName: "option"))
+  var resolverOptions: [String] = []
+  @Option(
     help: ArgumentHelp(
       "The network: tcp (connections end at Tombolo and start anew), raw (every packet; needs root), none.",
       valueName: "mode"))
@@ -73,7 +83,7 @@ struct RunCommand: ParsableCommand {
   private func request() throws -> LocalRunRequest {
     var file: (name: String, text: String)?
     if let config {
-      file = (config, try readText(config))
+      file = (config, try Configuration.text(try readFile(config), file: config))
       // Said now, where the file and its name are at hand, and not by init.
       _ = try Configuration(toml: file?.text ?? "", file: config)
     }
@@ -83,11 +93,16 @@ struct RunCommand: ParsableCommand {
       guard fileKind(path) == .directory, let real = realPath(path) else {
         throw Misuse("--rootfs: \(path) is not a directory")
       }
+      do throws(SystemError) {
+        _ = try openFile(real, O_RDONLY | O_DIRECTORY)
+      } catch {
+        throw Misuse("--rootfs: this user cannot read \(path), which somebody else owns (\(error))")
+      }
       return real
     }
     var overrides = try overrides(published)
     var configuration = try Configuration(toml: file?.text ?? "", file: config ?? "")
-    try configuration.apply(toml: overrides, file: "command line")
+    try configuration.apply(toml: overrides, file: "command line", isSystemText: true)
     if let mode { configuration.networkMode = mode }
     if let capture {
       guard configuration.networkMode == .raw else { throw Misuse("--capture: expected --mode raw with it") }
@@ -106,10 +121,12 @@ struct RunCommand: ParsableCommand {
     } else if let mode {
       overrides += "[network]\nmode = \"\(mode.rawValue)\"\n"
     }
-    return LocalRunRequest(
+    var request = LocalRunRequest(
       initPath: try initPath(), rootfs: root, configuration: file, overrides: overrides, published: published,
       nameServer: server, logFormat: logFormat, passesInput: interactive, verbose: verbose > 1,
       tunnel: tunnel, name: configuration.hostname)
+    request.explainsUsers = verbose > 0 || ![nil, "root", "0", "root:root", "0:0"].contains(configuration.program.user)
+    return request
   }
 
   private func initPath() throws -> String {
@@ -134,16 +151,21 @@ struct RunCommand: ParsableCommand {
     if let user { lines.append("user = \(tomlString(user))") }
     if let workingDirectory { lines.append("working_directory = \(tomlString(workingDirectory))") }
     let variables = try environment.map { text in
-      guard let equals = text.firstIndex(of: "="), equals != text.startIndex else {
+      // By bytes: with a combining mark behind it "=" is not a Character.
+      guard let equals = text.utf8.firstIndex(of: UInt8(ascii: "=")), equals != text.startIndex else {
         throw Misuse("-e: found \"\(text)\", expected KEY=VALUE")
       }
-      return (String(text[..<equals]), String(text[text.index(after: equals)...]))
+      return (String(text[..<equals]), String(text[text.utf8.index(after: equals)...]))
     }
     if !variables.isEmpty {
       lines.append("[program.env]")
       let unique = Dictionary(variables) { _, last in last }
       lines += unique.sorted { $0.key < $1.key }.map { "\(tomlString($0.key)) = \(tomlString($0.value))" }
     }
+    if !searchDomains.isEmpty || !resolverOptions.isEmpty { lines.append("[dns]") }
+    func list(_ words: [String]) -> String { "[\(words.map(tomlString).joined(separator: ", "))]" }
+    if !searchDomains.isEmpty { lines.append("search = \(list(searchDomains == ["."] ? [] : searchDomains))") }
+    if !resolverOptions.isEmpty { lines.append("options = \(list(resolverOptions))") }
     lines.append("[ingress]")
     lines.append("ports = [\(published.map { "\($0.enclavePort)" }.joined(separator: ", "))]")
     // As under `docker run`: whoever reads our output may be slow, and loses nothing.

@@ -2,6 +2,7 @@ import ArgumentParser
 import CLinux
 import Inet
 import LinuxSystem
+import SystemText
 
 @main
 struct Tombolo: ParsableCommand {
@@ -18,7 +19,7 @@ struct Tombolo: ParsableCommand {
   /// every other mistake.
   static func main() {
     do {
-      var command = try parseAsRoot()
+      var command = try parseAsRoot(processArguments())
       try command.run()
     } catch {
       guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
@@ -29,12 +30,12 @@ struct Tombolo: ParsableCommand {
 
 /// - Parameter usage: what is wrong and how it is written, as the parser says it.
 private func fail(usage: String) -> ExitCode {
-  _ = try? writeAll(2, Array((usage + "\n").utf8))
+  _ = try? writeAll(2, Array((shownText(usage) + "\n").utf8))
   return ExitCode(125)
 }
 
 /// Ends with a sentence on stderr; `status` as docker(1) gives it: 125 for our own errors.
 func fail(_ sentence: String, status: Int32 = 125) -> ExitCode {
-  _ = try? writeAll(2, Array("tombolo: \(sentence)\n".utf8))
+  _ = try? writeAll(2, Array("tombolo: \(shownText(sentence))\n".utf8))
   return ExitCode(status)
 }

@@ -150,6 +150,7 @@ struct BootPlanTests {
       .link("/bin", to: "usr/bin"), .overlay("/usr"),
     ]
     local.hasUserNamespace = true
+    local.userCount = 65_537
     let steps = BootPlan(try Self.configuration("[network]\nmode = \"none\""), .local(local)).fileSystem
     #expect(
       steps.map(\.description).joined(separator: "\n") == """
@@ -162,7 +163,7 @@ struct BootPlanTests {
         mount --bind -o ro /home/b /s/root/home/b
         ln -s usr/bin /s/root/bin
         mkdir -m 755 /s/4
-        mkdir -m 755 /s/4/up
+        mkdir /s/4/up, with the mode and the owner of /usr
         mkdir -m 755 /s/4/work
         mkdir -m 755 /s/root/usr
         mount -t overlay -o lowerdir=/usr,upperdir=/s/4/up,workdir=/s/4/work,userxattr overlay /s/root/usr
@@ -201,6 +202,7 @@ struct BootPlanTests {
         mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /tmp
         mkdir -m 755 /run/tombolo/host
         mount --bind /t /run/tombolo/host
+        chgrp 61042 /run/tombolo/host/host_7766
         mount --rbind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys, but for net, kernel/shmmax, \
         kernel/shmall, kernel/shmmni, kernel/shm_rmid_forced, kernel/shm_next_id, kernel/msgmax, kernel/msgmnb, \
         kernel/msgmni, kernel/msg_next_id, kernel/sem, kernel/sem_next_id, kernel/auto_msgmni, kernel/hostname, \
@@ -237,6 +239,23 @@ struct BootPlanTests {
     #expect(steps.contains { $0.description.contains("lowerdir=/home\\,x,upperdir=/s/1/up") })
   }
 
+  /// A tree that cannot be written is shown beside what it lacks, and links in it are not followed out of it.
+  @Test func anImageThatCannotBeWritten() {
+    var local = Self.local
+    local.rootfs = "/image"
+    local.pieces = [
+      .directory("/proc", mode: 0o555), .tree("/usr"), .link("/bin", to: "usr/bin"), .leaf("/f"), .empty("/e"),
+    ]
+    let steps = BootPlan(Configuration(), .local(local)).fileSystem
+    #expect(
+      steps.prefix(11).map(\.description) == [
+        "mount --make-rprivate /", "mount -t tmpfs -o nodev,mode=755 tmpfs /s", "mkdir -m 555 /s/proc",
+        "mkdir -m 755 /s/usr", "mount --rbind /image/usr /s/usr, within /image", "ln -s usr/bin /s/bin", "touch /s/f",
+        "mount --rbind /image/f /s/f, within /image", "touch /s/e", "mount -o remount,bind,ro /s",
+        "chroot /s, where bind mounts still show the machine's files",
+      ])
+  }
+
   @Test func anImageIsUsedAsItIs() {
     var local = Self.local
     local.rootfs = "/image"
@@ -250,14 +269,16 @@ struct LocalDocumentTests {
   @Test func roundTrips() {
     let pieces: [RootPiece] = [
       .overlay("/a b\n"), .directory("/d", mode: 0o1700), .link("/l", to: "x/y"), .file("/f", copied: false),
-      .file("/c", copied: true),
+      .file("/c", copied: true), .tree("/t"), .leaf("/b"), .empty("/e"),
     ]
     for rootfs in [nil, "/r\n17"] {
-      let content = LocalDocument.Content(
+      var content = LocalDocument.Content(
         local: LocalEnclave(
-          rootfs: rootfs, stage: "/s", transport: "/t", pieces: pieces, hasUserNamespace: true, nameServer: "::1"),
+          rootfs: rootfs, stage: "/s", transport: "/t", pieces: pieces, hasUserNamespace: true, nameServer: "::1",
+          search: rootfs == nil ? [] : ["a.example", "b"], resolverOptions: ["ndots:1"]),
         configuration: rootfs.map { (name: $0, text: "a = 1\n") }, overrides: "[program]\n", passesInput: true,
         defaultDirectory: "/ü")
+      content.local.userCount = rootfs == nil ? nil : 65_537
       #expect(LocalDocument.decode(LocalDocument.encode(content)) == content)
     }
   }

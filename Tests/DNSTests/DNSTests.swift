@@ -85,3 +85,25 @@ struct ResolverConfigurationTests {
     #expect(ResolverConfiguration(resolvConf: "").servers.map(\.description) == ["127.0.0.1:53"])
   }
 }
+
+struct ResolvConfTests {
+  /// What a program's C library would have read there itself.
+  @Test func searchAndOptions() {
+    let read = ResolverConfiguration(
+      resolvConf: """
+        # search no
+        domain old.example
+        nameserver 192.0.2.1
+        search corp.example  lab.corp.example
+        options ndots:2 timeout:1
+        options rotate  edns0
+        """)
+    #expect(read.search == ["corp.example", "lab.corp.example"])
+    #expect(read.options == ["ndots:2", "timeout:1", "rotate", "edns0"])
+    #expect(read.timeout == 1)
+    #expect(ResolverConfiguration(resolvConf: "search a\ndomain b c\n").search == ["b"])
+    #expect(ResolverConfiguration(resolvConf: "search a\nsearch\n").search == [])
+    #expect(ResolverConfiguration(resolvConf: "search a\u{1b}[1m b\u{e9}.example c\n").search == ["c"])
+    #expect(ResolverConfiguration(resolvConf: "").search == [])
+  }
+}

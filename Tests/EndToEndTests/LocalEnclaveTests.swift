@@ -58,6 +58,23 @@ final class LocalEnclaveTests: XCTestCase {
     XCTAssertEqual(outcome.output, "content-of-file\n", outcome.errors)
   }
 
+  /// `http://web/` is found inside where it is found outside, and what the command line says goes over it.
+  func testSearchDomainsAndOptionsAreTheMachines() {
+    let outcome = bash(
+      """
+      mkdir -p /etc/netns/\(World.host); trap 'rm -r /etc/netns/\(World.host); rmdir /etc/netns 2>/dev/null' EXIT
+      printf 'nameserver 10.9.0.2\\nsearch nothing.example test\\noptions ndots:2 timeout:3\\n' > /etc/netns/\(World.host)/resolv.conf
+      \(run) -- sh -c 'curl -sS http://web:8080/file; cat /etc/resolv.conf'
+      \(run) --mode none --dns-search lab.example --dns-search b --dns-option rotate -- cat /etc/resolv.conf
+      \(run) --mode none --dns-search . -- cat /etc/resolv.conf
+      """)
+    let server = "nameserver 169.254.53.53\n"
+    XCTAssertEqual(
+      outcome.output,
+      "content-of-file\n\(server)search nothing.example test\noptions ndots:2 timeout:3\n"
+        + "\(server)search lab.example b\noptions rotate\n\(server)options ndots:2 timeout:3\n", outcome.errors)
+  }
+
   /// A connection that the host cannot make must fail at once, not hang as a success that says nothing.
   func testARefusedConnectionIsReset() {
     let outcome = bash("time -p \(run) -- curl -sS -m 10 http://10.9.0.2:9/; echo $?", timeout: 15)

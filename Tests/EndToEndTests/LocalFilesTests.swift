@@ -59,6 +59,18 @@ final class LocalFilesTests: XCTestCase {
       """, outcome.errors)
   }
 
+  /// A file system of its own keeps the mode and the owner of its top: PostgreSQL refuses a data directory of another user.
+  func testTheTopOfAFileSystemKeepsItsOwner() {
+    let outcome = bash(
+      """
+      mkdir \(place)/data; chown 33:33 \(place)/data; chmod 700 \(place)/data
+      unshare -m --propagation private bash -c '
+        mount --bind \(place)/data \(place)/data && \(tombolo) run --mode none -- stat -c "%u %g %a" \(place)/data'
+      \(asUser) -- stat -c %a /root
+      """)
+    XCTAssertEqual(outcome.output, "33 33 700\n700\n", outcome.errors)
+  }
+
   /// A device's owner and mode are the machine's: `chmod 600 /dev/null` inside would stop every other user outside.
   func testDevicesWorkAndCannotBeChanged() {
     let outcome = bash(
@@ -112,5 +124,142 @@ final class LocalFilesTests: XCTestCase {
       XCTAssertFalse(outcome.output.contains("can be read"), outcome.output)
       XCTAssertTrue(outcome.output.hasSuffix("[]\n"), outcome.output + outcome.errors)
     }
+  }
+
+  // MARK: --rootfs
+
+  /// A tree with one static program and what `more` adds, at `place`/NAME.
+  func tree(_ name: String, _ more: String = "true") -> String {
+    "mkdir -p \(place)/\(name) && cp /bin/busybox \(place)/\(name)/ && (cd \(place)/\(name) && \(more))"
+  }
+
+  let show = "/busybox sh -c '/busybox cat /etc/resolv.conf; /busybox ls -d /proc/1 /sys/class /dev/null /run/tombolo'"
+  let shown = "nameserver 169.254.53.53\n/dev/null\n/proc/1\n/run/tombolo\n/sys/class\n"
+
+  /// Issue 12, 10: a tree that an attacker has made. Nothing outside of it is created, changed or covered, before the start
+  /// or after the end; and links that stay in it work.
+  func testLinksInARootLeadNowhereElse() {
+    let outcome = bash(
+      """
+      cd \(place); mkdir -p victim/etc; echo keep > victim/etc/hosts; touch victim/etc/hostname; chmod 755 victim
+      state() { find victim -printf '%p %m %s %T@\\n' | sort; }; state > before
+      run() { \(tombolo) run --mode none --rootfs $1 -- \(show) 2>&1; echo "status $?"; }
+      \(tree("inner", "mkdir -p var/run private/etc usr/dev; ln -s var/run run; ln -s /private/etc etc; ln -s ../../usr/dev dev")); run inner
+      \(tree("away", "ln -s /\(place)/victim/etc etc")); run away | tail -1
+      \(tree("up", "ln -s ../../../../..\(place)/victim proc")); run up | sed 's/, which.*//; s/.*up.proc/proc/'
+      \(tree("file", "mkdir etc; ln -s ../../victim/new etc/resolv.conf; ln -s \(place)/victim/etc/hostname etc/hostname")); run file
+      \(tree("config", "mkdir etc; ln -s \(place)/victim/etc/hosts etc/tombolo.toml")); run config | tail -1
+      \(tree("swap")); \(tombolo) run --mode none --rootfs swap -- /busybox sh -c '
+        /busybox mv /etc /old; /busybox ln -s \(place)/victim/etc /etc'; echo "status $?"
+      state | diff before - && echo unchanged; ls -A inner/var/run; ls victim/etc
+      """)
+    XCTAssertEqual(
+      outcome.output,
+      """
+      \(shown)status 0
+      status 125
+      proc is a link to ../../../../..\(place)/victim
+      status 125
+      \(shown)status 0
+      status 0
+      status 0
+      unchanged
+      hostname
+      hosts
+
+      """, outcome.errors)
+  }
+
+  /// A tree that cannot be written, and has nothing that could be mounted on.
+  func testARootThatCannotBeWritten() {
+    let outcome = bash(
+      """
+      cd \(place); \(tree("ro", "mkdir -p etc/ssl bin data; echo x > etc/ssl/x; ln -s busybox sh; echo keep > data/f; touch a:b"))
+      unshare -m --propagation private bash -c '
+        mount --bind ro ro && mount -o remount,bind,ro ro && mount -t tmpfs tmpfs ro/data && echo below > ro/data/g
+        \(tombolo) run --mode none --rootfs ro -- \(show.replacingOccurrences(of: "'", with: "\""))
+        \(tombolo) run --mode none --rootfs ro -- /sh -c "/busybox ls -A /; /busybox cat /etc/ssl/x /data/g; echo y > /new; echo y > /data/h" 2>&1
+        ls ro/data | xargs'; ls -A ro | xargs; ls ro/etc
+      """)
+    XCTAssertEqual(
+      outcome.output,
+      """
+      \(shown)a:b
+      bin
+      busybox
+      data
+      dev
+      etc
+      proc
+      run
+      sh
+      sys
+      tmp
+      x
+      below
+      /sh: can't create /new: Read-only file system
+      g h
+      a:b bin busybox data etc sh
+      ssl
+
+      """, outcome.errors)
+  }
+
+  /// Without root: a tree that somebody else owns works the same way, and one that may not be read is a sentence.
+  func testAForeignRootWithoutRoot() {
+    let outcome = bash(
+      """
+      cd \(place); \(tree("foreign", "mkdir etc; echo x > etc/x")); \(tree("secret")); chmod 700 secret
+      \(asUser) --rootfs \(place)/foreign -- \(show); echo "status $?"; ls -A foreign | xargs
+      \(asUser) --rootfs \(place)/secret -- true; echo "status $?"
+      """)
+    XCTAssertEqual(
+      outcome.output, "\(shown)status 0\nbusybox etc\nstatus 125\n", outcome.errors)
+    XCTAssertTrue(
+      outcome.errors.contains("--rootfs: this user cannot read \(place)/secret, which somebody else owns"),
+      outcome.errors)
+  }
+
+  // MARK: users without root
+
+  /// With subordinate ids, which this test gives to uid 1000 in a mount namespace of its own, unmodified servers that start
+  /// as root and serve as another user work without root; and the proxy has its uid.
+  func testUsersWithoutRoot() {
+    let outcome = bash(
+      """
+      cat > \(place)/nginx.conf <<'X'
+      user www-data; worker_processes 1; daemon on; pid /run/nginx.pid; error_log /tmp/error.log;
+      events {} http { access_log off; client_body_temp_path /tmp/b; proxy_temp_path /tmp/p; fastcgi_temp_path /tmp/f;
+      uwsgi_temp_path /tmp/u; scgi_temp_path /tmp/s; server { listen 127.0.0.1:80; root \(place)/www; } }
+      X
+      mkdir \(place)/www; echo served > \(place)/www/file
+      cat > \(place)/nginx.sh <<'X'
+      nginx -c \(place)/nginx.conf && curl -sS http://127.0.0.1/file; ps -eo user:10=,args= | grep -c '^www-data *nginx: worker'
+      ps -o uid= -p 2; kill $(cat /run/nginx.pid)
+      X
+      cd /; getent passwd 1000 > /dev/null || echo 'tombolo:x:1000:1000::/:/bin/sh' > \(place)/more
+      cat /etc/passwd \(place)/more > \(place)/passwd 2>/dev/null
+      echo '1000:200000:65536' > \(place)/ids; : > \(place)/none
+      with() { unshare -m --propagation private bash -c 'mount --bind \(place)/passwd /etc/passwd
+        for f in subuid subgid; do mount --bind $0 /etc/$f; done; eval "$1"' "$@"; }
+      with \(place)/ids '\(asUser.replacingOccurrences(of: "--mode none", with: "")) -- sh \(place)/nginx.sh'
+      with \(place)/ids '\(asUser) -u www-data -- sh -c "id -un; id -Gn; touch /tmp/x && stat -c %U /tmp/x"'
+      with \(place)/ids '\(asUser) -- id'
+      with \(place)/none '\(asUser) -u www-data -- id; echo status $?'
+      """)
+    XCTAssertEqual(
+      outcome.output,
+      """
+      served
+      1
+      61042
+      www-data
+      www-data
+      www-data
+      uid=0(root) gid=0(root) groups=0(root)
+      status 125
+
+      """, outcome.errors)
+    XCTAssertTrue(outcome.errors.contains("/etc/subuid has no ids for this user"), outcome.errors)
   }
 }

@@ -29,6 +29,8 @@ final class MisuseTests: XCTestCase {
       ("true", "-p 80 -- true", 125, "-p: found \"80\", expected [ADDR:]HOSTPORT:ENCLAVEPORT"),
       ("true", "-e =x -- true", 125, "-e: found \"=x\", expected KEY=VALUE"),
       ("true", "--dns example.com -- true", 125, "--dns: found \"example.com\", expected an IP address"),
+      ("true", "--dns-search 'a b' -- true", 125, "dns.search: found \"a b\", expected a domain name"),
+      ("true", "--dns-option ndots:99 -- true", 125, "dns.options: found \"ndots:99\", expected an option"),
       ("true", "--rootfs /no/such -- true", 125, "--rootfs: /no/such is not a directory"),
       ("true", "--hostname 'a b' -- true", 125, "hostname: found \"a b\", expected a host name"),
       ("true", "--", 127, "no program: [program] command is empty"),

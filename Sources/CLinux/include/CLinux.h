@@ -94,6 +94,7 @@ int clinux_term_signal(int status);
 // 0 when a child changed state was found (pid and status set), -ECHILD without children, -EAGAIN when none has ended.
 int clinux_reap(pid_t *pid, int *status);
 int clinux_open(const char *path, int flags, mode_t mode);
+int clinux_open_at(int directory, const char *path, int flags, mode_t mode);
 int clinux_last_capability(void);
 
 // --- Sockets (calls.c) ---------------------------------------------------------------------------------------------
