@@ -8,10 +8,13 @@ public struct HostStatus: Codable, Equatable, Sendable {
     public var listen: String
     /// The enclave's port.
     public var port: UInt16
+    /// `tcp` or `udp`.
+    public var transport: String
 
-    public init(listen: String, port: UInt16) {
+    public init(listen: String, port: UInt16, transport: String = "tcp") {
       self.listen = listen
       self.port = port
+      self.transport = transport
     }
   }
 
@@ -236,7 +239,9 @@ extension HostStatus: CustomStringConvertible {
           + (services.isEmpty ? "" : "; \(services)"))
     }
     if refused > 0 { add("refused", "\(refused) streams that were not the enclave's") }
-    for port in published { add("published", "\(port.listen) → \(port.port)") }
+    for port in published {
+      add("published", "\(port.listen) → \(port.port)\(port.transport == "tcp" ? "" : "/\(port.transport)")")
+    }
     if let raw {
       let parts = [
         raw.addresses.isEmpty ? nil : raw.addresses.joined(separator: ", "), raw.mtu.map { "MTU \($0)" },
