@@ -16,6 +16,14 @@ public struct HostStatus: Codable, Equatable, Sendable {
       self.port = port
       self.transport = transport
     }
+
+    /// A host side of an earlier version says nothing of the transport, and publishes TCP alone.
+    public init(from decoder: any Decoder) throws {
+      let values = try decoder.container(keyedBy: CodingKeys.self)
+      listen = try values.decode(String.self, forKey: .listen)
+      port = try values.decode(UInt16.self, forKey: .port)
+      transport = try values.decodeIfPresent(String.self, forKey: .transport) ?? "tcp"
+    }
   }
 
   /// TCP mode: connections out of the enclave.
