@@ -1,4 +1,5 @@
 #include "CLinux.h"
+#include <linux/filter.h>
 #include <pthread.h>
 #include <sys/file.h>
 
@@ -72,6 +73,12 @@ int clinux_thread(void (*body)(void *), void *context) {
   }
   pthread_detach(thread);
   return 0;
+}
+
+int clinux_receive_nothing(int fd) {
+  struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+  struct sock_fprog program = {1, code};
+  return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0 ? -errno : 0;
 }
 
 int clinux_bind_to_device(int fd, const char *name) {

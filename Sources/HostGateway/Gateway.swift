@@ -25,24 +25,40 @@ import Wire
 public struct PublishedPort: Equatable, Sendable, CustomStringConvertible {
   public var listen: IPEndpoint
   public var enclavePort: UInt16
+  public var transport: PortTransport
 
-  public init(listen: IPEndpoint, enclavePort: UInt16) {
+  public init(listen: IPEndpoint, enclavePort: UInt16, transport: PortTransport = .tcp) {
     self.listen = listen
     self.enclavePort = enclavePort
+    self.transport = transport
   }
 
-  /// Reads `[ADDR:]HOSTPORT:ENCLAVEPORT`; without an address every IPv4 address of the host listens.
-  public init?(_ text: String) {
+  /// Reads `[ADDR:]HOSTPORT:ENCLAVEPORT[/tcp|/udp]`; without an address every IPv4 address of the host listens.
+  public init?(_ whole: String) {
+    let parts = whole.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+    guard let text = parts.first, let transport = parts.count == 1 ? .tcp : PortTransport(rawValue: String(parts[1]))
+    else { return nil }
     guard let colon = text.lastIndex(of: ":"), let enclave = decimalPort(text[text.index(after: colon)...]),
       enclave != 0
     else { return nil }
     let left = text[..<colon]
     guard let listen = left.contains(":") ? IPEndpoint(left) : decimalPort(left).map({ IPEndpoint(.v4(.any), $0) })
     else { return nil }
-    self.init(listen: listen, enclavePort: enclave)
+    self.init(listen: listen, enclavePort: enclave, transport: transport)
   }
 
-  public var description: String { "\(listen) → \(enclavePort)" }
+  public var description: String { "\(listen) → \(enclavePort)" + (transport == .udp ? "/udp" : "") }
+
+  /// The port's socket: a listening one; in raw mode, where the kernel passes clients on, one that only keeps the port from
+  /// others.
+  public func open(raw: Bool) throws(SystemError) -> FileHandle {
+    let address = SocketAddress.ip(listen)
+    switch (raw, transport) {
+    case (false, _): return FileHandle(try listenStream(address))
+    case (true, .tcp): return FileHandle(try reserveStream(address))
+    case (true, .udp): return FileHandle(try reserveDatagram(address))
+    }
+  }
 }
 
 /// Which vsock peers a gateway serves.
@@ -267,8 +283,8 @@ public final class Gateway {
     }
     guard early.isEmpty else { throw WireError.trailingBytes(early.count) }
     try tunnel.configure(request)
-    if tunnelResolver == nil, tunnel.isOwnLink {
-      tunnelResolver = try TunnelResolver(loop: loop, resolver: resolver, link: tunnel.link, report: log)
+    if tunnelResolver == nil, let sockets = tunnel.nameServerSockets {
+      tunnelResolver = try TunnelResolver(loop: loop, resolver: resolver, sockets.datagram, sockets.stream, report: log)
     }
     try tunnel.serve(stream, request) { answer(stream, Answer(.ok, parameters: $0.parameters)) }
   }

@@ -23,7 +23,9 @@ public final class StatusService {
     let born = monotonicNanoseconds()
     let base = HostStatus(
       pid: processID(), command: command, name: name, version: tomboloVersion, transport: transport,
-      published: published.map { .init(listen: $0.listen.description, port: $0.enclavePort) })
+      published: published.map {
+        .init(listen: $0.listen.description, port: $0.enclavePort, transport: $0.transport.rawValue)
+      })
     do throws(SystemError) {
       listener = try StatusListener(loop: loop, report: report) { [unowned gateway] reply in
         var now = base

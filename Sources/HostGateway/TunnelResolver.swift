@@ -19,14 +19,13 @@ final class TunnelResolver: EventSource {
   private var buffer = [UInt8](repeating: 0, count: 65536)
 
   init(
-    loop: EventLoop, resolver: Resolver, link: String, report: @escaping (String) -> Void
+    loop: EventLoop, resolver: Resolver, _ datagrams: FileHandle, _ listening: FileHandle,
+    report: @escaping (String) -> Void
   ) throws(SystemError) {
     self.resolver = resolver
-    let endpoint = IPEndpoint(.v4(HostTunnel.nameServer), 53)
-    socket = FileHandle(try bindDatagram(endpoint, link: link))
+    socket = datagrams
     super.init()
     _ = try loop.add(socket.rawValue, [.readable], self)
-    let listening = FileHandle(try listenStream(endpoint, link: link))
     listener = try Listener(loop: loop, socket: listening, report: report) { [unowned self] client, _ in
       do throws(SystemError) {
         try accepted(client, loop)

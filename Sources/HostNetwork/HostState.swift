@@ -77,12 +77,22 @@ struct HostState {
   }
 
   /// Switches forwarding on, having written down what was before.
-  func enableForwarding(ipv6: Bool) throws { try change { try $0.enableForwarding(ipv6: ipv6) } }
+  /// - Parameter prepare: puts rules in place, knowing what was forwarded before the first gateway.
+  func enableForwarding(ipv6: Bool, prepare: (HostRuleset.Forwarding) throws -> Void) throws {
+    try change { now, before in
+      try prepare(before.forwarding)
+      try now.enableForwarding(ipv6: ipv6)
+    }
+  }
+
+  /// No other gateway of this network namespace chooses addresses meanwhile.
+  func exclusively<T>(_ body: () throws -> T) throws -> T { try locked(body) }
 
   /// Keeps the host's own connections to those ports, having written down what was before.
-  func usePorts(_ range: ClosedRange<UInt16>) throws { try change { try $0.usePorts(range) } }
+  func usePorts(_ range: ClosedRange<UInt16>) throws { try change { now, _ in try now.usePorts(range) } }
 
-  private func change(_ body: (Sysctls) throws -> Void) throws {
+  /// - Parameter body: gets the settings of now, and those before the first gateway.
+  private func change(_ body: (Sysctls, Sysctls) throws -> Void) throws {
     try locked {
       let path = "\(directory)/\(Self.sysctlsName)"
       let now = Sysctls.current()
@@ -91,21 +101,23 @@ struct HostState {
         try writeFile(path + ".new", now.text, mode: 0o600)
         try renameFile(path + ".new", to: path)
       }
-      try body(now)
+      try body(now, Sysctls(text: try readText(path)))
     }
   }
 
   mutating func leave() {
     guard own != nil, let name else { return }
     _ = try? locked {
-      remove(name)
       own = nil
       var living = false
-      for other in try gateways() {
+      var dead = [name]
+      for other in try gateways() where other != name {
         guard let file = try? openFile("\(directory)/\(other)", O_RDWR) else { continue }
-        if try lockFile(file.rawValue, wait: false) { remove(other) } else { living = true }
+        if try lockFile(file.rawValue, wait: false) { dead.append(other) } else { living = true }
       }
+      // Forwarding first: the rules hold what it would let through.
       if !living { restoreSysctls() }
+      for name in dead { remove(name) }
     }
   }
 }

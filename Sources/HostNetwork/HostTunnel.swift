@@ -43,9 +43,13 @@ public final class HostTunnel {
   private let published: [Publication]
   private let firewall: PacketFilter?
   private let mtu: UInt16?
+  private let hostPorts: PortRanges
   /// What the enclave was given when it asked.
   private var assigned: AddressAnswer?
+  /// What has been chosen for it.
+  private var chosen: (v4: IPPrefix?, v6: IPPrefix?)?
   private let log: @Sendable (String) -> Void
+  private let note: @Sendable (String) -> Void
   private var state: HostState
   private var first: TunQueue?
   /// The first queue's descriptor, for the device's settings.
@@ -59,17 +63,24 @@ public final class HostTunnel {
   public private(set) var backend: PacketFilter?
   /// The link's name.
   public let link: String
+  /// Where the enclave's queries come, once it has come itself.
+  public private(set) var nameServerSockets: (datagram: FileHandle, stream: FileHandle)?
 
   /// Makes the link, so that a missing right is found before anything is started, and takes over what a killed gateway left.
   /// - Parameters:
   ///   - ranges: an enclave with an address outside is refused.
   ///   - firewall: what the rules are made with; nil for the first that takes them.
   ///   - mtu: for enclaves that ask for their addresses, where they would have a larger one, in bytes; nil for no wish.
+  ///   - hostPorts: TCP and UDP ports of this machine that are open to the enclave.
   ///   - log: takes sentences for the operator; called in any thread.
+  ///   - note: takes those that nobody needs to act on.
   public init(
     ranges: [IPPrefix] = defaultRanges, published: [Publication], firewall: PacketFilter? = nil,
-    mtu: UInt16? = nil, log: @escaping @Sendable (String) -> Void
+    mtu: UInt16? = nil, hostPorts: PortRanges = PortRanges([]), log: @escaping @Sendable (String) -> Void,
+    note: @escaping @Sendable (String) -> Void = { _ in }
   ) throws {
+    self.hostPorts = hostPorts
+    self.note = note
     self.ranges = ranges
     self.published = published
     self.firewall = firewall
@@ -98,21 +109,42 @@ public final class HostTunnel {
 
   deinit { close() }
 
-  /// Addresses for the enclave that no other enclave of this host has, by the link's number.
-  public var suggestedAddresses: (v4: IPPrefix, v6: IPPrefix)? {
-    guard let number = UInt32(link.drop { !$0.isNumber }) else { return nil }
-    // 10.118.0.0/16 has 16384 networks of four addresses, the second for the enclave.
-    let four = IPv4Address(rawValue: IPv4Address(10, 118, 0, 0).rawValue | (number & 0x3fff) << 2 | 2)
-    let six = IPv6Address(high: 0xfd74_6f6d_626f_0000 | UInt64(number & 0xffff), low: 2)
-    guard let v4 = IPPrefix(.v4(four), 30), let v6 = IPPrefix(.v6(six), 64) else { return nil }
-    return (v4, v6)
+  /// Addresses for the enclave in networks of which this machine has nothing, the same every time: the first from the
+  /// link's number on. The link gets the host's at once, so that no other gateway chooses the same.
+  /// - Returns: nil for IPv6 where this kernel has none.
+  public func chooseAddresses() throws -> (v4: IPPrefix?, v6: IPPrefix?) {
+    if let chosen { return chosen }
+    let made = try state.exclusively {
+      var socket = try RouteSocket()
+      let index = try socket.linkIndex(named: link)
+      let taken = try Self.taken(&socket, but: index)
+      let number = UInt32(link.drop { !$0.isNumber }) ?? 0
+      let hasIPv6 = IPv6Support.probe() == .available
+      let made = (
+        v4: FreeNetwork.first4(from: number, taken: taken),
+        v6: hasIPv6 ? FreeNetwork.first6(from: number, taken: taken) : nil
+      )
+      guard made.v4 != nil, made.v6 != nil || !hasIPv6 else {
+        throw HostTunnelError(
+          sentence: "this machine has addresses or routes in every network of 10.118.0.0/16 or fd74:6f6d:626f::/48; "
+            + "name others as network.address and network.address6")
+      }
+      for address in [made.v4, made.v6].compactMap({ $0 }) {
+        if let own = Self.hostAddress(beside: address) { try socket.addAddress(own, link: index) }
+      }
+      return made
+    }
+    chosen = made
+    return made
+  }
+
+  private static func taken(_ socket: inout RouteSocket, but link: UInt32) throws -> [IPPrefix] {
+    try socket.addresses().filter { $0.link != link }.map(\.prefix) + socket.destinations(but: link)
   }
 
   /// Gives an enclave that asks the addresses that no other enclave of this host has, the same every time.
   public func assign(_ request: AddressRequest) throws -> AddressAnswer {
-    guard let suggested = suggestedAddresses else {
-      throw HostTunnelError(sentence: "there is no address for the link \(link)")
-    }
+    let suggested = try chooseAddresses()
     let answer = AddressAnswer(
       address4: request.wants4 ? suggested.v4 : nil, address6: request.wants6 ? suggested.v6 : nil,
       mtu: mtu.map { min($0, request.mtu) } ?? 0)
@@ -145,23 +177,47 @@ public final class HostTunnel {
     let index = try socket.linkIndex(named: link)
     let v6 = hasIPv6 ? wanted.address6 : nil
     if let server = IPPrefix(.v4(Self.nameServer), 32) { try socket.addAddress(server, link: index) }
-    for address in [wanted.address4, v6].compactMap({ $0 }) {
-      guard let own = Self.hostAddress(beside: address) else { continue }
-      try socket.addAddress(own, link: index)
+    try addAddresses([wanted.address4, v6].compactMap { $0 }, &socket, index)
+    var rules = HostRuleset(link: link, published: published, hostPorts: hostPorts)
+    if case .v4(let address) = wanted.address4?.address { rules.enclave4 = address }
+    if case .v6(let address) = v6?.address { rules.enclave6 = address }
+    let (four, six) = (rules.enclave4, rules.enclave6)
+    rules.nameServer = try listenForNames()
+    try state.enableForwarding(ipv6: v6 != nil) { before in
+      rules.forwarding = before
+      backend = try PacketFilter.install(rules.ruleset(), with: firewall)
     }
-    try state.enableForwarding(ipv6: v6 != nil)
-    var four: IPv4Address?
-    var six: IPv6Address?
-    if case .v4(let address) = wanted.address4?.address { four = address }
-    if case .v6(let address) = v6?.address { six = address }
-    let installed = try PacketFilter.install(
-      HostRuleset.make(link: link, enclave4: four, enclave6: six, published: published), with: firewall)
-    backend = installed
-    log("raw mode: link \(link), rules in \(installed)")
+    note("raw mode: link \(link), rules in \(backend?.description ?? "")")
     try startWorkers(first, wanted, PacketGuard(.host, address4: four, address6: six))
     control = first.file
     self.first = nil
     shape = wanted
+  }
+
+  private func addAddresses(_ addresses: [IPPrefix], _ socket: inout RouteSocket, _ index: UInt32) throws {
+    try state.exclusively {
+      let taken = try Self.taken(&socket, but: index)
+      for address in addresses {
+        if let other = FreeNetwork.conflict(address, taken) {
+          throw HostTunnelError(
+            sentence:
+              "the enclave's address \(address) is in a network that this machine has already: it has an address "
+              + "or a route in \(other); name another as network.address\(address.address.bytes.count == 4 ? "" : "6"), or "
+              + "\"host\" to be given a free one")
+        }
+        if let own = Self.hostAddress(beside: address) { try socket.addAddress(own, link: index) }
+      }
+    }
+  }
+
+  /// The sockets of the link's name server, at ports of the kernel's choice: port 53 may be published, and then it is taken.
+  private func listenForNames() throws(SystemError) -> (address: IPv4Address, udp: UInt16, tcp: UInt16)? {
+    let place = IPEndpoint(.v4(Self.nameServer), 0)
+    let datagram = FileHandle(try bindDatagram(place, link: link))
+    let stream = FileHandle(try listenStream(place, link: link))
+    guard let udp = localEndpoint(datagram.rawValue), let tcp = localEndpoint(stream.rawValue) else { return nil }
+    nameServerSockets = (datagram, stream)
+    return (Self.nameServer, udp.port, tcp.port)
   }
 
   private func startWorkers(_ first: TunQueue, _ wanted: Shape, _ packetGuard: PacketGuard) throws(SystemError) {
@@ -212,6 +268,7 @@ public final class HostTunnel {
     workers = []
     control = nil
     first = nil
+    nameServerSockets = nil
     state.leave()
   }
 

@@ -8,8 +8,8 @@ import Wire
 public protocol RawGateway: AnyObject {
   /// The link that carries the enclave's packets.
   var link: String { get }
-  /// Whether the enclave's packets come out of that link, so that it can be served there.
-  var isOwnLink: Bool { get }
+  /// Where names are asked for on that link, if it is the enclave's own and has been set up.
+  var nameServerSockets: (datagram: FileHandle, stream: FileHandle)? { get }
   /// What the enclave asked for; nil before it has come.
   var currentShape: HostTunnel.Shape? { get }
   /// What the rules are made with; nil before there are any.
@@ -23,6 +23,4 @@ public protocol RawGateway: AnyObject {
   func close()
 }
 
-extension HostTunnel: RawGateway {
-  public var isOwnLink: Bool { true }
-}
+extension HostTunnel: RawGateway {}

@@ -28,6 +28,7 @@ public final class SharedTunnel: RawGateway {
   private let published: [Publication]
   private let firewall: PacketFilter?
   private let log: @Sendable (String) -> Void
+  private let note: @Sendable (String) -> Void
   private var state: HostState
   private var first: FileHandle?
   private var shape: HostTunnel.Shape?
@@ -37,7 +38,7 @@ public final class SharedTunnel: RawGateway {
   public private(set) var backend: PacketFilter?
   /// The link that has the address.
   public let link: String
-  public let isOwnLink = false
+  public var nameServerSockets: (datagram: FileHandle, stream: FileHandle)? { nil }
   /// What there is to share: the addresses of the link of the default route, or of the first one that has any.
   public let addresses: (v4: IPPrefix?, v6: IPPrefix?)
   /// In bytes.
@@ -50,10 +51,12 @@ public final class SharedTunnel: RawGateway {
   ///   - wanted: the address to share; nil to find it.
   ///   - firewall: what the rules are made with; nil for the first that takes them.
   ///   - log: takes sentences for the operator; called in any thread.
+  ///   - note: takes those that nobody needs to act on.
   public init(
     ports: PortRanges, sharing wanted: IPAddress? = nil, published: [Publication], firewall: PacketFilter? = nil,
-    log: @escaping @Sendable (String) -> Void
+    log: @escaping @Sendable (String) -> Void, note: @escaping @Sendable (String) -> Void = { _ in }
   ) throws {
+    self.note = note
     self.ports = ports
     self.published = published
     self.firewall = firewall
@@ -65,7 +68,9 @@ public final class SharedTunnel: RawGateway {
     addresses = (found.v4, found.v6)
     for publication in published {
       if let reason = Self.defect(publication, ports, addresses) {
-        throw HostTunnelError(sentence: "-p \(publication.listen):\(publication.port): \(reason)")
+        throw HostTunnelError(
+          sentence:
+            "-p \(publication.listen):\(publication.port)\(publication.transport == .udp ? "/udp" : ""): \(reason)")
       }
     }
     state = try HostState()
@@ -191,7 +196,7 @@ public final class SharedTunnel: RawGateway {
         sentence: "capture = \"nfqueue\" needs nft_queue (CONFIG_NFT_QUEUE) or xt_NFQUEUE "
           + "(CONFIG_NETFILTER_XT_TARGET_NFQUEUE): \(error)")
     }
-    log(
+    note(
       "raw mode: ports \(ports) of \(asked.map(\.description).joined(separator: ", ")) on \(link) are the enclave's, "
         + "rules in \(backend?.description ?? "")")
     self.first = nil
@@ -231,8 +236,11 @@ public final class SharedTunnel: RawGateway {
       }
     }
     let share = PortSet(ranges: ports.ranges)
+    func openPorts(_ transport: PortTransport) -> PortSet {
+      PortSet(published.filter { $0.transport == transport }.map(\.port))
+    }
     let decision = SharedCapture(
-      address4: four, address6: six, ports: share, published: PortSet(published.map(\.port)))
+      address4: four, address6: six, ports: share, published: openPorts(.tcp), publishedDatagrams: openPorts(.udp))
     let packetGuard = PacketGuard(.host, address4: four, address6: six, shared: share)
     for index in 0..<Int(wanted.queues) {
       let capture =

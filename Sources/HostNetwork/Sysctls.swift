@@ -34,6 +34,18 @@ struct Sysctls: Equatable {
     saved.append((path, String(text.prefix { !$0.isNewline })))
   }
 
+  /// What of it was on.
+  var forwarding: HostRuleset.Forwarding {
+    func isOn(_ path: String) -> Bool { saved.first { $0.path == path }?.value == "1" }
+    let links = saved.compactMap { path, value -> String? in
+      let words = path.split(separator: "/")
+      guard words.count == 4, words[0] == "ipv4", words[3] == "forwarding", value == "1" else { return nil }
+      let link = String(words[2])
+      return ["all", "default", "lo"].contains(link) || link.hasPrefix("tombolo") ? nil : link
+    }
+    return .init(was4: isOn("ipv4/ip_forward"), was6: isOn("ipv6/conf/all/forwarding"), links: links)
+  }
+
   /// Switches forwarding on where it is off.
   func enableForwarding(ipv6: Bool) throws(SystemError) {
     func value(_ path: String) -> String? { saved.first { $0.path == path }?.value }

@@ -8,10 +8,21 @@ public struct HostStatus: Codable, Equatable, Sendable {
     public var listen: String
     /// The enclave's port.
     public var port: UInt16
+    /// `tcp` or `udp`.
+    public var transport: String
 
-    public init(listen: String, port: UInt16) {
+    public init(listen: String, port: UInt16, transport: String = "tcp") {
       self.listen = listen
       self.port = port
+      self.transport = transport
+    }
+
+    /// A host side of an earlier version says nothing of the transport, and publishes TCP alone.
+    public init(from decoder: any Decoder) throws {
+      let values = try decoder.container(keyedBy: CodingKeys.self)
+      listen = try values.decode(String.self, forKey: .listen)
+      port = try values.decode(UInt16.self, forKey: .port)
+      transport = try values.decodeIfPresent(String.self, forKey: .transport) ?? "tcp"
     }
   }
 
@@ -236,7 +247,9 @@ extension HostStatus: CustomStringConvertible {
           + (services.isEmpty ? "" : "; \(services)"))
     }
     if refused > 0 { add("refused", "\(refused) streams that were not the enclave's") }
-    for port in published { add("published", "\(port.listen) → \(port.port)") }
+    for port in published {
+      add("published", "\(port.listen) → \(port.port)\(port.transport == "tcp" ? "" : "/\(port.transport)")")
+    }
     if let raw {
       let parts = [
         raw.addresses.isEmpty ? nil : raw.addresses.joined(separator: ", "), raw.mtu.map { "MTU \($0)" },

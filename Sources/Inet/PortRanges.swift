@@ -1,3 +1,8 @@
+/// What has ports.
+public enum PortTransport: String, Hashable, Sendable, CaseIterable {
+  case tcp, udp
+}
+
 /// A set of ports as ranges in order, which neither overlap nor touch.
 public struct PortRanges: Hashable, Sendable, CustomStringConvertible {
   public let ranges: [ClosedRange<UInt16>]

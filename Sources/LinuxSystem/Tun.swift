@@ -106,17 +106,6 @@ public func renameFile(_ path: String, to target: String) throws(SystemError) {
   try checkErrno("rename", path) { rename(path, target) }
 }
 
-/// Holds a TCP port without listening: nobody else can bind it, and a connection to it is refused.
-public func reserveStream(_ address: SocketAddress) throws(SystemError) -> OwnedFileDescriptor {
-  let holder = try makeSocket(address.family, .stream)
-  let raw = holder.rawValue
-  if address.family == AF_INET6 {
-    _ = clinux_set_option(raw, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1)
-  }
-  try check("bind", address.description, try address.withStorage { clinux_bind(raw, $0, $1) })
-  return holder
-}
-
 /// A datagram socket that only packets from that link reach. The C function is `setsockopt(SO_BINDTODEVICE)`.
 public func bindDatagram(_ endpoint: IPEndpoint, link: String) throws(SystemError) -> OwnedFileDescriptor {
   try bound(endpoint, .datagram, link)

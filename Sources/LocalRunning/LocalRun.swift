@@ -101,9 +101,7 @@ public final class LocalRun: EventSource {
   private func start() throws {
     let published = try request.published.map { port in
       do throws(SystemError) {
-        // In raw mode the kernel passes clients on; the port is only kept from others.
-        let address = SocketAddress.ip(port.listen)
-        return (FileHandle(try request.tunnel == nil ? listenStream(address) : reserveStream(address)), port)
+        return (try port.open(raw: request.tunnel != nil), port)
       } catch  where error.errno == EADDRINUSE {
         throw LocalRunError(
           sentence: "-p \(port): port \(port.listen.port) is already taken on this machine (\(error))")

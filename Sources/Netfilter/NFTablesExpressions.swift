@@ -78,11 +78,10 @@ enum NFTablesExpressions {
 
   private static func interface(_ name: String, _ key: UInt32, _ negated: Bool) -> [Attribute] {
     // All 16 bytes (IFNAMSIZ) are compared: a shorter value would match names that only begin with it.
+    let operation = negated ? Comparison.notEqual : .equal
+    if name.hasSuffix("*") { return [meta(key), compare(operation, Array(name.utf8.dropLast()))] }
     let bytes = Array(name.utf8.prefix(15))
-    return [
-      meta(key),
-      compare(negated ? .notEqual : .equal, bytes + Array(repeating: 0, count: 16 - bytes.count)),
-    ]
+    return [meta(key), compare(operation, bytes + Array(repeating: 0, count: 16 - bytes.count))]
   }
 
   // MARK: Verdicts
@@ -91,6 +90,7 @@ enum NFTablesExpressions {
     switch verdict {
     case .accept: return [immediate(verdict: NFT.Verdict.accept)]
     case .drop: return [immediate(verdict: NFT.Verdict.drop)]
+    case .return: return [immediate(verdict: NFT.Verdict.return)]
     case .redirect(let port):
       return [
         immediate(NFT.register, bigEndian(port)),

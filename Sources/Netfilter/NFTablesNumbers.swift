@@ -77,6 +77,8 @@ enum NFT {
     static let code: UInt16 = 1
     static let drop: UInt32 = 0
     static let accept: UInt32 = 1
+    /// NFT_RETURN, a negative number in a field of 32 bits.
+    static let `return` = UInt32(bitPattern: -5)
   }
   /// NFTA_META_*
   enum Meta {

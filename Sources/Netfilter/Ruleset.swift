@@ -94,7 +94,7 @@ public struct Ruleset: Hashable, Sendable {
     case sourcePorts(ClosedRange<UInt16>)
     /// Only after `.transport(.tcp)` or `.transport(.udp)`.
     case destinationPorts(ClosedRange<UInt16>)
-    /// An interface name of 1 to 15 bytes (IFNAMSIZ).
+    /// An interface name of 1 to 15 bytes (IFNAMSIZ); with `*` at its end all that begin so.
     case input(String, negated: Bool = false)
     case output(String, negated: Bool = false)
     case state(ConnectionState)
@@ -122,6 +122,8 @@ public struct Ruleset: Hashable, Sendable {
   public enum Verdict: Hashable, Sendable {
     case accept
     case drop
+    /// Past the rest of the chain, as if there were none: in legacy xtables `accept` would pass others' rules as well.
+    case `return`
     /// To this port of the machine itself: 127.0.0.1 or ::1 for what the machine sends.
     case redirect(UInt16)
     /// To another address, and to another port too unless it is nil.

@@ -72,6 +72,7 @@ extension Ruleset.Verdict {
     switch self {
     case .accept: return "accept"
     case .drop: return "drop"
+    case .return: return "return"
     case .redirect(let port): return "redirect to :\(port)"
     case .dnat(let address, nil): return "dnat to \(address)"
     case .dnat(let address, let port?): return "dnat to \(IPEndpoint(address, port))"

@@ -96,7 +96,7 @@ extension Ruleset.Rule {
       }
     }
     switch verdict {
-    case .accept, .drop: return nil
+    case .accept, .drop, .return: return nil
     case .redirect, .dnat:
       if chain.kind != .nat || (chain.hook != .prerouting && chain.hook != .output) {
         return "only in a nat chain of the prerouting or output hook"
@@ -121,8 +121,9 @@ extension Ruleset.Rule {
   }
 
   /// dev_valid_name of net/core/dev.c, and no quotation mark because nft(8) could not read it back.
-  private static func isInterfaceName(_ name: String) -> Bool {
-    (1...15).contains(name.utf8.count) && name != "." && name != ".."
+  private static func isInterfaceName(_ text: String) -> Bool {
+    let name = text.hasSuffix("*") ? text.dropLast() : text[...]
+    return (1...15).contains(name.utf8.count) && name != "." && name != ".."
       && name.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f && !"/:\"*".utf8.contains($0) }
   }
 }

@@ -62,9 +62,11 @@ enum XTablesRules {
   }
 
   private static func put(_ name: String, _ place: Int, _ mask: Int, _ head: inout [UInt8]) {
-    head.put(name.utf8.prefix(15), at: place)
+    let isPrefix = name.hasSuffix("*")
+    let bytes = isPrefix ? Array(name.utf8.dropLast()) : Array(name.utf8.prefix(15))
+    head.put(bytes, at: place)
     // The NUL too: a shorter mask would match names that only begin with it.
-    head.put(Array(repeating: UInt8(0xff), count: name.utf8.prefix(15).count + 1), at: mask)
+    head.put(Array(repeating: UInt8(0xff), count: bytes.count + (isPrefix ? 0 : 1)), at: mask)
   }
 
   /// struct xt_tcp (12 bytes) or xt_udp (10): source and destination port, first and last, in the machine's order.
@@ -117,6 +119,7 @@ enum XTablesRules {
     switch verdict {
     case .accept: return standard(XTablesLayout.accept)
     case .drop: return standard(XTablesLayout.drop)
+    case .return: return standard(XTablesLayout.return)
     case .redirect(let port): return (.other, nat("REDIRECT", family, address: nil, port: port))
     case .dnat(let address, let port): return (.other, nat("DNAT", family, address: address, port: port))
     case .masquerade: return (.other, nat("MASQUERADE", family, address: nil, port: nil))

@@ -83,6 +83,18 @@ public struct RouteSocket: ~Copyable {
     try socket.dump(Self.message(RTM_GETROUTE, 0, rtmsg(), [], "list routes")).compactMap { Route($0) }
   }
 
+  /// Where the routes of all tables lead, of whatever kind they are, but for those to everywhere.
+  /// - Parameter link: its own are left out.
+  public mutating func destinations(but link: UInt32) throws(NetlinkError) -> [IPPrefix] {
+    try socket.dump(Self.message(RTM_GETROUTE, 0, rtmsg(), [], "list routes")).compactMap { message in
+      guard message.type == UInt16(RTM_NEWROUTE), let header = message.header(as: rtmsg.self) else { return nil }
+      let attributes = message.attributes(after: MemoryLayout<rtmsg>.size)
+      if let out: UInt32 = attributes.number(RTA_OIF.rawValue), out == link { return nil }
+      return attributes.bytes(RTA_DST.rawValue).flatMap { IPAddress(bytes: $0) }
+        .flatMap { IPPrefix($0, header.rtm_dst_len) }
+    }
+  }
+
   /// - Parameter replace: take the place of a route with the same destination and table, where there is one.
   /// - Throws: EEXIST where there is such a route and `replace` is false.
   public mutating func addRoute(_ route: Route, replace: Bool = false) throws(NetlinkError) {

@@ -31,6 +31,7 @@ public final class SharedDevice: PacketDevice {
   private var reader: CaptureReader
   private let sockets: Sockets
   private let decision: SharedCapture
+  private var flows = DatagramFlows()
   private let mtu: Int
   private var identification: UInt32
   private let headers: UnsafeMutableRawPointer
@@ -58,6 +59,8 @@ public final class SharedDevice: PacketDevice {
 
   override public var looksInside: Bool { true }
 
+  private static func seconds() -> UInt32 { UInt32(truncatingIfNeeded: monotonicNanoseconds() / 1_000_000_000) }
+
   // MARK: network to enclave
 
   override public func read(_ frame: UnsafeMutableRawPointer) -> Int {
@@ -67,7 +70,7 @@ public final class SharedDevice: PacketDevice {
       return count
     }
     let buffer = UnsafeMutableRawBufferPointer(start: frame, count: count)
-    switch decision.decide(UnsafeRawBufferPointer(buffer)) {
+    switch decision.decide(UnsafeRawBufferPointer(buffer), isAnswer: { flows.isAnswer($0, now: Self.seconds()) }) {
     case .take:
       OffloadHeader.write(
         buffer, needsChecksum: packet.needsChecksum, isChecked: !packet.isUnverified, segmentSize: nil)
@@ -101,6 +104,7 @@ public final class SharedDevice: PacketDevice {
   // MARK: enclave to network
 
   override public func write(_ frame: UnsafeRawBufferPointer) -> PacketDefect? {
+    flows.note(sent: frame, now: Self.seconds())
     identification &+= 1
     var cursor: PacketPieces
     do {

@@ -19,6 +19,8 @@ public enum PacketDefect: UInt8, CaseIterable, Sendable, CustomStringConvertible
   case notTaken
   /// With a shared address: not TCP or UDP, or from a port that is the host's own.
   case foreignPort
+  /// A first fragment without all headers, or a later one that could replace them.
+  case tinyFragment
 
   public var description: String {
     switch self {
@@ -34,6 +36,7 @@ public enum PacketDefect: UInt8, CaseIterable, Sendable, CustomStringConvertible
     case .unpublishedPort: "unpublished port"
     case .notTaken: "not taken by the kernel"
     case .foreignPort: "foreign port"
+    case .tinyFragment: "tiny fragment"
     }
   }
 }

@@ -66,6 +66,8 @@ public struct PacketGuard: Sendable {
     let packet = PacketBytes(frame, from: Self.offloadHeaderLength)
     var transport: Int
     var number: Int
+    // The first of several fragments.
+    var isFirst = false
     switch packet.u8(0) >> 4 {
     case 4:
       transport = Int(packet.u8(0) & 15) * 4
@@ -75,7 +77,15 @@ public struct PacketGuard: Sendable {
       if let defect = addresses4(packet.u32(12), packet.u32(16)) { return defect }
       number = Int(packet.u8(9))
       // Only the first fragment has the header of the transport; RFC 791 section 3.1.
-      if packet.u16(6) & 0x1fff != 0 { number = Self.none }
+      let fragment = packet.u16(6)
+      if fragment & 0x1fff != 0 {
+        // Eight bytes behind the start of a segment are its flags, which the first fragment has shown (RFC 3128). Kernels
+        // before Linux 4.20 put overlapping fragments together.
+        if fragment & 0x1fff == 1, number == 6, shared == nil { return .tinyFragment }
+        number = Self.none
+      } else {
+        isFirst = fragment & 0x2000 != 0
+      }
       if shared != nil {
         if Self.isReserved4(packet.u32(16)) || packet.u32(16) == v4 { return .badDestination }
         // A fragment's transport cannot be judged as a whole; the enclave's kernel has not made any yet in OUTPUT.
@@ -88,7 +98,7 @@ public struct PacketGuard: Sendable {
       // Also refuses jumbograms (RFC 2675), whose length is 0.
       guard Int(packet.u16(4)) + 40 == packet.count else { return .badTotalLength }
       if let defect = addresses6(packet.u64(8), packet.u64(16), packet.u64(24), packet.u64(32)) { return defect }
-      (transport, number) = Self.transport6(packet)
+      (transport, number, isFirst) = Self.headers6(packet)
       if shared != nil, packet.u64(24) == v6High, packet.u64(32) == v6Low { return .badDestination }
       // Behind extension headers, routing and fragment headers among them, there could be anything.
       if shared != nil, transport != 40 { return .foreignPort }
@@ -108,7 +118,12 @@ public struct PacketGuard: Sendable {
       }
     } else if number == Self.endless {
       return .badHeaderLength
+    } else if number == Self.early {
+      return .tinyFragment
+    } else if number == Self.cut, !isFirst {
+      return .truncated
     }
+    if isFirst, !Self.isWhole(packet, transport, number) { return .tinyFragment }
     let header = PacketBytes(frame, from: 0)
     // Plain packets, such as acknowledgements, have a header of zeros but for flags.
     if header.u16Little(0) & ~2 == 0, header.u64(2) == 0 { return nil }
@@ -196,18 +211,47 @@ public struct PacketGuard: Sendable {
   @usableFromInline static let none = -1
   /// More extension headers than anybody sends.
   @usableFromInline static let endless = -2
+  /// The packet ends before or in its extension headers.
+  @usableFromInline static let cut = -3
+  /// A later fragment that begins where a transport's header is: it could replace what the first fragment has shown.
+  @usableFromInline static let early = -4
+
+  /// Whether the first of several fragments has all headers (RFC 7112 section 5, RFC 1858 section 3): what comes in a later
+  /// one is not looked at.
+  @inlinable
+  static func isWhole(_ packet: PacketBytes, _ transport: Int, _ number: Int) -> Bool {
+    switch number {
+    case 6:
+      packet.count >= transport + 20 && packet.count >= transport + Int(packet.u8(transport + 12) >> 4) * 4
+    // UDP, ICMP, ICMPv6.
+    case 17, 1, 58: packet.count >= transport + 8
+    case cut: false
+    default: true
+    }
+  }
 
   /// The place and number of the transport header behind IPv6's extension headers.
   @inlinable
   static func transport6(_ packet: PacketBytes) -> (Int, Int) {
+    let (offset, number, _) = headers6(packet)
+    return (offset, number)
+  }
+
+  /// The same, and whether this is the first of several fragments.
+  @inlinable
+  static func headers6(_ packet: PacketBytes) -> (Int, Int, Bool) {
     var offset = 40
     var number = packet.u8(6)
+    var isFirst = false
     // RFC 8200 section 4.1 has each at most once but for destination options.
     for _ in 0..<8 {
-      guard isExtension(number) else { return (offset, offset <= packet.count ? Int(number) : none) }
-      guard packet.count >= offset + 8 else { return (offset, none) }
+      guard isExtension(number) else { return (offset, offset <= packet.count ? Int(number) : cut, isFirst) }
+      guard packet.count >= offset + 8 else { return (offset, cut, isFirst) }
       if number == 44 {
-        if packet.u16(offset + 2) & 0xfff8 != 0 { return (offset, none) }
+        let place = packet.u16(offset + 2)
+        // In bytes, since the three bits below are none of it. No first fragment is so short: an MTU is 1280 at least.
+        if place & 0xfff8 != 0 { return (offset, place & 0xfff8 < 24 ? early : none, false) }
+        if place & 1 != 0 { isFirst = true }
         number = packet.u8(offset)
         offset += 8
       } else {
@@ -215,7 +259,7 @@ public struct PacketGuard: Sendable {
         offset += 8 + 8 * Int(packet.u8(offset + 1))
       }
     }
-    return (offset, endless)
+    return (offset, endless, isFirst)
   }
 
   // MARK: Offload

@@ -21,16 +21,26 @@ public struct SharedCapture: Sendable {
   private let v6: IPv6Address?
   private let ports: PortSet
   private let published: PortSet
+  private let publishedDatagrams: PortSet
 
-  public init(address4: IPv4Address?, address6: IPv6Address?, ports: PortSet, published: PortSet) {
+  /// - Parameters:
+  ///   - ports: the enclave's.
+  ///   - published: those of them to which others may open connections.
+  ///   - publishedDatagrams: those to which others may send datagrams without having been sent any.
+  public init(
+    address4: IPv4Address?, address6: IPv6Address?, ports: PortSet, published: PortSet, publishedDatagrams: PortSet
+  ) {
+    self.publishedDatagrams = publishedDatagrams
     v4 = address4?.rawValue
     v6 = address6
     self.ports = ports
     self.published = published
   }
 
-  /// - Parameter frame: virtio-net header and a packet of our own kernel, yet with whatever its sender put into it.
-  public func decide(_ frame: UnsafeRawBufferPointer) -> Decision {
+  /// - Parameters:
+  ///   - frame: virtio-net header and a packet of our own kernel, yet with whatever its sender put into it.
+  ///   - isAnswer: whether a datagram comes from where the enclave has sent one.
+  public func decide(_ frame: UnsafeRawBufferPointer, isAnswer: (UnsafeRawBufferPointer) -> Bool) -> Decision {
     guard frame.count >= PacketGuard.offloadHeaderLength + 28 else { return .leave }
     let packet = PacketBytes(frame, from: PacketGuard.offloadHeaderLength)
     let is6 = packet.u8(0) >> 4 == 6
@@ -43,7 +53,8 @@ public struct SharedCapture: Sendable {
       guard packet.count >= transport + 20 else { return .take }
       let opens = packet.u8(transport + 13) & 0x12 == 0x02
       return opens && !published.contains(packet.u16(transport + 2)) ? .refuse : .take
-    case 17: return .take
+    // Of the rest the host's own UDP says that the port is closed, as it does anywhere (RFC 1122 section 4.1.3.1).
+    case 17: return publishedDatagrams.contains(packet.u16(transport + 2)) || isAnswer(frame) ? .take : .leave
     case 1 where !is6:
       let inner = transport + 8
       guard packet.count >= inner + 20 else { return .leave }

@@ -56,7 +56,8 @@ struct BootCommand: ParsableCommand {
   func run() throws {
     do {
       let request = try request()
-      let tunnel = try rawOptions.tunnel(request.published)
+      let tunnel = try rawOptions.tunnel(request.published, gateway, isQuiet: !request.verbose)
+      try gateway.check(raw: tunnel != nil)
       let sockets = try request.published.map { port in (try listen(publishedPort: port, raw: tunnel != nil), port) }
       let run = try MachineRun(request, tunnel: tunnel, report: say)
       throw ExitCode(try run.run(published: sockets))

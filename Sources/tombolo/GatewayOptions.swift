@@ -6,8 +6,15 @@ import Inet
 struct GatewayOptions: ParsableArguments {
   @Option(
     name: .customShort("p"),
-    help: ArgumentHelp("Publish a port of the program on this machine.", valueName: "[addr:]hostport:enclaveport"))
+    help: ArgumentHelp(
+      "Publish a port of the program on this machine; UDP in raw mode only.",
+      valueName: "[addr:]hostport:enclaveport[/tcp|/udp]"))
   var publish: [String] = []
+  @Option(
+    help: ArgumentHelp(
+      "In raw mode with a TUN device, ports of this machine, TCP and UDP, that the enclave may reach; otherwise none.",
+      valueName: "ports"))
+  var allowHostPorts: String?
   @Option(help: "The name server to ask (default: this machine's /etc/resolv.conf).")
   var dns: String?
 
@@ -15,10 +22,40 @@ struct GatewayOptions: ParsableArguments {
   func published() throws -> [PublishedPort] {
     try publish.map { text in
       guard let port = PublishedPort(text) else {
-        throw Misuse("-p: found \"\(text)\", expected [ADDR:]HOSTPORT:ENCLAVEPORT such as 127.0.0.1:8080:80")
+        throw Misuse(
+          "-p: found \"\(text)\", expected [ADDR:]HOSTPORT:ENCLAVEPORT such as 127.0.0.1:8080:80, or with /udp")
       }
       return port
     }
+  }
+
+  /// Refuses what only raw mode can do.
+  func check(raw: Bool) throws {
+    guard !raw else { return }
+    for port in try published() where port.transport == .udp {
+      throw Misuse(
+        "-p \(port): UDP ports are published in raw mode only; in TCP mode connections alone cross the border")
+    }
+    if allowHostPorts != nil { throw Misuse("--allow-host-ports: expected raw mode with it") }
+  }
+
+  /// With a shared address the host's ports are at the enclave's own address.
+  func refuseHostPorts() throws {
+    guard allowHostPorts == nil else {
+      throw Misuse("--allow-host-ports: with nfqueue the enclave has this machine's address itself, and no way to it")
+    }
+  }
+
+  /// Ports of this machine that are open to the enclave.
+  func hostPorts() throws -> PortRanges {
+    guard let allowHostPorts else { return PortRanges([]) }
+    return PortRanges(
+      try allowHostPorts.split(separator: ",", omittingEmptySubsequences: false).map { text in
+        guard let range = PortRanges.range(text) else {
+          throw Misuse("--allow-host-ports: found \"\(allowHostPorts)\", expected ports such as 5432,8000-8009")
+        }
+        return range
+      })
   }
 
   func nameServer() throws -> IPAddress? {

@@ -115,8 +115,9 @@ struct HostCommand: ParsableCommand {
     let place = try place()
     let published = try gateway.published()
     let server = try gateway.nameServer()
-    let tunnel = try rawOptions.tunnel(published)
+    let tunnel = try rawOptions.tunnel(published, gateway)
     let raw = tunnel != nil
+    try gateway.check(raw: raw)
     defer { tunnel?.close() }
     let signals = try openSignals([SIGTERM, SIGINT, SIGUSR1])
     ignoreBrokenPipes()
@@ -185,8 +186,7 @@ func listen(transport address: SocketAddress, hybrid: Bool) throws -> FileHandle
 /// from others.
 func listen(publishedPort port: PublishedPort, raw: Bool) throws -> FileHandle {
   do throws(SystemError) {
-    let address = SocketAddress.ip(port.listen)
-    return FileHandle(try raw ? reserveStream(address) : listenStream(address))
+    return try port.open(raw: raw)
   } catch {
     if error.errno == EADDRINUSE {
       throw Misuse("-p \(port): port \(port.listen.port) is already taken on this machine (\(error))")

@@ -17,11 +17,12 @@ enum RawMode {
   }
 
   static func tunnel(
-    _ published: [PublishedPort], _ ranges: [IPPrefix], _ firewall: Configuration.Firewall, mtu: UInt16? = nil
+    _ published: [PublishedPort], _ ranges: [IPPrefix], _ firewall: Configuration.Firewall, mtu: UInt16? = nil,
+    hostPorts: PortRanges, isQuiet: Bool
   ) throws -> HostTunnel {
     try HostTunnel(
-      ranges: ranges, published: published.map { Publication(listen: $0.listen, port: $0.enclavePort) },
-      firewall: backend(firewall), mtu: mtu, log: { say($0) })
+      ranges: ranges, published: published.map { Publication($0) }, firewall: backend(firewall), mtu: mtu,
+      hostPorts: hostPorts, log: { say($0) }, note: { if !isQuiet { say($0) } })
   }
 
   private static func backend(_ firewall: Configuration.Firewall) -> PacketFilter? {
@@ -32,19 +33,22 @@ enum RawMode {
     }
   }
 
-  static func sharedTunnel(_ published: [PublishedPort], _ configuration: Configuration) throws -> SharedTunnel {
+  static func sharedTunnel(
+    _ published: [PublishedPort], _ configuration: Configuration, isQuiet: Bool
+  ) throws -> SharedTunnel {
     let raw = configuration.raw
     let asks = raw.asksForAddress || raw.address == RawNetwork.defaultAddress
     return try sharedTunnel(
-      published, raw.sharedPorts, sharing: asks ? nil : raw.address.address, configuration.firewall)
+      published, raw.sharedPorts, sharing: asks ? nil : raw.address.address, configuration.firewall, isQuiet: isQuiet)
   }
 
   static func sharedTunnel(
-    _ published: [PublishedPort], _ ports: PortRanges, sharing address: IPAddress?, _ firewall: Configuration.Firewall
+    _ published: [PublishedPort], _ ports: PortRanges, sharing address: IPAddress?, _ firewall: Configuration.Firewall,
+    isQuiet: Bool
   ) throws -> SharedTunnel {
     try SharedTunnel(
-      ports: ports, sharing: address, published: published.map { Publication(listen: $0.listen, port: $0.enclavePort) },
-      firewall: backend(firewall), log: { say($0) })
+      ports: ports, sharing: address, published: published.map { Publication($0) }, firewall: backend(firewall),
+      log: { say($0) }, note: { if !isQuiet { say($0) } })
   }
 
   /// Gives a local enclave this machine's own addresses, and makes the host's side ready.
@@ -80,9 +84,12 @@ enum RawMode {
   /// - Returns: what the enclave's configuration must say.
   static func configure(_ tunnel: HostTunnel, _ configuration: inout Configuration) throws -> String {
     var raw = configuration.raw
-    if let suggested = tunnel.suggestedAddresses {
-      if raw.asksForAddress || raw.address == RawNetwork.defaultAddress { raw.address = suggested.v4 }
-      if raw.asksForAddress6 || raw.address6 == RawNetwork.defaultAddress6 { raw.address6 = suggested.v6 }
+    let chooses4 = raw.asksForAddress || raw.address == RawNetwork.defaultAddress
+    let chooses6 = raw.asksForAddress6 || raw.address6 == RawNetwork.defaultAddress6
+    if chooses4 || chooses6 {
+      let chosen = try tunnel.chooseAddresses()
+      if chooses4, let address = chosen.v4 { raw.address = address }
+      if chooses6, let address = chosen.v6 { raw.address6 = address }
     }
     configuration.raw = raw
     let queues = raw.queueCount(processors: processorCount())
@@ -98,6 +105,12 @@ enum RawMode {
       queues = \(queues)
 
       """
+  }
+}
+
+extension Publication {
+  fileprivate init(_ port: PublishedPort) {
+    self.init(listen: port.listen, port: port.enclavePort, transport: port.transport)
   }
 }
 
@@ -135,7 +148,10 @@ struct RawOptions: ParsableArguments {
   var rawMtu: Int?
 
   /// nil without --raw.
-  func tunnel(_ published: [PublishedPort]) throws -> (any RawGateway)? {
+  /// - Parameter isQuiet: says only what somebody needs to act on.
+  func tunnel(
+    _ published: [PublishedPort], _ gateway: GatewayOptions, isQuiet: Bool = false
+  ) throws -> (any RawGateway)? {
     let ranges = try rawRange.map { text in
       guard let prefix = IPPrefix(text) else {
         throw Misuse("--raw-range: found \"\(text)\", expected a prefix such as 10.0.0.0/8")
@@ -158,12 +174,16 @@ struct RawOptions: ParsableArguments {
     if rawCapture == .nfqueue {
       if !ranges.isEmpty { throw Misuse("--raw-range: the enclave has this machine's address with nfqueue") }
       if mtu != nil { throw Misuse("--raw-mtu: with nfqueue it is that of the link that has the address") }
-      return try RawMode.sharedTunnel(published, sharedPorts(), sharing: sharedAddress(), rawFirewall)
+      try gateway.refuseHostPorts()
+      return try RawMode.sharedTunnel(
+        published, sharedPorts(), sharing: sharedAddress(), rawFirewall, isQuiet: isQuiet)
     }
     for (option, given) in [("--raw-ports", rawPorts), ("--raw-address", rawAddress)] where given != nil {
       throw Misuse("\(option): expected --raw-capture nfqueue with it")
     }
-    return try RawMode.tunnel(published, HostTunnel.defaultRanges + ranges, rawFirewall, mtu: mtu)
+    return try RawMode.tunnel(
+      published, HostTunnel.defaultRanges + ranges, rawFirewall, mtu: mtu, hostPorts: gateway.hostPorts(),
+      isQuiet: isQuiet)
   }
 
   private func sharedPorts() throws -> PortRanges {

@@ -108,14 +108,17 @@ struct RunCommand: ParsableCommand {
       guard configuration.networkMode == .raw else { throw Misuse("--capture: expected --mode raw with it") }
       configuration.raw.capture = capture
     }
+    try gateway.check(raw: configuration.networkMode == .raw)
     var tunnel: (any RawGateway)?
     if configuration.networkMode == .raw, configuration.raw.capture == .nfqueue {
-      let made = try RawMode.sharedTunnel(published, configuration)
+      try gateway.refuseHostPorts()
+      let made = try RawMode.sharedTunnel(published, configuration, isQuiet: verbose == 0)
       overrides += try RawMode.configure(made, &configuration)
       tunnel = made
     } else if configuration.networkMode == .raw {
       let made = try RawMode.tunnel(
-        published, RawMode.ranges(configuration.raw), configuration.firewall)
+        published, RawMode.ranges(configuration.raw), configuration.firewall, hostPorts: gateway.hostPorts(),
+        isQuiet: verbose == 0)
       overrides += try RawMode.configure(made, &configuration)
       tunnel = made
     } else if let mode {
@@ -167,7 +170,9 @@ struct RunCommand: ParsableCommand {
     if !searchDomains.isEmpty { lines.append("search = \(list(searchDomains == ["."] ? [] : searchDomains))") }
     if !resolverOptions.isEmpty { lines.append("options = \(list(resolverOptions))") }
     lines.append("[ingress]")
-    lines.append("ports = [\(published.map { "\($0.enclavePort)" }.joined(separator: ", "))]")
+    // Of TCP; datagrams are the host side's word alone (docs/raw-mode.md).
+    let ports = published.filter { $0.transport == .tcp }.map { "\($0.enclavePort)" }
+    lines.append("ports = [\(ports.joined(separator: ", "))]")
     // As under `docker run`: whoever reads our output may be slow, and loses nothing.
     lines += ["[logs]", "patience = \"forever\"", "drain = \"forever\""]
     lines.append("level = \"\(verbose == 0 ? "warning" : verbose == 1 ? "info" : "debug")\"")

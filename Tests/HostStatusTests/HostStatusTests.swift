@@ -34,7 +34,7 @@ private func example() -> HostStatus {
     let bytes = try status.encoded()
     #expect(
       String(decoding: bytes, as: UTF8.self)
-        == #"{"command":"run","log_connected":true,"name":"web","names":{"failed":0,"queries":7,"underway":0},"pid":42,"published":[{"listen":"0.0.0.0:8080","port":80}],"raw":{"addresses":["10.118.0.2/30"],"firewall":"nf_tables","link":"tombolo0","mtu":1500,"queues":[{"connected":true,"dropped":{"bad source":3},"from_enclave":{"bytes":301,"mean_size":150,"packets":2},"queue":0,"reconnects":4,"shared_memory":true,"to_enclave":{"bytes":0,"mean_size":0,"packets":0},"unsent":1}],"silent":[1]},"refused":0,"seconds":3725,"sessions":[],"traffic":{"bytes_from_enclave":100,"bytes_to_enclave":2000,"incoming":{"failed":0,"open":3,"total":4},"outgoing":{"denied":1,"failed":2,"open":1,"total":5}},"transport":"unix:/tmp/x","version":"1"}"#
+        == #"{"command":"run","log_connected":true,"name":"web","names":{"failed":0,"queries":7,"underway":0},"pid":42,"published":[{"listen":"0.0.0.0:8080","port":80,"transport":"tcp"}],"raw":{"addresses":["10.118.0.2/30"],"firewall":"nf_tables","link":"tombolo0","mtu":1500,"queues":[{"connected":true,"dropped":{"bad source":3},"from_enclave":{"bytes":301,"mean_size":150,"packets":2},"queue":0,"reconnects":4,"shared_memory":true,"to_enclave":{"bytes":0,"mean_size":0,"packets":0},"unsent":1}],"silent":[1]},"refused":0,"seconds":3725,"sessions":[],"traffic":{"bytes_from_enclave":100,"bytes_to_enclave":2000,"incoming":{"failed":0,"open":3,"total":4},"outgoing":{"denied":1,"failed":2,"open":1,"total":5}},"transport":"unix:/tmp/x","version":"1"}"#
     )
     #expect(try HostStatus(json: bytes) == status)
     #expect(throws: (any Error).self) { try HostStatus(json: Array("{\"pid\":1}".utf8)) }

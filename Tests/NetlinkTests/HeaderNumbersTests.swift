@@ -41,6 +41,7 @@ import Testing
       (Int(NFT.Verdict.code), Int(NFTA_VERDICT_CODE.rawValue)),
       (Int(NFT.Verdict.drop), Int(NF_DROP)),
       (Int(NFT.Verdict.accept), Int(NF_ACCEPT)),
+      (Int(Int32(bitPattern: NFT.Verdict.return)), Int(NFT_RETURN.rawValue)),
       (Int(NFT.Meta.destination), Int(NFTA_META_DREG.rawValue)),
       (Int(NFT.Meta.key), Int(NFTA_META_KEY.rawValue)),
       (Int(NFT.MetaKey.inputName), Int(NFT_META_IIFNAME.rawValue)),

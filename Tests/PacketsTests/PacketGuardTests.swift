@@ -241,6 +241,99 @@ private let enclave = PacketGuard(.enclave, address4: IPv4Address(own4), address
     #expect(dropped > 1_000_000)
   }
 
+  /// RFC 1858, RFC 3128, RFC 7112: what the host may not open it must not get in pieces either. Kernels before 4.20 let a
+  /// later fragment replace what the first one has shown.
+  @Test func fragmentsShowAllHeaders() {
+    let tcp = TestFrame.tcp(80, flags: 2, data: 20)
+    func v4(_ transport: UInt8, offset: Int, more: Bool, _ payload: [UInt8]) -> [UInt8] {
+      var packet = TestFrame.v4("192.0.2.1", own4, transport: transport, payload: payload)
+      packet[6] = UInt8(offset >> 8) | (more ? 0x20 : 0)
+      packet[7] = UInt8(offset & 0xff)
+      return packet
+    }
+    func v6(_ next: UInt8, offset: Int, more: Bool, before: [UInt8] = [], _ payload: [UInt8]) -> [UInt8] {
+      let header: [UInt8] = [next, 0] + TestFrame.big(offset << 3 | (more ? 1 : 0)) + [0, 0, 0, 7]
+      return TestFrame.v6(
+        "2001:db8::1", own6, transport: before.isEmpty ? 44 : 60, payload: before + header + payload)
+    }
+    let eight = [UInt8](repeating: 0, count: 8)
+    let options: [UInt8] = [44, 0, 1, 4, 0, 0, 0, 0]
+    var long = tcp
+    long[12] = 0x80
+    for (packet, expected) in [
+      (v4(6, offset: 0, more: true, tcp), nil),
+      (v4(6, offset: 0, more: true, Array(tcp.prefix(16))), .tinyFragment),
+      // Its options are in the next one.
+      (v4(6, offset: 0, more: true, Array(long.prefix(24))), .tinyFragment),
+      (v4(6, offset: 0, more: true, Array(long.prefix(32))), nil),
+      (v4(6, offset: 1, more: false, Array(tcp.suffix(32))), .tinyFragment),
+      (v4(6, offset: 1, more: true, Array(tcp.suffix(32))), .tinyFragment),
+      (v4(6, offset: 2, more: false, Array(tcp.suffix(24))), nil),
+      (v4(6, offset: 185, more: true, eight), nil),
+      (v4(17, offset: 0, more: true, Array(eight.prefix(4))), .tinyFragment),
+      (v4(17, offset: 0, more: true, eight), nil),
+      (v4(17, offset: 1, more: false, eight), nil), (v4(1, offset: 0, more: true, []), .tinyFragment),
+      (v4(1, offset: 0, more: true, eight), nil), (v4(132, offset: 0, more: true, eight), nil),
+      (v6(6, offset: 0, more: true, tcp), nil),
+      (v6(6, offset: 0, more: true, Array(tcp.prefix(16))), .tinyFragment),
+      (v6(6, offset: 0, more: true, before: options, Array(long.prefix(24))), .tinyFragment),
+      (v6(6, offset: 0, more: true, before: options, Array(long.prefix(32))), nil),
+      (v6(6, offset: 1, more: true, eight), .tinyFragment), (v6(17, offset: 2, more: false, eight), .tinyFragment),
+      (v6(6, offset: 155, more: false, eight), nil),
+      // The chain goes on in the next one: options that say that they are longer, options whose start is missing.
+      (v6(60, offset: 0, more: true, [6, 1, 1, 4, 0, 0, 0, 0]), .tinyFragment),
+      (v6(60, offset: 0, more: true, []), .tinyFragment),
+      (v6(60, offset: 0, more: true, [6, 0, 1, 4, 0, 0, 0, 0] + tcp), nil),
+      (v6(17, offset: 0, more: true, Array(eight.prefix(4))), .tinyFragment),
+      (v6(17, offset: 0, more: true, eight), nil),
+      (v6(58, offset: 0, more: true, []), .tinyFragment), (v6(58, offset: 0, more: true, eight), nil),
+      // Not in pieces at all, and cut in its options.
+      (TestFrame.v6("2001:db8::1", own6, transport: 60, payload: [6, 3, 1, 4, 0, 0, 0, 0]), .truncated),
+    ] as [([UInt8], PacketDefect?)] {
+      #expect(enclave.defect(in: TestFrame(packet: packet).bytes) == expected, "\(packet)")
+    }
+  }
+
+  /// A sender cuts segments as it likes, lets fragments overlap, and mixes two segments under one number. Whichever
+  /// fragment a kernel believes, what it puts together opens no port that is not published.
+  @Test func fragmentsThatPassOpenNoOtherPort() {
+    var random = SystemRandomNumberGenerator()
+    let segments = [
+      TestFrame.tcp(80, flags: 2, data: 28), TestFrame.tcp(22, flags: 2, data: 28),
+      TestFrame.tcp(22, flags: 0x10, data: 28),
+    ]
+    var whole = 0
+    for round in 0..<50_000 {
+      var passed: [(range: Range<Int>, bytes: [UInt8])] = []
+      for _ in 0..<Int.random(in: 2...4, using: &random) {
+        let start = 8 * [0, 0, 1, 1, 2, 3].randomElement(using: &random)!
+        let end = min(48, start + 8 * Int.random(in: 1...6, using: &random))
+        let bytes = Array(segments.randomElement(using: &random)![start..<end])
+        let more = end < 48
+        var packet: [UInt8]
+        if round & 1 == 0 {
+          packet = TestFrame.v4("192.0.2.1", own4, transport: 6, payload: bytes)
+          packet[6] = more ? 0x20 : 0
+          packet[7] = UInt8(start / 8)
+        } else {
+          let header: [UInt8] = [6, 0] + TestFrame.big(start | (more ? 1 : 0)) + [0, 0, 0, 7]
+          packet = TestFrame.v6("2001:db8::1", own6, transport: 44, payload: header + bytes)
+        }
+        if enclave.defect(in: TestFrame(packet: packet).bytes) == nil { passed.append((start..<end, bytes)) }
+      }
+      for order in [passed, passed.reversed()] {
+        var together = [UInt8?](repeating: nil, count: 48)
+        for (range, bytes) in order { for (place, byte) in zip(range, bytes) { together[place] = byte } }
+        guard !together.contains(nil) else { continue }
+        whole += 1
+        let port = together[2...3].compactMap { $0 }
+        let opens = (together[13] ?? 0) & 0x12 == 0x02
+        #expect(!opens || port == TestFrame.big(80))
+      }
+    }
+    #expect(whole > 1000)
+  }
+
   /// Of a frame in memory that the other side can change, only the first 256 bytes are copied before the verdict, unless
   /// `mayReachFar` says otherwise: what lies behind them must not count, or a packet could get past the guard.
   @Test func verdictsNeedTheHeadersAlone() {

@@ -298,13 +298,80 @@ private func pieces(_ frame: [UInt8], mtu: Int) throws -> [[UInt8]] {
   }
 }
 
+private func datagram(v6: Bool, from port: Int, to destination: Int, sent: Bool = false, peer: String? = nil) -> [UInt8]
+{
+  let udp = TestFrame.big(port) + TestFrame.big(destination) + TestFrame.big(9) + [0, 0, 7]
+  let there = peer ?? (v6 ? other6 : other)
+  let here = v6 ? own6 : own
+  return v6
+    ? TestFrame.v6(sent ? here : there, sent ? there : here, payload: udp)
+    : TestFrame.v4(sent ? here : there, sent ? there : here, payload: udp)
+}
+
+/// What may come back to a port that nobody has published.
+@Suite struct DatagramFlowsTests {
+  private func note(_ flows: inout DatagramFlows, _ packet: [UInt8], _ now: UInt32) {
+    TestFrame(packet: packet).bytes.withUnsafeBytes { flows.note(sent: $0, now: now) }
+  }
+
+  private func isAnswer(_ flows: inout DatagramFlows, _ packet: [UInt8], _ now: UInt32) -> Bool {
+    TestFrame(packet: packet).bytes.withUnsafeBytes { flows.isAnswer($0, now: now) }
+  }
+
+  @Test(arguments: [false, true]) func answers(v6: Bool) {
+    var flows = DatagramFlows()
+    note(&flows, datagram(v6: v6, from: 5000, to: 53, sent: true), 1000)
+    func check(_ packet: [UInt8], _ now: UInt32, _ expected: Bool, at place: SourceLocation = #_sourceLocation) {
+      let found = isAnswer(&flows, packet, now)
+      #expect(found == expected, sourceLocation: place)
+    }
+    check(datagram(v6: v6, from: 53, to: 5000), 1010, true)
+    check(datagram(v6: v6, from: 53, to: 5001), 1010, false)
+    check(datagram(v6: v6, from: 54, to: 5000), 1010, false)
+    check(datagram(v6: v6, from: 53, to: 5000, peer: v6 ? "fd08::3" : "10.8.0.3"), 1010, false)
+    // Each answer makes it live longer.
+    check(datagram(v6: v6, from: 53, to: 5000), 1010 + DatagramFlows.lifetime, true)
+    check(datagram(v6: v6, from: 53, to: 5000), 1011 + 2 * DatagramFlows.lifetime, false)
+    check(segment(v6: v6, port: 53, to: 5000, data: [], reversed: true), 1010, false)
+  }
+
+  /// An enclave with ten thousand flows has them all; one that floods the table has at least its last ones.
+  @Test func manyFlows() {
+    var flows = DatagramFlows()
+    for port in 0..<10_000 { note(&flows, datagram(v6: false, from: 1024 + port, to: 53, sent: true), 5) }
+    var known = 0
+    for port in 0..<10_000 where isAnswer(&flows, datagram(v6: false, from: 53, to: 1024 + port), 6) { known += 1 }
+    #expect(known >= 9_990)
+    var small = DatagramFlows(count: 64)
+    for port in 0..<60_000 {
+      note(&small, datagram(v6: true, from: 1024 + port, to: 53, sent: true), UInt32(port))
+      let found = isAnswer(&small, datagram(v6: true, from: 53, to: 1024 + port), UInt32(port))
+      #expect(found)
+    }
+  }
+
+  @Test func randomPackets() {
+    var flows = DatagramFlows(count: 64)
+    for _ in 0..<50_000 {
+      var bytes = TestFrame(packet: datagram(v6: Bool.random(), from: 53, to: 5000)).bytes
+      for _ in 0..<4 { bytes[Int.random(in: 10..<bytes.count)] = UInt8.random(in: 0...255) }
+      bytes.removeLast(Int.random(in: 0..<bytes.count))
+      bytes.withUnsafeBytes {
+        flows.note(sent: $0, now: 1)
+        _ = flows.isAnswer($0, now: 1)
+      }
+    }
+  }
+}
+
 /// Which of the host's packets an enclave with the host's address gets.
 @Suite struct SharedCaptureTests {
   private let capture = SharedCapture(
-    address4: IPv4Address(own), address6: IPv6Address(own6), ports: share, published: PortSet([80]))
+    address4: IPv4Address(own), address6: IPv6Address(own6), ports: share, published: PortSet([80]),
+    publishedDatagrams: PortSet([53]))
 
   private func decide(_ packet: [UInt8]) -> SharedCapture.Decision {
-    TestFrame(packet: packet).bytes.withUnsafeBytes { capture.decide($0) }
+    TestFrame(packet: packet).bytes.withUnsafeBytes { capture.decide($0) { _ in false } }
   }
 
   @Test(arguments: [false, true]) func decisions(v6: Bool) {
@@ -315,7 +382,12 @@ private func pieces(_ frame: [UInt8], mtu: Int) throws -> [[UInt8]] {
     #expect(decide(arriving(5000, 0x02)) == .refuse)
     #expect(decide(arriving(5000, 0x12)) == .take)
     #expect(decide(arriving(5000, 0x10)) == .take)
-    #expect(decide(v6 ? TestFrame.v6(other6, own6) : TestFrame.v4(other, own)) == .take)
+    // Datagrams: to a published port, to one where only connections are, and as an answer.
+    #expect(decide(datagram(v6: v6, from: 9, to: 53)) == .take)
+    #expect(decide(datagram(v6: v6, from: 9, to: 80)) == .leave)
+    #expect(
+      TestFrame(packet: datagram(v6: v6, from: 9, to: 80)).bytes.withUnsafeBytes { capture.decide($0) { _ in true } }
+        == .take)
     func error(_ inner: [UInt8], type: UInt8? = nil) -> [UInt8] {
       let payload = [type ?? (v6 ? 2 : 3), 4, 0, 0, 0, 0, 5, 0] + inner.prefix(v6 ? 48 : 28)
       return v6
@@ -358,7 +430,7 @@ private func pieces(_ frame: [UInt8], mtu: Int) throws -> [[UInt8]] {
       for _ in 0..<6 { bytes[Int.random(in: 10..<bytes.count)] = UInt8.random(in: 0...255) }
       bytes.removeLast(Int.random(in: 0..<bytes.count))
       bytes.withUnsafeBytes { frame in
-        if capture.decide(frame) == .refuse {
+        if capture.decide(frame, isAnswer: { _ in true }) == .refuse {
           let length = room.withUnsafeMutableBytes { $0.baseAddress.map { SharedCapture.reset(frame, $0) } }
           #expect(length == 40 || length == 60)
         }

@@ -73,7 +73,7 @@ final class HostSideTests: XCTestCase {
       rules > $D/rules.before; snapshot > $D/before
       host --raw-firewall xtables; enclave nginx -c $D/inside.conf
       grep -o 'rules in .*' $D/host.log; $H nft list tables
-      rules | grep '^-A tombolo0' | sort -s -k 2,2
+      rules | grep '^-A tombolo0' | sort -s -k 2,2 | sed 's/dport [0-9]\\{5\\}/dport NNNNN/'
       $S curl -sS http://10.8.0.1:8084/; $S curl -gsS http://[fd08::1]:8084/; $H curl -sS http://127.0.0.1:8084/; $H curl -sS http://10.8.0.1:8084/
       $H curl -s --max-time 5 http://10.8.0.2:8084/; echo "another machine's: $?"
       kill -TERM $h; wait $h; echo "status $?"
@@ -87,18 +87,30 @@ final class HostSideTests: XCTestCase {
       -A tombolo0_forward -d 10.118.0.2/32 -o tombolo0 -p tcp -m tcp --dport 80 -j ACCEPT
       -A tombolo0_forward -o tombolo0 -p tcp -j REJECT --reject-with tcp-reset
       -A tombolo0_forward -o tombolo0 -j REJECT --reject-with icmp-admin-prohibited
+      -A tombolo0_forward ! -i tombolo+ ! -o tombolo+ -j DROP
       -A tombolo0_forward -o tombolo0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
       -A tombolo0_forward -d fd74:6f6d:626f::2/128 -o tombolo0 -p tcp -m tcp --dport 80 -j ACCEPT
       -A tombolo0_forward -o tombolo0 -p tcp -j REJECT --reject-with tcp-reset
       -A tombolo0_forward -o tombolo0 -j REJECT --reject-with icmp6-adm-prohibited
+      -A tombolo0_forward ! -i tombolo+ ! -o tombolo+ -j DROP
+      -A tombolo0_input -i tombolo0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+      -A tombolo0_input -d 169.254.53.53/32 -i tombolo0 -p udp -m udp --dport NNNNN -j ACCEPT
+      -A tombolo0_input -d 169.254.53.53/32 -i tombolo0 -p tcp -m tcp --dport NNNNN -j ACCEPT
+      -A tombolo0_input -i tombolo0 -p tcp -j REJECT --reject-with tcp-reset
+      -A tombolo0_input -i tombolo0 -j REJECT --reject-with icmp-admin-prohibited
+      -A tombolo0_input -i tombolo0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+      -A tombolo0_input -i tombolo0 -p tcp -j REJECT --reject-with tcp-reset
+      -A tombolo0_input -i tombolo0 -j REJECT --reject-with icmp6-adm-prohibited
       -A tombolo0_output -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
       -A tombolo0_output -d ::1/128 -j ACCEPT
       -A tombolo0_output -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
-      -A tombolo0_postrouting -s 10.118.0.2/32 ! -o tombolo0 -j MASQUERADE
+      -A tombolo0_postrouting -s 10.118.0.2/32 -j MASQUERADE
       -A tombolo0_postrouting -s 127.0.0.0/8 -o tombolo0 -j MASQUERADE
-      -A tombolo0_postrouting -s fd74:6f6d:626f::2/128 ! -o tombolo0 -j MASQUERADE
-      -A tombolo0_prerouting ! -i tombolo0 -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
-      -A tombolo0_prerouting ! -i tombolo0 -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
+      -A tombolo0_postrouting -s fd74:6f6d:626f::2/128 -j MASQUERADE
+      -A tombolo0_prerouting -d 169.254.53.53/32 -i tombolo0 -p udp -m udp --dport 53 -j DNAT [unsupported revision]
+      -A tombolo0_prerouting -d 169.254.53.53/32 -i tombolo0 -p tcp -m tcp --dport 53 -j DNAT [unsupported revision]
+      -A tombolo0_prerouting -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
+      -A tombolo0_prerouting -p tcp -m tcp --dport 8084 -m addrtype --dst-type LOCAL -j DNAT [unsupported revision]
       10.8.0.2
       fd08::2
       10.118.0.1

@@ -16,6 +16,8 @@ int clinux_make_device(const char *path, unsigned major_number, unsigned minor_n
 
 // A detached thread with every signal blocked. Negative errno.
 int clinux_thread(void (*body)(void *), void *context);
+// SO_ATTACH_FILTER: packets for the socket are dropped, and for a listening one SYNs. Negative errno.
+int clinux_receive_nothing(int fd);
 int clinux_bind_to_device(int fd, const char *name); // negative errno
 int clinux_flock(int fd, bool wait); // exclusive; negative errno, -EAGAIN when held by another
 
