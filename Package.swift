@@ -190,7 +190,7 @@ let package = Package(
     tests("ServiceControlTests", ["ServiceControl", "CLinux", "EventLoop", "LinuxSystem", "Relaying", "Wire"]),
     tests("HostStatusTests", ["HostStatus", "CLinux", "EventLoop", "LinuxSystem"]),
     tests("LocalRunningTests", ["LocalRunning", "BootPlanning", "LinuxSystem"]),
-    tests("RelayingTests", ["Relaying", "EventLoop", "LinuxSystem", "CLinux", "Wire"]),
+    tests("RelayingTests", ["Relaying", "EventLoop", "LinuxSystem", "CLinux", "Inet", "Wire"]),
     tests("LogForwardingTests", ["LogForwarding", "Relaying", "EventLoop", "LinuxSystem", "Wire"]),
     tests("EndToEndTests", []),
     tests("DifferencesTests", []),
@@ -199,7 +199,9 @@ let package = Package(
     tests(
       "ImagingTests",
       ["CDecompress", "Imaging", "CLinux", "LinuxSystem", .product(name: "Crypto", package: "swift-crypto")]),
-    tests("NetworkNamespaceTests", ["Netlink", "Netfilter", "CLinux", "LinuxSystem", "Inet"]),
+    tests(
+      "NetworkNamespaceTests",
+      ["Netlink", "Netfilter", "CLinux", "LinuxSystem", "EventLoop", "Relaying", "Wire", "Inet"]),
   ],
   cxxLanguageStandard: .cxx17
 )

@@ -2,6 +2,7 @@
 #include <linux/netfilter_ipv4.h>
 #include <linux/netfilter_ipv6/ip6_tables.h>
 #include <linux/magic.h>
+#include <linux/sockios.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 
@@ -121,6 +122,10 @@ ssize_t clinux_send(int fd, const void *buffer, size_t count, int flags) {
   return RESULT(send(fd, buffer, count, flags | MSG_NOSIGNAL));
 }
 ssize_t clinux_writev(int fd, const struct iovec *vectors, int count) { return RESULT(writev(fd, vectors, count)); }
+ssize_t clinux_send_vectors(int fd, struct iovec *vectors, size_t count) {
+  struct msghdr message = {.msg_iov = vectors, .msg_iovlen = count};
+  return RESULT(sendmsg(fd, &message, MSG_NOSIGNAL));
+}
 ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_storage *from) {
   socklen_t length = sizeof *from;
   return RESULT(recvfrom(fd, buffer, count, 0, (struct sockaddr *)from, &length));
@@ -190,6 +195,14 @@ uint32_t clinux_peer_cid(int fd) {
   socklen_t length = sizeof peer;
   if (getpeername(fd, (struct sockaddr *)&peer, &length) < 0 || peer.ss_family != AF_VSOCK) return 0;
   return ((const struct sockaddr_vm *)&peer)->svm_cid;
+}
+
+int clinux_unacknowledged(int fd) {
+  int protocol = 0, count = 0;
+  socklen_t length = sizeof protocol;
+  if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length) < 0) return -errno;
+  if (protocol != IPPROTO_TCP) return 0;
+  return ioctl(fd, SIOCOUTQ, &count) < 0 ? -errno : count;
 }
 
 #ifndef SYS_close_range

@@ -158,6 +158,10 @@ public func isUnixSocket(_ fd: Int32) -> Bool {
 /// Whether closing the socket sends a reset and throws unsent data away (linger of 0 s), or ends it in order.
 public func setResetOnClose(_ fd: Int32, _ on: Bool) { _ = clinux_set_linger(fd, on, 0) }
 
+/// What was written to a TCP socket and its peer has not acknowledged, in bytes, its FIN among them; a close with linger 0
+/// throws that away. 0 for every other socket, whose data is with its peer at once. The C function is `ioctl(SIOCOUTQ)`.
+public func unacknowledgedBytes(_ fd: Int32) -> Int { max(0, Int(clinux_unacknowledged(fd))) }
+
 /// No waiting for more data before a small segment is sent (tcp(7) TCP_NODELAY).
 public func setNoDelay(_ fd: Int32) { _ = clinux_set_option(fd, Int32(IPPROTO_TCP), TCP_NODELAY, 1) }
 

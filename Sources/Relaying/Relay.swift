@@ -6,20 +6,28 @@ import Wire
 // Theory of operation.
 //
 // A relay joins a plain socket (the program's or the endpoint's TCP connection) to a framed one (the transport's
-// stream). Data goes, in each direction, through the loop's one scratch buffer:
+// stream), or to a second plain one. Data goes, in each direction, through the loop's one scratch buffer:
 //
 //   plain ──read──▶ scratch[4…] ──header before it──▶ framed        1 read, 1 send per chunk, no copy
-//   framed ──read──▶ scratch ──frames found, gathered──▶ plain       1 read, 1 writev per chunk, no copy
+//   framed ──read──▶ scratch ──frames found, gathered──▶ plain       1 read, 1 sendmsg per chunk, no copy
 //
 // What a socket cannot take is copied into that direction's queue, and that direction is not read again until the
 // queue is empty: so at most one scratch buffer's worth waits per direction, and the back-pressure reaches the far
-// end. Both descriptors are registered once, edge triggered; what may be read or written is remembered here.
+// end. (A stream that has been closed is read to its end all the same: that is as much again as a socket holds.) Both
+// descriptors are registered once, edge triggered. `RelayState` remembers what may be read or written and how far the
+// ends have come, and says what is next; here it is done.
 //
 // The two directions end independently. `end` frames carry a FIN, `reset` frames an RST; a transport stream that
 // closes without either was lost, and the plain socket is reset. A socket that takes no more is read to its end all the
 // same: a server that answers 413 and closes has said why, and so has a stream with a reset in it. The plain socket is
 // reset-on-close until both directions have ended in order, so that even SIGKILL of this process reaches the program as
 // a reset.
+//
+// What came before a reset is delivered before it. Linux keeps what is in a socket's receive queue when an RST comes
+// (tcp_reset in net/ipv4/tcp_input.c leaves it, tcp_recvmsg gives it before the error), but a close that sends an RST
+// throws away what is still in the send queue (tcp_disconnect). So before such a close the relay waits until the peer
+// has acknowledged everything (SIOCOUTQ, tcp(7)). It waits for a peer that takes nothing at all for `patience`, and no
+// longer: without a relay the reset would not have waited either.
 
 /// Memory shared by all relays of a loop.
 public final class RelayBuffer {
@@ -56,191 +64,182 @@ public final class Relay: EventSource {
     public var fromTransport: UInt64 = 0
   }
 
-  private static let plainTag = 0
-  private static let framedTag = 1
-  /// Reads per direction before the next relay has its turn.
-  private static let turnLimit = 4
+  /// Reads before the next relay has its turn.
+  private static let turnLimit = 8
+  /// How long a reset waits for a peer that takes none of what is to go before it.
+  public static let patience: Duration = .seconds(5)
+  /// How often it is looked whether the peer has taken some, in nanoseconds: twice as long each time.
+  private static let looks: ClosedRange<UInt64> = 1_000_000...50_000_000
 
   private let loop: EventLoop
   private let buffer: RelayBuffer
   private let plain: FileHandle
-  private let framed: FileHandle
+  private let stream: FileHandle
+  private let framed: Bool
+  private let patience: UInt64
   private var plainRegistration: Registration?
-  private var framedRegistration: Registration?
+  private var streamRegistration: Registration?
   private let onEnd: (Relay, End) -> Void
 
+  private var state: RelayState
   private var decoder = FrameDecoder()
-  private var toFramed = ByteQueue()
+  private var toStream = ByteQueue()
   private var toPlain = ByteQueue()
-  private var plainReadable = true
-  private var plainWritable = true
-  private var framedReadable = true
-  private var framedWritable = true
-  private var plainHangup = false
-  private var framedHangup = false
-  /// The plain side has sent its FIN, and an `end` frame is on its way.
-  private var plainEnded = false
-  /// The `end` frame of the other side has come.
-  private var framedEnded = false
-  /// That end has been passed on to the plain socket.
-  private var plainShut = false
-  /// A reset frame is in `toFramed`: the relay ends when it has been sent.
-  private var resetting: Status?
-  /// The plain socket takes nothing any more; what it still has to say is read, then comes the reset.
-  private var plainFailure: Status?
-  /// The stream takes nothing any more; what it still has to say is read.
-  private var framedFailed = false
+  /// While a reset waits: the timer, its delay, how long nothing has moved, and what had moved before that.
+  private var watch: TimerToken?
+  private var delay: UInt64 = 0
+  private var idle: UInt64 = 0
+  private var lastTotals = Totals()
+  private var lastWaiting = 0
   public private(set) var ended = false
   public private(set) var totals = Totals()
 
   /// Takes over two connected sockets; both become this relay's own.
-  /// - Parameter early: bytes of the framed stream that came with its handshake.
-  /// - Parameter onEnd: called once; the descriptors close when this object goes.
-  public init(
+  /// - Parameters:
+  ///   - framed: speaks frames; what comes from it counts as from the transport.
+  ///   - early: bytes of the framed stream that came with its handshake.
+  ///   - patience: how long a reset waits for a peer that takes nothing of what goes before it.
+  ///   - onEnd: called once, from the loop; the descriptors close when this object goes.
+  public convenience init(
     loop: EventLoop, buffer: RelayBuffer, plain: FileHandle, framed: FileHandle, early: [UInt8] = [],
+    patience: Duration = Relay.patience, onEnd: @escaping (Relay, End) -> Void
+  ) throws(SystemError) {
+    try self.init(loop, buffer, plain, framed, framed: true, patience, onEnd)
+    if !early.isEmpty { early.withUnsafeBytes { deliver($0) } }
+  }
+
+  /// Joins two plain sockets: each one's end and reset become the other's.
+  public convenience init(
+    loop: EventLoop, buffer: RelayBuffer, plain: FileHandle, other: FileHandle, patience: Duration = Relay.patience,
     onEnd: @escaping (Relay, End) -> Void
+  ) throws(SystemError) {
+    setNoDelay(other.rawValue)
+    setResetOnClose(other.rawValue, true)
+    try self.init(loop, buffer, plain, other, framed: false, patience, onEnd)
+  }
+
+  private init(
+    _ loop: EventLoop, _ buffer: RelayBuffer, _ plain: FileHandle, _ stream: FileHandle, framed: Bool,
+    _ patience: Duration, _ onEnd: @escaping (Relay, End) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.buffer = buffer
     self.plain = plain
+    self.stream = stream
     self.framed = framed
+    self.patience = patience.nanoseconds
     self.onEnd = onEnd
+    state = RelayState(framed: framed)
     super.init()
     setNoDelay(plain.rawValue)
     setResetOnClose(plain.rawValue, true)
     let interest: EventSet = [.readable, .writable, .readHangup, .edgeTriggered]
-    plainRegistration = try loop.add(plain.rawValue, interest, self, tag: Self.plainTag)
+    plainRegistration = try loop.add(plain.rawValue, interest, self, tag: Self.tag(.plain))
     do throws(SystemError) {
-      framedRegistration = try loop.add(framed.rawValue, interest, self, tag: Self.framedTag)
+      streamRegistration = try loop.add(stream.rawValue, interest, self, tag: Self.tag(.stream))
     } catch {
       if let registration = plainRegistration { loop.remove(registration) }
       throw error
     }
-    if !early.isEmpty { early.withUnsafeBytes { deliver($0) } }
-    // Data may have come before the registration, or wait behind `early`.
-    if !ended { loop.enqueue(self) }
+    // Data may have come before the registration.
+    loop.enqueue(self)
   }
 
+  private static func tag(_ side: RelaySide) -> Int { side == .plain ? 0 : 1 }
+
   override public func ready(_ events: EventSet, tag: Int) {
-    let readable = !events.isDisjoint(with: [.readable, .readHangup, .hangup, .error])
-    let hangup = !events.isDisjoint(with: [.readHangup, .hangup, .error])
-    let writable = !events.isDisjoint(with: [.writable, .hangup, .error])
-    if tag == Self.plainTag {
-      plainReadable = plainReadable || readable
-      plainWritable = plainWritable || writable
-      plainHangup = plainHangup || hangup
-    } else {
-      framedReadable = framedReadable || readable
-      framedWritable = framedWritable || writable
-      framedHangup = framedHangup || hangup
-    }
+    var bits: RelayState.Bits = []
+    if !events.isDisjoint(with: [.readable, .readHangup, .hangup, .error]) { bits.insert(.readable) }
+    if !events.isDisjoint(with: [.readHangup, .hangup, .error]) { bits.insert(.hangup) }
+    if !events.isDisjoint(with: [.writable, .hangup, .error]) { bits.insert(.writable) }
+    if events.contains(.error) { bits.insert(.broken) }
+    state.happened(bits, tag == Self.tag(.plain) ? .plain : .stream)
     resume()
   }
 
   override public func resume() {
     guard !ended else { return }
-    flushToFramed()
-    if !ended { flushToPlain() }
     var turns = Self.turnLimit
-    while !ended, turns > 0 {
-      let out = canReadPlain
-      if out { readPlain() }
-      let back = !ended && canReadFramed
-      if back { readFramed() }
-      guard out || back else { break }
-      turns -= 1
+    steps: while !ended {
+      switch state.next {
+      case .wait: break steps
+      case .read(let side):
+        if turns == 0 {
+          loop.enqueue(self)
+          break steps
+        }
+        turns -= 1
+        if side == .stream, framed { readFrames() } else { readBare(side) }
+      case .write(let side): flush(side)
+      case .shut(let side): shut(side)
+      case .tell(let side, let end):
+        if case .reset(let status) = end { queue(Frame.reset(status), side) }
+        state.didTell(side)
+      case .ask(let side):
+        let code = socketError(descriptor(side))
+        state.asked(side, code == 0 ? nil : .reset(Status(errno: code)))
+      case .settle(let side):
+        if unacknowledgedBytes(descriptor(side)) == 0 {
+          finish(state.ending?.end ?? .transportLost)
+        } else {
+          break steps
+        }
+      case .finish(let end): finish(end)
+      }
     }
-    if !ended, canReadPlain || canReadFramed { loop.enqueue(self) }
+    if !ended, watch == nil, state.isImpatient { startWatch() }
   }
 
-  private var canReadPlain: Bool {
-    plainReadable && !plainEnded && toFramed.isEmpty && resetting == nil && !framedFailed
-  }
-  private var canReadFramed: Bool {
-    framedReadable && toPlain.isEmpty && resetting == nil && plainFailure == nil
+  @inline(__always) private func descriptor(_ side: RelaySide) -> Int32 {
+    side == .plain ? plain.rawValue : stream.rawValue
   }
 
-  // MARK: plain → framed
+  // MARK: from a plain side
 
-  private func readPlain() {
-    let payload = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[Frame.headerLength...])
-    switch readBytes(plain.rawValue, payload) {
-    case .bytes(0):
-      if let plainFailure { return reset(plainFailure) }
-      plainEnded = true
-      toFramed.append(Frame.end)
-      flushToFramed()
+  private func readBare(_ side: RelaySide) {
+    let header = side == .plain && framed ? Frame.headerLength : 0
+    let room = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[header...])
+    switch readBytes(descriptor(side), room) {
+    case .bytes(0): state.ended(side)
     case .bytes(let count):
-      // A short read means that the socket is empty: the next edge tells. Not so when an end is already known.
-      if count < payload.count, !plainHangup { plainReadable = false }
-      totals.toTransport &+= UInt64(count)
-      Frame.writeDataHeader(count, to: buffer.memory)
-      send(UnsafeRawBufferPointer(rebasing: buffer.memory[..<(Frame.headerLength + count)]))
-    case .wouldBlock:
-      plainReadable = false
-      if let plainFailure { reset(plainFailure) }
-    case .failed(let code):
-      reset(plainFailure ?? Status(errno: code))
+      state.gave(side, short: count < room.count)
+      guard state.takes(side.other) else { return }
+      if side == .plain { totals.toTransport &+= UInt64(count) } else { totals.fromTransport &+= UInt64(count) }
+      if header > 0 { Frame.writeDataHeader(count, to: buffer.memory) }
+      send(UnsafeRawBufferPointer(rebasing: buffer.memory[..<(header + count)]), side.other)
+    case .wouldBlock: state.drained(side)
+    case .failed(let code): state.conclude(state.failure(side) ?? .reset(Status(errno: code)), by: side)
     }
   }
 
-  private func send(_ bytes: UnsafeRawBufferPointer) {
+  private func send(_ bytes: UnsafeRawBufferPointer, _ side: RelaySide) {
     var sent = 0
     while sent < bytes.count {
-      switch sendBytes(framed.rawValue, UnsafeRawBufferPointer(rebasing: bytes[sent...])) {
+      switch sendBytes(descriptor(side), UnsafeRawBufferPointer(rebasing: bytes[sent...])) {
       case .bytes(let count): sent += count
       case .wouldBlock:
-        framedWritable = false
-        toFramed.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
+        state.wouldBlock(side)
+        if side == .plain {
+          toPlain.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
+        } else {
+          toStream.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
+        }
+        state.setQueued(side, true)
         return
-      case .failed:
-        framedTakesNoMore()
-        return
+      case .failed(let code): return refused(side, code)
       }
     }
   }
 
-  private func framedTakesNoMore() {
-    framedFailed = true
-    toFramed = ByteQueue()
-    framedReadable = true
-    framedHangup = true
-    // A reset that cannot be passed on is the end all the same.
-    if let status = resetting ?? plainFailure { finish(.reset(status)) } else { loop.enqueue(self) }
-  }
+  // MARK: from the framed side
 
-  private func flushToFramed() {
-    while !toFramed.isEmpty, framedWritable {
-      switch toFramed.withBytes({ sendBytes(framed.rawValue, $0) }) {
-      case .bytes(let count): toFramed.consume(count)
-      case .wouldBlock: framedWritable = false
-      case .failed:
-        framedTakesNoMore()
-        return
-      }
-    }
-    if toFramed.isEmpty, let resetting {
-      finish(.reset(resetting))
-    } else {
-      finishIfBothEnded()
-    }
-  }
-
-  // MARK: framed → plain
-
-  private func readFramed() {
-    switch readBytes(framed.rawValue, buffer.memory) {
-    case .bytes(0):
-      // After both ends have been exchanged the other side closes first: that is the regular end.
-      finish(framedEnded && plainEnded && toFramed.isEmpty && !framedFailed ? .completed : .transportLost)
+  private func readFrames() {
+    switch readBytes(stream.rawValue, buffer.memory) {
+    case .bytes(0), .failed: state.closed(.stream)
     case .bytes(let count):
-      if count < buffer.memory.count, !framedHangup { framedReadable = false }
+      state.gave(.stream, short: count < buffer.memory.count)
       deliver(UnsafeRawBufferPointer(rebasing: buffer.memory[..<count]))
-    case .wouldBlock:
-      framedReadable = false
-      if framedFailed { finish(.transportLost) }
-    case .failed:
-      finish(.transportLost)
+    case .wouldBlock: state.drained(.stream)
     }
   }
 
@@ -249,13 +248,13 @@ public final class Relay: EventSource {
     var offset = 0
     var vectorCount = 0
     var payload = 0
+    var end: End?
     do throws(WireError) {
-      while let event = try decoder.next(in: bytes, offset: &offset) {
+      frames: while let event = try decoder.next(in: bytes, offset: &offset) {
         switch event {
         case .data(let range):
           if vectorCount == buffer.vectors.count {
             write(vectorCount, payload)
-            guard !ended, resetting == nil, plainFailure == nil else { return }
             vectorCount = 0
             payload = 0
           }
@@ -264,31 +263,28 @@ public final class Relay: EventSource {
             iov_len: range.count)
           vectorCount += 1
           payload += range.count
-        case .end:
-          framedEnded = true
+        case .end: state.ended(.stream)
         case .reset(let status):
-          finish(.reset(status))
-          return
+          end = .reset(status)
+          break frames
         }
       }
     } catch {
-      finish(.protocolError(error))
-      return
+      end = .protocolError(error)
     }
     if vectorCount > 0 { write(vectorCount, payload) }
-    if !ended, resetting == nil { flushToPlain() }
+    if let end { state.conclude(end, by: .stream) }
   }
 
   private func write(_ vectorCount: Int, _ payload: Int) {
+    guard state.takes(.plain) else { return }
     totals.fromTransport &+= UInt64(payload)
     var written = 0
     if toPlain.isEmpty {
-      switch IOResult(clinux_writev(plain.rawValue, buffer.vectors.baseAddress, Int32(vectorCount))) {
+      switch IOResult(clinux_send_vectors(plain.rawValue, buffer.vectors.baseAddress, vectorCount)) {
       case .bytes(let count): written = count
-      case .wouldBlock: plainWritable = false
-      case .failed(let code):
-        plainTakesNoMore(Status(errno: code))
-        return
+      case .wouldBlock: state.wouldBlock(.plain)
+      case .failed(let code): return refused(.plain, code)
       }
     }
     guard written < payload else { return }
@@ -297,56 +293,88 @@ public final class Relay: EventSource {
       written -= skip
       toPlain.append(UnsafeRawBufferPointer(start: vector.iov_base + skip, count: vector.iov_len - skip))
     }
+    state.setQueued(.plain, true)
   }
 
-  private func flushToPlain() {
-    guard plainFailure == nil else { return }
-    while !toPlain.isEmpty, plainWritable {
-      switch toPlain.withBytes({ sendBytes(plain.rawValue, $0) }) {
-      case .bytes(let count): toPlain.consume(count)
-      case .wouldBlock: plainWritable = false
-      case .failed(let code):
-        plainTakesNoMore(Status(errno: code))
-        return
-      }
+  // MARK: to either side
+
+  private func flush(_ side: RelaySide) {
+    let fd = descriptor(side)
+    switch side == .plain ? toPlain.withBytes({ sendBytes(fd, $0) }) : toStream.withBytes({ sendBytes(fd, $0) }) {
+    case .bytes(let count):
+      if side == .plain { toPlain.consume(count) } else { toStream.consume(count) }
+      state.setQueued(side, !(side == .plain ? toPlain.isEmpty : toStream.isEmpty))
+    case .wouldBlock: state.wouldBlock(side)
+    case .failed(let code): refused(side, code)
     }
-    if framedEnded, toPlain.isEmpty, !plainShut {
-      plainShut = true
-      shutdownSending(plain.rawValue)
+  }
+
+  private func queue(_ bytes: [UInt8], _ side: RelaySide) {
+    if side == .plain { toPlain.append(bytes) } else { toStream.append(bytes) }
+    state.setQueued(side, true)
+  }
+
+  private func shut(_ side: RelaySide) {
+    state.happened(.finSent, side)
+    if side == .stream, framed { queue(Frame.end, side) } else { shutdownSending(descriptor(side)) }
+  }
+
+  private func refused(_ side: RelaySide, _ code: Int32) {
+    if side == .plain { toPlain = ByteQueue() } else { toStream = ByteQueue() }
+    state.refused(side, side == .stream && framed ? .transportLost : .reset(Status(errno: code)))
+  }
+
+  // MARK: a reset that waits
+
+  private func startWatch() {
+    delay = Self.looks.lowerBound
+    idle = 0
+    lastTotals = totals
+    lastWaiting = waiting
+    watch = loop.schedule(after: .nanoseconds(Int64(delay)), self)
+  }
+
+  /// Bytes that have not arrived yet.
+  private var waiting: Int {
+    var count = toPlain.count + toStream.count + unacknowledgedBytes(plain.rawValue)
+    if !framed { count += unacknowledgedBytes(stream.rawValue) }
+    return count
+  }
+
+  override public func timerFired(_ key: Int) {
+    resume()
+    guard !ended else { return }
+    guard state.isImpatient else {
+      watch = nil
+      return
     }
-    finishIfBothEnded()
+    let moved = totals != lastTotals || waiting != lastWaiting
+    idle = moved ? 0 : idle + delay
+    guard idle < patience else { return giveUp() }
+    lastTotals = totals
+    lastWaiting = waiting
+    delay = min(delay * 2, Self.looks.upperBound)
+    watch = loop.schedule(after: .nanoseconds(Int64(delay)), self)
+  }
+
+  private func giveUp() {
+    if let end = state.ending?.end ?? state.failure(.plain) ?? state.failure(.stream) { return finish(end) }
+    let code = socketError(plain.rawValue)
+    finish(.reset(Status(errno: code != 0 || framed ? code : socketError(stream.rawValue))))
   }
 
   // MARK: the end
-
-  private func plainTakesNoMore(_ status: Status) {
-    guard plainFailure == nil else { return }
-    plainFailure = status
-    toPlain = ByteQueue()
-    plainReadable = true
-    plainHangup = true
-    if plainEnded || framedFailed { reset(status) } else { loop.enqueue(self) }
-  }
-
-  /// The plain side was reset: say so to the other side, then end.
-  private func reset(_ status: Status) {
-    guard resetting == nil else { return }
-    resetting = status
-    if framedFailed { return finish(.reset(status)) }
-    toFramed.append(Frame.reset(status))
-    flushToFramed()
-  }
-
-  private func finishIfBothEnded() {
-    if plainEnded, toFramed.isEmpty, plainShut, !framedFailed { finish(.completed) }
-  }
 
   private func finish(_ end: End) {
     guard !ended else { return }
     ended = true
     if let registration = plainRegistration { loop.remove(registration) }
-    if let registration = framedRegistration { loop.remove(registration) }
-    if end == .completed { setResetOnClose(plain.rawValue, false) }
+    if let registration = streamRegistration { loop.remove(registration) }
+    if let watch { loop.cancel(watch) }
+    if end == .completed {
+      setResetOnClose(plain.rawValue, false)
+      if !framed { setResetOnClose(stream.rawValue, false) }
+    }
     onEnd(self, end)
   }
 

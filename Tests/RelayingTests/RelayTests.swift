@@ -133,6 +133,79 @@ final class Pump: EventSource {
     #expect(end == .reset(.timedOut))
   }
 
+  /// A reset waits for what was sent before it, but not for a reader who never reads.
+  @Test func aResetDoesNotWaitForEver() throws {
+    let loop = try EventLoop()
+    let (near, plain) = try makeSocketPair()
+    let (framed, peer) = try makeSocketPair()
+    for socket in [near, plain, framed, peer] { try socket.descriptor.setNonblocking() }
+    var result: Relay.End?
+    _ = try Relay(loop: loop, buffer: RelayBuffer(), plain: plain, framed: framed, patience: .milliseconds(200)) {
+      result = $1
+      loop.stop()
+    }
+    let frames = Array(repeatElement([0, 0, 0x40, 0] + [UInt8](repeating: 1, count: 0x4000), count: 256).joined())
+    var sent = 0
+    let fill = TimerSource {
+      while sent < frames.count,
+        case .bytes(let count) = frames[sent...].withUnsafeBytes({ sendBytes(peer.rawValue, $0) })
+      {
+        sent += count
+      }
+    }
+    for delay in 0..<20 { loop.schedule(after: .milliseconds(delay), fill) }
+    // The other side gives up, in the middle of a frame or not.
+    let close = TimerSource { shutdownBoth(peer.rawValue) }
+    loop.schedule(after: .milliseconds(100), close)
+    let limit = TimerSource { loop.stop() }
+    loop.schedule(after: .seconds(20), limit)
+    try withExtendedLifetime((near, peer, fill, close)) { try loop.run() }
+    #expect(sent > 0 && sent < frames.count)
+    #expect(result == .transportLost)
+  }
+
+  /// An end in order does wait, however long the reader takes, also when the other side has closed long ago.
+  @Test func anEndInOrderWaitsForItsReader() throws {
+    let loop = try EventLoop()
+    let (near, plain) = try makeSocketPair()
+    let (framed, peer) = try makeSocketPair()
+    for socket in [near, plain, framed, peer] { try socket.descriptor.setNonblocking() }
+    var result: Relay.End?
+    _ = try Relay(loop: loop, buffer: RelayBuffer(), plain: plain, framed: framed, patience: .milliseconds(50)) {
+      result = $1
+      loop.stop()
+    }
+    shutdownSending(near.rawValue)
+    let frame = [0, 0, 0x40, 0] + [UInt8](repeating: 1, count: 0x4000)
+    var sent = 0
+    // More than the plain socket takes, and less than it and the stream do.
+    let fill = TimerSource {
+      guard sent >= 0 else { return }
+      if sent < 18, case .bytes(frame.count) = frame.withUnsafeBytes({ sendBytes(peer.rawValue, $0) }) { sent += 1 }
+      guard sent == 18 else { return }
+      self.send(peer, Frame.end)
+      shutdownBoth(peer.rawValue)
+      sent = -1
+    }
+    for delay in 0..<60 { loop.schedule(after: .milliseconds(delay * 2), fill) }
+    var received = 0
+    let read = TimerSource {
+      #expect(result == nil)
+      var bytes = [UInt8](repeating: 0, count: 1 << 20)
+      for _ in 0..<1000 {
+        if case .bytes(let count) = bytes.withUnsafeMutableBytes({ readBytes(near.rawValue, $0) }) { received += count }
+      }
+      loop.schedule(after: .milliseconds(1), TimerSource { loop.stop() })
+    }
+    loop.schedule(after: .milliseconds(600), read)
+    try withExtendedLifetime((near, peer, fill, read)) { try loop.run() }
+    var bytes = [UInt8](repeating: 0, count: 1 << 20)
+    while case .bytes(let count) = bytes.withUnsafeMutableBytes({ readBytes(near.rawValue, $0) }), count > 0 {
+      received += count
+    }
+    #expect(sent == -1 && received == 18 * 0x4000 && result == .completed)
+  }
+
   /// A server that refuses an upload says why and closes: the client must see the answer, and then the reset.
   @Test func anAnswerBeforeAResetArrives() throws {
     var far: FileHandle?

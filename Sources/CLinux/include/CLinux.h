@@ -109,11 +109,13 @@ int clinux_connect(int fd, const struct sockaddr_storage *address, socklen_t len
 int clinux_bind(int fd, const struct sockaddr_storage *address, socklen_t length);
 int clinux_accept(int fd, struct sockaddr_storage *address);
 int clinux_socket_error(int fd);
+int clinux_unacknowledged(int fd); // SIOCOUTQ of a TCP socket, 0 for every other; negative errno
 
 // Data calls: bytes moved (0 at end of file for reads), or a negative errno. EINTR is retried.
 ssize_t clinux_read(int fd, void *buffer, size_t count);
 ssize_t clinux_write(int fd, const void *buffer, size_t count);
 ssize_t clinux_send(int fd, const void *buffer, size_t count, int flags);
+ssize_t clinux_send_vectors(int fd, struct iovec *vectors, size_t count); // sendmsg, without SIGPIPE
 ssize_t clinux_writev(int fd, const struct iovec *vectors, int count);
 ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_storage *from);
 ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length);
