@@ -8,6 +8,8 @@ public struct HostStatus: Codable, Equatable, Sendable {
     public var listen: String
     /// The enclave's port.
     public var port: UInt16
+    /// Whether a program listens on it, and so this machine does; nil in raw mode, where clients ask the program itself.
+    public var listening: Bool?
 
     public init(listen: String, port: UInt16) {
       self.listen = listen
@@ -236,7 +238,9 @@ extension HostStatus: CustomStringConvertible {
           + (services.isEmpty ? "" : "; \(services)"))
     }
     if refused > 0 { add("refused", "\(refused) streams that were not the enclave's") }
-    for port in published { add("published", "\(port.listen) → \(port.port)") }
+    for port in published {
+      add("published", "\(port.listen) → \(port.port)" + (port.listening == false ? ", nothing listens" : ""))
+    }
     if let raw {
       let parts = [
         raw.addresses.isEmpty ? nil : raw.addresses.joined(separator: ", "), raw.mtu.map { "MTU \($0)" },

@@ -99,7 +99,7 @@ public final class LocalRun: EventSource {
       do throws(SystemError) {
         // In raw mode the kernel passes clients on; the port is only kept from others.
         let address = SocketAddress.ip(port.listen)
-        return (FileHandle(try request.tunnel == nil ? listenStream(address) : reserveStream(address)), port)
+        return (FileHandle(try request.tunnel == nil ? reserveListener(address) : reserveStream(address)), port)
       } catch  where error.errno == EADDRINUSE {
         throw LocalRunError(
           sentence: "-p \(port): port \(port.listen.port) is already taken on this machine (\(error))")

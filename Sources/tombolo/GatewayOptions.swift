@@ -6,7 +6,9 @@ import Inet
 struct GatewayOptions: ParsableArguments {
   @Option(
     name: .customShort("p"),
-    help: ArgumentHelp("Publish a port of the program on this machine.", valueName: "[addr:]hostport:enclaveport"))
+    help: ArgumentHelp(
+      "Publish a port of the program on this machine; clients are refused while nothing listens on it inside.",
+      valueName: "[addr:]hostport:enclaveport"))
   var publish: [String] = []
   @Option(help: "The name server to ask (default: this machine's /etc/resolv.conf).")
   var dns: String?
