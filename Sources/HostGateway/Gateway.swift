@@ -19,7 +19,11 @@ import Wire
 //                                   ▶ connect: policy, connect(2), answer, relay
 //                                   ▶ resolve: queries to the host's resolvers
 //                                   ▶ logs:    records to the sink, acknowledgements back
+//                                   ▶ control: addresses (raw mode); which published ports are listened on
 //   client of a published port ▶ stream to the enclave, connect hello ▶ answer ▶ relay, or reset
+//
+// A published port's socket is bound from the start, so that nobody else takes it. It listens only while the enclave says
+// that a program does on the enclave's port, so clients are refused as they would be without an enclave.
 
 /// A port of the host that leads to a port of the program.
 public struct PublishedPort: Equatable, Sendable, CustomStringConvertible {
@@ -49,12 +53,12 @@ public struct PublishedPort: Equatable, Sendable, CustomStringConvertible {
 
   public var description: String { "\(listen) → \(enclavePort)" + (transport == .udp ? "/udp" : "") }
 
-  /// The port's socket: a listening one; in raw mode, where the kernel passes clients on, one that only keeps the port from
+  /// The port's socket: one that listens as soon as the program does; in raw mode, where the kernel passes clients on, one that only keeps the port from
   /// others.
   public func open(raw: Bool) throws(SystemError) -> FileHandle {
     let address = SocketAddress.ip(listen)
     switch (raw, transport) {
-    case (false, _): return FileHandle(try listenStream(address))
+    case (false, _): return FileHandle(try reserveListener(address))
     case (true, .tcp): return FileHandle(try reserveStream(address))
     case (true, .udp): return FileHandle(try reserveDatagram(address))
     }
@@ -87,6 +91,11 @@ public final class Gateway {
   private let resolver: Resolver
   private var sink: LogSink!
   private var listeners: [Listener] = []
+  private var publishedListeners: [(listener: Listener, port: PublishedPort)] = []
+  /// Where the enclave says which ports are listened on.
+  private var listeningStream: MessageStream?
+  /// How long what it said last holds when it has gone: the proxy inside starts again in that time.
+  private static let listeningGrace: Duration = .seconds(1)
   private var receivers: [LogReceiver] = []
   private var positions: [BootID: LogPosition] = [:]
   private let sessions: SessionServer
@@ -108,8 +117,9 @@ public final class Gateway {
   /// Those under way, for the bytes that they have carried.
   private var relays: [ObjectIdentifier: Relay] = [:]
 
-  /// Takes over listening sockets opened before, so that a port already taken is found before anything is started.
+  /// Takes over sockets opened before, so that a port already taken is found before anything is started.
   /// - Parameters:
+  ///   - published: sockets of `reserveListener`.
   ///   - peerUsers: who may be at the other end of a Unix socket; nil where its directory says that already.
   ///   - boots: where the boots of enclaves that outlive this process are kept.
   ///   - waitsForRoom: keeps the log while the disk it goes to is full, instead of calling that the loss of its reader.
@@ -140,8 +150,10 @@ public final class Gateway {
       try Listener(loop: loop, socket: transport, report: log) { [unowned self] stream, _ in fromEnclave(stream) })
     for (socket, port) in published {
       setResetOnClose(socket.rawValue, true)
-      listeners.append(
-        try Listener(loop: loop, socket: socket, report: log) { [unowned self] in ingress($0, $1, port) })
+      let listener = try Listener(loop: loop, socket: socket, listening: false, report: { log("-p \(port): \($0)") }) {
+        [unowned self] in ingress($0, $1, port)
+      }
+      publishedListeners.append((listener, port))
     }
   }
 
@@ -207,7 +219,12 @@ public final class Gateway {
       case .resolve: try resolve(stream, early)
       case .logs: try logs(stream, boot, early)
       case .packets: try packets(stream, try PacketsRequest(parameters: hello.parameters), early)
-      case .control: try control(stream, hello.parameters)
+      case .control:
+        if try ListeningPorts.isAsked(by: hello.parameters) {
+          try listening(stream, early)
+        } else {
+          try control(stream, hello.parameters)
+        }
       }
     } catch {
       complaints.say(.refusedRequests, "a \(hello.channel) stream from the enclave: \(error)")
@@ -348,6 +365,32 @@ public final class Gateway {
       })
   }
 
+  /// One stream at a time: a proxy that was started again has a new one.
+  private func listening(_ stream: FileHandle, _ early: [UInt8]) throws(SystemError) {
+    answer(stream, Answer(.ok))
+    let old = listeningStream
+    listeningStream = try MessageStream(loop: loop, socket: stream, early: early) { [unowned self] stream, bytes in
+      do throws(WireError) {
+        let ports = try ListeningPorts.decode(bytes)
+        if stream === listeningStream { listen(on: ports) }
+      } catch {
+        log("a control stream from the enclave: \(error)")
+        stream.close()
+      }
+    } closed: { [unowned self] in
+      guard $0 === listeningStream else { return }
+      listeningStream = nil
+      loop.schedule(
+        after: Self.listeningGrace,
+        TimerSource { [weak self] in if let self, listeningStream == nil { listen(on: []) } })
+    }
+    old?.close()
+  }
+
+  private func listen(on ports: Set<UInt16>) {
+    for (listener, port) in publishedListeners { listener.setListening(ports.contains(port.enclavePort)) }
+  }
+
   // MARK: to the enclave
 
   private func ingress(_ client: FileHandle, _ peer: IPEndpoint?, _ port: PublishedPort) {
@@ -389,6 +432,9 @@ public final class Gateway {
     status.sessions = sessions.status
     status.refused = sessions.refused &+ foreigners.count
     status.traffic = traffic
+    for (index, published) in publishedListeners.enumerated() where status.published.indices.contains(index) {
+      status.published[index].listening = published.listener.isListening
+    }
     for relay in relays.values { status.traffic.add(relay.totals) }
     status.names.queries = resolver.asked
     status.names.failed = resolver.failed

@@ -10,6 +10,8 @@ public struct HostStatus: Codable, Equatable, Sendable {
     public var port: UInt16
     /// `tcp` or `udp`.
     public var transport: String
+    /// Whether a program listens on it, and so this machine does; nil in raw mode, where clients ask the program itself.
+    public var listening: Bool?
 
     public init(listen: String, port: UInt16, transport: String = "tcp") {
       self.listen = listen
@@ -23,6 +25,7 @@ public struct HostStatus: Codable, Equatable, Sendable {
       listen = try values.decode(String.self, forKey: .listen)
       port = try values.decode(UInt16.self, forKey: .port)
       transport = try values.decodeIfPresent(String.self, forKey: .transport) ?? "tcp"
+      listening = try values.decodeIfPresent(Bool.self, forKey: .listening)
     }
   }
 
@@ -248,7 +251,10 @@ extension HostStatus: CustomStringConvertible {
     }
     if refused > 0 { add("refused", "\(refused) streams that were not the enclave's") }
     for port in published {
-      add("published", "\(port.listen) → \(port.port)\(port.transport == "tcp" ? "" : "/\(port.transport)")")
+      add(
+        "published",
+        "\(port.listen) → \(port.port)\(port.transport == "tcp" ? "" : "/\(port.transport)")"
+          + (port.listening == false ? ", nothing listens" : ""))
     }
     if let raw {
       let parts = [

@@ -66,7 +66,7 @@ public func makeSocket(_ family: Int32, _ kind: SocketKind) throws(SystemError) 
 }
 
 /// The longest backlog; the kernel clamps it to net.core.somaxconn.
-private let listenBacklog: Int32 = 4096
+let listenBacklog: Int32 = 4096
 
 /// A listening socket. IP sockets reuse addresses in TIME_WAIT; IPv6 sockets take IPv6 alone.
 public func listenStream(_ address: SocketAddress) throws(SystemError) -> OwnedFileDescriptor {

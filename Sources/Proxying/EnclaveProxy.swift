@@ -15,6 +15,7 @@ import Wire
 //   egress:   accept ▶ SO_ORIGINAL_DST ▶ policy ▶ stream to the host, connect hello ▶ answer ▶ relay, or reset
 //   ingress:  stream from the host ▶ hello ▶ policy ▶ connect to the program ▶ answer ▶ relay
 //   DNS:      datagram or message ▶ policy ▶ resolve stream ▶ response
+//   listening: what the program listens on ▶ control stream, so that the host refuses clients where nothing does
 
 /// The networking proxy inside the enclave, TCP mode.
 public final class EnclaveProxy {
@@ -31,6 +32,7 @@ public final class EnclaveProxy {
   private var forwarder: DNSForwarder?
   private var packets: EnclavePackets?
   private var strangers = Strangers(what: "ingress: a stream that does not prove that it comes from the host")
+  private var watch: ListeningWatch?
 
   /// - Parameter log: takes sentences worth an operator's attention.
   public init(_ plan: ProxyPlan, loop: EventLoop, log: @escaping (String) -> Void) throws(SystemError) {
@@ -50,6 +52,16 @@ public final class EnclaveProxy {
         try Listener(loop: loop, socket: FileHandle(OwnedFileDescriptor(fd)), report: log) { [unowned self] in
           fromHost($0, $1)
         })
+    }
+    if plan.descriptors.transportListener != nil, !plan.settings.ingressPorts.isEmpty,
+      plan.descriptors.tunnelQueues.isEmpty
+    {
+      let known = plan.descriptors.egressListeners.lazy.compactMap { localEndpoint($0) }
+        .first { $0.address == .v4(.loopback) }
+      watch = ListeningWatch(
+        loop: loop, target: plan.settings.hostTarget, token: plan.settings.proxyToken,
+        ports: plan.settings.ingressPorts,
+        known: known?.port ?? 0, report: log)
     }
     if !plan.descriptors.tunnelQueues.isEmpty { packets = try EnclavePackets(plan) }
     if !plan.descriptors.dnsSockets.isEmpty || !plan.descriptors.dnsListeners.isEmpty {

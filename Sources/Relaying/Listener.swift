@@ -3,29 +3,63 @@ import EventLoop
 import Inet
 import LinuxSystem
 
-/// Accepts connections on a listening socket. Out of descriptors it pauses instead of spinning or dying.
+/// Accepts connections on a listening socket. Out of descriptors it pauses instead of spinning or dying. It can stop
+/// listening, and start again.
 public final class Listener: EventSource {
   private let loop: EventLoop
   private let socket: FileHandle
   private let accepted: (FileHandle, IPEndpoint?) -> Void
   private let report: (String) -> Void
   private var registration: Registration?
+  public private(set) var isListening: Bool
   /// The last failure has been reported, and nothing was accepted since.
   private var isFailing = false
   /// Connections taken per turn before others have theirs.
   private static let turnLimit = 64
   private static let pause: Duration = .milliseconds(100)
 
+  /// - Parameter listening: whether the socket does; one that does not was made by `reserveListener`.
   public init(
-    loop: EventLoop, socket: FileHandle, report: @escaping (String) -> Void,
+    loop: EventLoop, socket: FileHandle, listening: Bool = true, report: @escaping (String) -> Void,
     accepted: @escaping (FileHandle, IPEndpoint?) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.socket = socket
     self.report = report
     self.accepted = accepted
+    isListening = listening
     super.init()
+    guard listening else { return }
     registration = try loop.add(socket.rawValue, [.readable], self)
+  }
+
+  /// Listens, or refuses all clients; what does not work now is tried again until it does.
+  public func setListening(_ on: Bool) {
+    guard on != isListening else { return }
+    isListening = on
+    close()
+    on ? start() : stop()
+  }
+
+  private func start() {
+    do throws(SystemError) {
+      try startListening(socket.rawValue)
+      registration = try loop.add(socket.rawValue, [.readable], self)
+      isFailing = false
+    } catch {
+      fail(error)
+    }
+  }
+
+  private func stop() {
+    do throws(SystemError) { try stopListening(socket.rawValue) } catch { report("\(error)") }
+  }
+
+  private func fail(_ error: SystemError) {
+    if !isFailing { report("\(error); accepting again as soon as it works") }
+    isFailing = true
+    close()
+    loop.schedule(after: Self.pause, self)
   }
 
   override public func ready(_ events: EventSet, tag: Int) {
@@ -35,24 +69,14 @@ public final class Listener: EventSource {
         isFailing = false
         accepted(connection.descriptor, connection.peer)
       } catch {
-        if !isFailing { report("\(error); accepting again as soon as it works") }
-        isFailing = true
-        if let registration { loop.remove(registration) }
-        registration = nil
-        loop.schedule(after: Self.pause, self)
-        return
+        return fail(error)
       }
     }
   }
 
   override public func timerFired(_ key: Int) {
-    guard registration == nil else { return }
-    do throws(SystemError) {
-      registration = try loop.add(socket.rawValue, [.readable], self)
-    } catch {
-      report("\(error)")
-      loop.schedule(after: Self.pause, self)
-    }
+    // Listening twice is no error (listen(2) only sets the backlog then).
+    if registration == nil, isListening { start() }
   }
 
   public func close() {

@@ -7,7 +7,7 @@ struct GatewayOptions: ParsableArguments {
   @Option(
     name: .customShort("p"),
     help: ArgumentHelp(
-      "Publish a port of the program on this machine; UDP in raw mode only.",
+      "Publish a port of the program on this machine; clients are refused while nothing listens on it inside. UDP in raw mode only.",
       valueName: "[addr:]hostport:enclaveport[/tcp|/udp]"))
   var publish: [String] = []
   @Option(

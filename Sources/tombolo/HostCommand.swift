@@ -183,8 +183,8 @@ func listen(transport address: SocketAddress, hybrid: Bool) throws -> FileHandle
   return listener
 }
 
-/// The listening socket of a published port; in raw mode, where the kernel passes clients on, one that only keeps the port
-/// from others.
+/// The socket of a published port, which listens as soon as the program does; in raw mode, where the kernel passes clients
+/// on, one that only keeps the port from others.
 func listen(publishedPort port: PublishedPort, raw: Bool) throws -> FileHandle {
   do throws(SystemError) {
     return try port.open(raw: raw)

@@ -45,6 +45,7 @@ final class StatusTests: XCTestCase {
       keep = socket.create_connection((\\"10.9.0.2\\", 8080))
       s = socket.create_server((\\"127.0.0.1\\", 80)); print(\\"up\\"); c, _ = s.accept(); c.sendall(b\\"y\\" * 1000); c.close(); s.accept()"' > out & p=$!
       for i in $(seq 100); do grep -q up out && break; sleep 0.1; done
+      for i in $(seq 100); do \(tombolo) status counted | grep -q "nothing listens" || break; sleep 0.05; done
       ip netns exec \(World.host) python3 -c 'import socket; c = socket.create_connection(("127.0.0.1", 9393)); print(len(c.makefile("rb").read()))'
       \(tombolo) status counted | sed "s/pid $p/pid P/; s/up .*/up/; s/unix:.*host,/unix:T,/; s/\\(bytes *\\)[0-9]* from the enclave, [0-9]* to/\\1A from, B to/; s/DNS .* queries/DNS N queries/; s/boot  *[0-9a-f]* *,/boot B,/; s/init [0-9.]*;/init V;/"
       \(tombolo) status --json $p | python3 -c '

@@ -58,3 +58,46 @@ struct AddressTests {
     #expect(IPPrefix("fd00::/8")?.contains(.v6(IPv6Address("fdff::1") ?? .any)) == true)
   }
 }
+
+struct SocketTableTests {
+  /// As the kernel of a machine with these bytes' order prints it; addresses are words of its own order.
+  static func line(_ address: [UInt8], _ port: String, _ state: String) -> String {
+    var text = ""
+    for start in stride(from: 0, to: address.count, by: 4) {
+      let word = address[start..<start + 4].withUnsafeBytes { $0.loadUnaligned(as: UInt32.self) }
+      let digits = String(word, radix: 16, uppercase: true)
+      text += String(repeating: "0", count: 8 - digits.count) + digits
+    }
+    return "   0: \(text):\(port) 00000000:0000 \(state) 00000000:00000000 00:00000000 00000000     0        0 1\n"
+  }
+  static let header =
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+
+  @Test func findsListenersOfLoopback() {
+    let mapped: [UInt8] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1]
+    let text =
+      Self.header + Self.line([127, 0, 0, 1], "0050", "0A") + Self.line([0, 0, 0, 0], "1F90", "0A")
+      + Self.line([127, 0, 0, 2], "0051", "0A") + Self.line([10, 9, 0, 1], "0052", "03")
+      + Self.line(mapped, "0053", "0A")
+      + Self.line([UInt8](repeating: 0, count: 15) + [1], "0054", "0A")
+      + Self.line([UInt8](repeating: 0, count: 16), "FFFF", "0A")
+      + Self.line([127, 0, 0, 1], "0055", "01") + Self.line([127, 0, 0, 1], "0056", "0A")
+    var whole = SocketTable()
+    whole.add(text.utf8)
+    // Behind the first connection there are no listeners.
+    #expect(whole.ports == [80, 8080, 83, 84, 65535] && whole.isComplete)
+    var pieces = SocketTable()
+    for byte in text.utf8 { pieces.add([byte]) }
+    #expect(pieces.ports == whole.ports)
+  }
+
+  @Test func isTotal() {
+    for seed in 0..<2000 {
+      var bytes = Array((Self.header + Self.line([127, 0, 0, 1], "0050", "0A")).utf8)
+      for _ in 0...(seed % 5) { bytes[Int.random(in: bytes.indices)] = UInt8.random(in: 0...255) }
+      var table = SocketTable()
+      table.add(bytes.prefix(Int.random(in: 0...bytes.count)))
+      #expect(table.ports.count <= 1)
+    }
+  }
+}

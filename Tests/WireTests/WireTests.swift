@@ -330,3 +330,34 @@ struct AddressesHandshakeTests {
     #expect(try AddressRequest(parameters: hex("02")) == nil)
   }
 }
+
+struct ListeningPortsTests {
+  @Test func vectors() throws {
+    #expect(
+      ListeningPorts.hello.encoded() == [0x54, 0x4d, 0x42, 0x4c, Hello.version, 5, 0, 1] + Token.none.bytes + [2])
+    #expect(ListeningPorts.encode([443, 80]) == [0, 80, 1, 0xbb])
+    #expect(try ListeningPorts.decode([]) == [])
+    #expect(try ListeningPorts.isAsked(by: [2]))
+    #expect(try !ListeningPorts.isAsked(by: [1, 1, 0, 0]))
+    #expect(throws: WireError.trailingBytes(1)) { try ListeningPorts.isAsked(by: [2, 0]) }
+    #expect(throws: WireError.truncated) { try ListeningPorts.isAsked(by: []) }
+  }
+
+  @Test func refused() {
+    #expect(throws: WireError.truncated) { try ListeningPorts.decode([0, 80, 1]) }
+    for bytes: [UInt8] in [[0, 0], [0, 80, 0, 80], [0, 81, 0, 80]] {
+      #expect(throws: WireError.badValue(what: "order of listening ports")) { try ListeningPorts.decode(bytes) }
+    }
+  }
+
+  @Test func roundTrips() throws {
+    for _ in 0..<200 {
+      let ports = Set((0..<Int.random(in: 0...100)).map { _ in UInt16.random(in: 1...65535) })
+      #expect(try ListeningPorts.decode(ListeningPorts.encode(ports)) == ports)
+      let noise = (0..<Int.random(in: 0...20)).map { _ in UInt8.random(in: 0...255) }
+      if let read = try? ListeningPorts.decode(noise) { #expect(ListeningPorts.encode(read) == noise) }
+    }
+    let all = ListeningPorts.encode(Set(1...65535))
+    #expect(all.count <= 65535 && (try? ListeningPorts.decode(all))?.count == ListeningPorts.limit)
+  }
+}
