@@ -122,8 +122,8 @@ let package = Package(
     module(
       "LocalRunning",
       [
-        "CLinux", "Inet", "DNS", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "HostNetwork",
-        "LogText",
+        "CLinux", "Inet", "DNS", "BootPlanning", "Supervision", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
+        "HostNetwork", "LogText",
       ]),
     module("VhostVsock", ["CLinux", "LinuxSystem"]),
 

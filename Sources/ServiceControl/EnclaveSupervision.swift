@@ -16,8 +16,8 @@ import Wire
 
 /// PID 1's work from the first process to the last.
 public final class EnclaveSupervision: EventSource {
-  /// Signals that a program may want to see, and SIGCHLD.
-  public static let signals: [Int32] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD]
+  /// What the program is passed, and SIGCHLD.
+  public static let signals = SignalRules.passed + [SIGCHLD]
 
   /// The program's start comes before the log's stream, but not by more than this.
   private static let logDelay: Duration = .milliseconds(200)
@@ -36,6 +36,7 @@ public final class EnclaveSupervision: EventSource {
   private let log: (Configuration.LogLevel, String) -> Void
   private let finished: (UInt8) -> Void
   private var supervisor: Supervisor
+  private var job = JobControl()
   private var proxy: Int32?
   /// The proxy's keeper of verdicts: it lives as long as the proxy.
   private var keeper: Int32?
@@ -82,6 +83,9 @@ public final class EnclaveSupervision: EventSource {
     _ = try loop.add(signals.rawValue, [.readable], self)
   }
 
+  /// The program, asked to stop as a job of a shell, has stopped.
+  public var onProgramStopped: (() -> Void)?
+
   public func start() {
     session.ordered = { [unowned self] in obey($0) }
     session.counters = { [unowned self] in counters($0) }
@@ -95,10 +99,10 @@ public final class EnclaveSupervision: EventSource {
     switch order {
     case .stop:
       log(.info, "the host asks for the program to be stopped")
-      perform(supervisor.signal(SIGTERM))
+      signalled(SIGTERM)
     case .signal(let number):
       log(.info, "the host asks for signal \(number)")
-      perform(supervisor.signal(Int32(number)))
+      signalled(Int32(number))
     // Answered by the session itself.
     case .count: break
     }
@@ -119,16 +123,21 @@ public final class EnclaveSupervision: EventSource {
         reap()
       } else {
         log(.debug, "got signal \(signal)")
-        perform(supervisor.signal(signal))
+        signalled(signal)
       }
     }
   }
 
+  private func signalled(_ signal: Int32) {
+    perform(supervisor.signal(signal, at: .nanoseconds(Int64(clamping: monotonicNanoseconds()))))
+  }
+
   private func reap() {
     while true {
-      switch reapChild() {
+      switch reapChild(stops: true) {
       case .child(let pid, let exited, let signal):
         ended(pid, signal.map { .signalled($0) } ?? .exited(exited ?? 0))
+      case .stopped(let pid): if pid == program, job.isAskedToStop { onProgramStopped?() }
       case .noneEnded: return
       case .noChildren:
         perform(supervisor.lastProcessEnded())
@@ -182,7 +191,7 @@ public final class EnclaveSupervision: EventSource {
     case .startProxy(let delay):
       if delay == .zero { startProxy() } else { setTimer(.startProxy, delay) }
     case .startProgram: startProgram()
-    case .signalProgram(let signal): if let program { sendSignal(signal, to: program) }
+    case .signalProgram(let signal): signalProgram(signal)
     case .killProgram: if let program { sendSignal(SIGKILL, to: program) }
     case .stopProxy: if let proxy { sendSignal(SIGTERM, to: proxy) }
     case .killProxy: if let proxy { sendSignal(SIGKILL, to: proxy) }
@@ -203,6 +212,18 @@ public final class EnclaveSupervision: EventSource {
       session.report(exit: status)
       forwarder.append(.initProcess, .exit(status))
       forwarder.drain { [finished] in finished(status) }
+    }
+  }
+
+  private func signalProgram(_ signal: Int32) {
+    guard let program else { return }
+    let delivery = job.delivery(of: signal) {
+      .init(of: signal, status: (try? readText("/proc/\(program)/status")) ?? "")
+    }
+    if delivery.toGroup {
+      sendSignal(delivery.signal, toGroupOf: program)
+    } else {
+      sendSignal(delivery.signal, to: program)
     }
   }
 

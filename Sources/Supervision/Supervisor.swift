@@ -67,6 +67,7 @@ public struct Supervisor: Equatable, Sendable {
   private var backoff = RestartBackoff()
   private var status: UInt8 = 0
   private var proxyRuns = false
+  private var rules = SignalRules()
   private var signalsBeforeStart: [Int32] = []
 
   public init(_ settings: Settings) { self.settings = settings }
@@ -100,7 +101,7 @@ public struct Supervisor: Equatable, Sendable {
 
   public mutating func programStarted() -> [Action] {
     defer { signalsBeforeStart = [] }
-    return signalsBeforeStart.flatMap { signal($0) }
+    return signalsBeforeStart.map { .signalProgram($0) }
   }
 
   public mutating func programExited(_ status: ExitStatus) -> [Action] {
@@ -144,24 +145,23 @@ public struct Supervisor: Equatable, Sendable {
     return [.cancelTimer(.restStop), .finish(status)]
   }
 
-  /// A signal that PID 1 was sent: TERM, INT, HUP, QUIT, USR1 or USR2.
-  public mutating func signal(_ signal: Int32) -> [Action] {
-    let stops = signal == Self.sigterm || signal == Self.sigint || signal == Self.sigquit
+  /// A signal that PID 1 was sent, one of `SignalRules.passed`.
+  /// - Parameter time: of any clock that only goes forward.
+  public mutating func signal(_ signal: Int32, at time: Duration) -> [Action] {
+    let passed = signal == Self.sigterm ? settings.stopSignal : signal
     switch phase {
     case .preparing:
-      guard stops else {
+      // There is no program yet whose affair a SIGINT or SIGQUIT could be.
+      guard signal == Self.sigterm || signal == Self.sigint || signal == Self.sigquit else {
         signalsBeforeStart.append(signal)
         return []
       }
       return [.log("told to stop before the program was started")] + programEnded(UInt8(128 + signal))
-    case .running where stops:
+    case .running where rules.endsProgram(signal, at: time):
       phase = .stopping
-      return [
-        .signalProgram(signal == Self.sigterm ? settings.stopSignal : signal),
-        .setTimer(.stop, settings.stopTimeout),
-      ]
+      return [.signalProgram(passed), .setTimer(.stop, settings.stopTimeout)]
     case .running, .stopping:
-      return [.signalProgram(signal == Self.sigterm ? settings.stopSignal : signal)]
+      return [.signalProgram(passed)]
     case .stoppingProxy, .stoppingRest, .finished:
       return []
     }

@@ -147,6 +147,7 @@ struct EnclaveRole {
       proxyHandOver: sockets.handOver, keeperSockets: sockets.keeper,
       programInput: try programInput(), separateProxyUser: document?.local.hasUserNamespace != true,
       log: { level, sentence in logger.log(level: Logger.Level(level), "\(sentence)") }, finished: finished)
+    supervision.onProgramStopped = stopNotice()
     let clock = ClockSource(loop) { logger.log(level: $0, "\($1)") }
     if case .kernel = kind { clock.start() }
     supervision.start()
@@ -157,6 +158,17 @@ struct EnclaveRole {
     var found: [String] = []
     defer { notes += found.map { EarlyNote(sentence: $0) } }
     try BootRunner.run(steps) { found.append($0) }
+  }
+
+  /// Whoever started us sees a stopped job: `tombolo run` when it is told, a shell when we have stopped. A kernel, or an
+  /// engine whose PID 1 we are, would look for no such thing.
+  private func stopNotice() -> (() -> Void)? {
+    if let fd = arguments.stopDescriptor {
+      let pipe = FileHandle(OwnedFileDescriptor(fd))
+      return { try? writeAll(pipe.rawValue, [UInt8(1)]) }
+    }
+    if kind == .child, processID() != 1 { return { stopOneself() } }
+    return nil
   }
 
   /// A child's program keeps the standard input of whoever started us; a local one gets it where asked for.

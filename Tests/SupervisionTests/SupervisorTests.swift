@@ -47,7 +47,7 @@ struct SupervisorTests {
     #expect(machine.lastProcessEnded() == [.cancelTimer(.restStop), .finish(code)])
     #expect(machine.phase == .finished)
     #expect(machine.lastProcessEnded() == [])
-    #expect(machine.signal(15) == [])
+    #expect(machine.signal(15, at: .zero) == [])
   }
 
   /// Something that neither SIGTERM nor SIGKILL ends must not hold the enclave up.
@@ -87,19 +87,34 @@ struct SupervisorTests {
     var machine = Supervisor(.init(hasProxy: false, stopSignal: 3, stopTimeout: .seconds(4)))
     _ = machine.start()
     _ = machine.programStarted()
-    #expect(machine.signal(10) == [.signalProgram(10)])
-    #expect(machine.signal(15) == [.signalProgram(3), .setTimer(.stop, .seconds(4))])
+    #expect(machine.signal(10, at: .zero) == [.signalProgram(10)])
+    #expect(machine.signal(15, at: .zero) == [.signalProgram(3), .setTimer(.stop, .seconds(4))])
     // A second request is passed on, and does not give the program more time.
-    #expect(machine.signal(15) == [.signalProgram(3)])
+    #expect(machine.signal(15, at: .zero) == [.signalProgram(3)])
     #expect(machine.timerFired(.stop).suffix(2) == [.killProgram, .setTimer(.stop, .seconds(2))])
     #expect(machine.timerFired(.stop).contains(.stopRest))
+  }
+
+  /// One Ctrl-C, a thread dump, a hang-up: the program's own affair, however often, but for two Ctrl-C at once.
+  @Test func onlyARequestToEndIsBounded() {
+    var machine = running()
+    for signal in SignalRules.passed where signal != 15 {
+      #expect(machine.signal(signal, at: .zero) == [.signalProgram(signal)])
+    }
+    #expect(machine.signal(3, at: .zero) == [.signalProgram(3)])
+    #expect(machine.signal(2, at: .milliseconds(2001)) == [.signalProgram(2)])
+    #expect(machine.signal(2, at: .milliseconds(4001)) == [.signalProgram(2), .setTimer(.stop, .seconds(10))])
+    // Told once: neither another one nor a SIGTERM gives it more time.
+    #expect(machine.signal(2, at: .milliseconds(4002)) == [.signalProgram(2)])
+    #expect(machine.signal(15, at: .milliseconds(4003)) == [.signalProgram(15)])
+    #expect(machine.programExited(.exited(1)).contains(.cancelTimer(.stop)))
   }
 
   @Test func signalsBeforeTheProgramAreNotLost() {
     var machine = Supervisor(.init(hasProxy: true))
     _ = machine.start()
     _ = machine.proxyStarted()
-    #expect(machine.signal(10) == [])
+    #expect(machine.signal(10, at: .zero) == [])
     _ = machine.proxyReady()
     #expect(machine.programStarted() == [.signalProgram(10)])
   }
@@ -108,7 +123,7 @@ struct SupervisorTests {
     var machine = Supervisor(.init(hasProxy: true))
     _ = machine.start()
     _ = machine.proxyStarted()
-    #expect(machine.signal(15).contains(.stopProxy))
+    #expect(machine.signal(15, at: .zero).contains(.stopProxy))
     // The proxy becoming ready now must not start the program.
     #expect(machine.proxyReady() == [])
     _ = machine.proxyExited(.exited(0), uptime: .zero)
@@ -130,7 +145,7 @@ struct SupervisorTests {
         case 3: actions = machine.programExited(.exited(1))
         case 4: actions = machine.proxyExited(.signalled(11), uptime: .seconds(Int.random(in: 0...20)))
         case 5: actions = machine.lastProcessEnded()
-        case 6: actions = machine.signal([1, 2, 3, 10, 12, 15].randomElement() ?? 15)
+        case 6: actions = machine.signal(SignalRules.passed.randomElement() ?? 15, at: .seconds(Int.random(in: 0...9)))
         case 7: actions = machine.timerFired([.ready, .stop, .proxyStop, .restStop].randomElement() ?? .stop)
         default: actions = machine.programFailed(code: 127)
         }
