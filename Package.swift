@@ -123,7 +123,8 @@ let package = Package(
     module(
       "LocalRunning",
       [
-        "CLinux", "Inet", "DNS", "BootPlanning", "EnclaveConfig", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
+        "CLinux", "Inet", "DNS", "BootPlanning", "EnclaveConfig", "Supervision", "LinuxSystem", "EventLoop", "Relaying",
+        "HostGateway",
         "HostNetwork", "LogText",
       ]),
     module("VhostVsock", ["CLinux", "LinuxSystem"]),

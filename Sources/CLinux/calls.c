@@ -20,8 +20,10 @@ bool clinux_exited(int status) { return WIFEXITED(status); }
 int clinux_exit_status(int status) { return WEXITSTATUS(status); }
 int clinux_term_signal(int status) { return WTERMSIG(status); }
 
-int clinux_reap(pid_t *pid, int *status) {
-  *pid = (pid_t)RESULT(waitpid(-1, status, WNOHANG));
+bool clinux_stopped(int status) { return WIFSTOPPED(status); }
+
+int clinux_reap(pid_t *pid, int *status, bool stops) {
+  *pid = (pid_t)RESULT(waitpid(-1, status, WNOHANG | (stops ? WUNTRACED : 0)));
   if (*pid < 0) return *pid;
   return *pid == 0 ? -EAGAIN : 0;
 }
@@ -162,17 +164,23 @@ int clinux_local_address(int fd, struct sockaddr_storage *out) {
   return (int)RESULT(getsockname(fd, (struct sockaddr *)out, &length));
 }
 int clinux_signalfd(const int *signals, int count) {
-  sigset_t set;
-  sigemptyset(&set);
-  for (int i = 0; i < count; i++) sigaddset(&set, signals[i]);
-  if (sigprocmask(SIG_BLOCK, &set, NULL) < 0) return -errno;
-  return (int)RESULT(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  uint64_t set = 0;
+  for (int i = 0; i < count; i++)
+    if (signals[i] >= 1 && signals[i] <= 64) set |= UINT64_C(1) << (signals[i] - 1);
+  if (syscall(SYS_rt_sigprocmask, SIG_BLOCK, &set, NULL, sizeof set) < 0) return -errno;
+  return (int)RESULT(syscall(SYS_signalfd4, -1, &set, sizeof set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 int clinux_signalfd_read(int fd) {
   struct signalfd_siginfo info;
-  long got = RESULT(read(fd, &info, sizeof info));
-  if (got < 0) return (int)got;
-  return got == sizeof info ? (int)info.ssi_signo : -EIO;
+  do {
+    long got = RESULT(read(fd, &info, sizeof info));
+    if (got < 0) return (int)got;
+    if (got != sizeof info) return -EIO;
+  } while (info.ssi_code == SI_USER && info.ssi_pid == (uint32_t)getpid());
+  return (int)info.ssi_signo;
+}
+void clinux_set_signal_mask(uint64_t mask, uint64_t *before) {
+  syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, before, sizeof mask);
 }
 
 #include <poll.h>

@@ -8,7 +8,7 @@
 struct child {
   const struct clinux_spawn *spec;
   volatile int stage, error;
-  sigset_t old_mask;
+  uint64_t old_mask;
 };
 
 static int fail(struct child *c, int stage) {
@@ -53,10 +53,10 @@ static int place_descriptors(const struct clinux_spawn *s) {
 
 static int run(struct child *c) {
   const struct clinux_spawn *s = c->spec;
-  for (int sig = 1; sig < NSIG; sig++) {
-    struct sigaction action = {.sa_handler = SIG_DFL};
-    sigaction(sig, &action, NULL);
-  }
+  // The kernel's own call and structure (handler, flags, restorer, mask): glibc's refuses 32 and 33, and those are ignored in
+  // whatever glibc's posix_spawn has started.
+  static const uint64_t standard[4];
+  for (int sig = 1; sig <= 64; sig++) syscall(SYS_rt_sigaction, sig, standard, NULL, sizeof(uint64_t));
   if (s->parent_death_signal && prctl(PR_SET_PDEATHSIG, s->parent_death_signal) < 0) return fail(c, CLINUX_STAGE_CLONE);
   int exec_fd = s->exec_fd;
   if (exec_fd >= 0 && (unsigned)exec_fd < s->fd_count) {
@@ -86,9 +86,7 @@ static int run(struct child *c) {
     if (syscall(SYS_capset, &header, none) < 0) return fail(c, CLINUX_STAGE_CAPSET);
   }
   if (s->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return fail(c, CLINUX_STAGE_NO_NEW_PRIVS);
-  sigset_t empty;
-  sigemptyset(&empty);
-  sigprocmask(SIG_SETMASK, &empty, NULL);
+  if (!s->keep_signal_mask) clinux_set_signal_mask(0, NULL);
   if (exec_fd >= 0)
     syscall(SYS_execveat, exec_fd, "", s->argv, s->envp, AT_EMPTY_PATH);
   else
@@ -105,12 +103,10 @@ static int entry(void *argument) {
 int clinux_spawn_start(const struct clinux_spawn *spec, int *stage) {
   struct child c = {.spec = spec};
   static char stack[64 * 1024] __attribute__((aligned(16))); // one spawner, one thread: see the theory above
-  sigset_t all;
-  sigfillset(&all);
-  sigprocmask(SIG_SETMASK, &all, &c.old_mask); // no handler of ours may run in the child
+  clinux_set_signal_mask(~UINT64_C(0), &c.old_mask); // no handler of ours may run in the child
   int pid = clone(entry, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &c);
   int clone_errno = errno;
-  sigprocmask(SIG_SETMASK, &c.old_mask, NULL);
+  clinux_set_signal_mask(c.old_mask, NULL);
   if (pid < 0) {
     *stage = CLINUX_STAGE_CLONE;
     return -clone_errno;

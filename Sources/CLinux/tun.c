@@ -60,13 +60,12 @@ int clinux_thread(void (*body)(void *), void *context) {
   struct start *start = malloc(sizeof *start);
   if (!start) return -ENOMEM;
   *start = (struct start){body, context};
-  sigset_t all, before;
-  sigfillset(&all);
+  uint64_t before;
   // Inherited by the thread: the loop's signalfd must stay the only receiver.
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  clinux_set_signal_mask(~UINT64_C(0), &before);
   pthread_t thread;
   int error = pthread_create(&thread, NULL, run, start);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  clinux_set_signal_mask(before, NULL);
   if (error) {
     free(start);
     return -error;

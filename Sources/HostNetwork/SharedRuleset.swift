@@ -45,14 +45,19 @@ struct HostConnection: Hashable {
 /// - Connections that the host had before stay the host's.
 /// - ICMP errors carry the packet that they are about, and only its ports tell whose they are. If nobody reads that
 ///   queue, they pass: a host without "packet too big" would be worse off than without Tombolo.
+/// - Fragments of IPv6 pass INPUT before they are put together, unless something asks for it (`Ruleset.Match.hasSocket`);
+///   the rule that does so holds for an address that no packet is for.
 /// - Through `lo` comes what the host sends to itself, which is never the enclave's.
 enum SharedRuleset {
   static let name = "tomboloq"
   /// Before other tables' rules at 0; in legacy xtables, at the head of the chain.
   private static let priority: Int32 = -10
 
+  /// - Parameter whole: fragments of IPv6 are put together first; not every kernel can (CONFIG_NFT_SOCKET,
+  ///   CONFIG_NETFILTER_XT_MATCH_SOCKET).
   static func make(
-    addresses: [IPAddress], ports: PortRanges, firstQueue: UInt16, queues: Int, kept: [HostConnection]
+    addresses: [IPAddress], ports: PortRanges, firstQueue: UInt16, queues: Int, kept: [HostConnection],
+    whole: Bool = true
   ) -> Ruleset {
     let tcp = firstQueue &+ 1...firstQueue &+ UInt16(clamping: queues)
     let tables = addresses.map { address in
@@ -79,6 +84,9 @@ enum SharedRuleset {
         .init(
           [.transport(family == .ip ? .icmp : .icmpv6), .icmpType($0)] + own,
           .queue(firstQueue...firstQueue, .bypass))
+      }
+      if whole, family == .ip6, let nobody = IPPrefix(.v6(.any), 128) {
+        rules.append(.init([.destination(nobody), .hasSocket], .drop))
       }
       return Ruleset.Table(family, [.init("input", .filter, .input, priority: priority, rules)])
     }

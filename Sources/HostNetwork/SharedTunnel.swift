@@ -186,11 +186,21 @@ public final class SharedTunnel: RawGateway {
     }
     try startWorkers(first, wanted, asked)
     try state.usePorts(range)
-    let rules = SharedRuleset.make(
-      addresses: asked, ports: ports, firstQueue: Self.firstQueue, queues: Int(wanted.queues),
-      kept: connections(asked))
+    let kept = connections(asked)
+    func rules(whole: Bool) -> Ruleset {
+      SharedRuleset.make(
+        addresses: asked, ports: ports, firstQueue: Self.firstQueue, queues: Int(wanted.queues), kept: kept,
+        whole: whole)
+    }
     do {
-      backend = try PacketFilter.install(rules, with: firewall)
+      do {
+        backend = try PacketFilter.install(rules(whole: true), with: firewall)
+      } catch is NoPacketFilter {
+        backend = try PacketFilter.install(rules(whole: false), with: firewall)
+        if wanted.address6 != nil {
+          log("raw mode: without nft_socket or xt_socket in this kernel, fragments of IPv6 do not reach the enclave")
+        }
+      }
     } catch let error as NoPacketFilter {
       throw HostTunnelError(
         sentence: "capture = \"nfqueue\" needs nft_queue (CONFIG_NFT_QUEUE) or xt_NFQUEUE "

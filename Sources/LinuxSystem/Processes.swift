@@ -29,6 +29,8 @@ public struct SpawnRequest {
   public var parentDeathSignal: Int32 = 0
   /// The soft limit of open files, clamped to the hard one; 0 leaves it.
   public var openFilesLimit: UInt64 = 0
+  /// Signals that are blocked here stay so in a program that opens a signalfd itself: what comes before that waits.
+  public var keepsSignalMask = false
 
   public init(_ executable: Executable, arguments: [String], environment: [String], descriptors: [Int32]) {
     self.executable = executable
@@ -61,6 +63,7 @@ public struct SpawnRequest {
     spec.no_new_privileges = noNewPrivileges
     spec.parent_death_signal = parentDeathSignal
     spec.nofile = openFilesLimit
+    spec.keep_signal_mask = keepsSignalMask
     if let identity {
       spec.change_ids = true
       spec.uid = identity.uid
@@ -141,17 +144,21 @@ public func spawnInNamespaces(
 
 public enum Reaped: Equatable, Sendable {
   case child(pid: Int32, exited: UInt8?, signal: Int32?)
+  /// Only where asked for.
+  case stopped(pid: Int32)
   /// Children run, none has ended.
   case noneEnded
   case noChildren
 }
 
 /// The next child that has ended, whoever's it was. The corresponding C function is `waitpid(-1, WNOHANG)`.
-public func reapChild() -> Reaped {
+/// - Parameter stops: tell of those that were stopped, too (WUNTRACED).
+public func reapChild(stops: Bool = false) -> Reaped {
   var pid: Int32 = 0
   var status: Int32 = 0
-  switch clinux_reap(&pid, &status) {
+  switch clinux_reap(&pid, &status, stops) {
   case 0:
+    if clinux_stopped(status) { return .stopped(pid: pid) }
     return clinux_exited(status)
       ? .child(pid: pid, exited: UInt8(truncatingIfNeeded: clinux_exit_status(status)), signal: nil)
       : .child(pid: pid, exited: nil, signal: clinux_term_signal(status))
@@ -167,6 +174,15 @@ public func sendSignal(_ signal: Int32, to pid: Int32) -> Bool {
   pid > 1 && kill(pid, signal) == 0
 }
 
+/// The same for a child and its whole process group, which it leads (setsid(2)).
+@discardableResult
+public func sendSignal(_ signal: Int32, toGroupOf pid: Int32) -> Bool {
+  pid > 1 && kill(-pid, signal) == 0
+}
+
+/// Stops this process, for whoever started it to see and to continue (SIGCONT).
+public func stopOneself() { _ = kill(getpid(), SIGSTOP) }
+
 /// Signals every other process of this PID namespace, which only its PID 1 may do: elsewhere kill(-1) would end
 /// everything on the machine.
 /// - Returns: false where nobody is left.
@@ -175,12 +191,12 @@ public func signalEveryone(_ signal: Int32) -> Bool {
   return kill(-1, signal) == 0
 }
 
-/// Signals as an event source reads them: blocked, and waiting in a signalfd(2).
+/// Signals as an event source reads them: blocked, and waiting in a signalfd(2). Real-time signals wait one by one.
 public func openSignals(_ signals: [Int32]) throws(SystemError) -> FileHandle {
   FileHandle(OwnedFileDescriptor(try check("signalfd", "", clinux_signalfd(signals, Int32(signals.count)))))
 }
 
-/// The next signal, or nil where none waits.
+/// The next signal that somebody else sent, or nil where none waits.
 public func nextSignal(_ signals: FileHandle) -> Int32? {
   let signal = clinux_signalfd_read(signals.rawValue)
   return signal > 0 ? signal : nil

@@ -8,6 +8,7 @@ import Inet
 import LinuxSystem
 import LogText
 import Relaying
+import Supervision
 
 /// What `tombolo run` was asked for, checked.
 public struct LocalRunRequest {
@@ -61,8 +62,7 @@ public struct LocalRunError: Error, CustomStringConvertible {
 
 /// One local enclave from start to end.
 public final class LocalRun: EventSource {
-  /// Signals that are passed on, and SIGCHLD.
-  private static let signals: [Int32] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD]
+  private enum Tag { static let signals = 0, stops = 1 }
 
   private let request: LocalRunRequest
   private let loop: EventLoop
@@ -71,21 +71,25 @@ public final class LocalRun: EventSource {
   private var gateway: Gateway?
   private var statusService: StatusService?
   private var initPID: Int32 = 0
+  private var stopsRegistration: Registration?
   private var status: Int32?
   private var directory = ""
   private var reserved: [FileHandle] = []
   private var root = RootDirectory()
   private var rootfsPieces: [RootPiece] = []
+  /// Has a byte for every time that the program has stopped as it was asked to.
+  private var stops: FileHandle?
+  private var job = JobControl()
 
   public init(_ request: LocalRunRequest, report: @escaping (String) -> Void) throws(SystemError) {
     self.request = request
     self.report = report
-    signals = try openSignals(Self.signals)
+    signals = try openSignals(SignalRules.passed + [SIGCHLD])
     ignoreBrokenPipes()
     raiseOpenFilesLimit()
     loop = try EventLoop(spin: EventLoop.dataSpin)
     super.init()
-    _ = try loop.add(signals.rawValue, [.readable], self)
+    _ = try loop.add(signals.rawValue, [.readable], self, tag: Tag.signals)
   }
 
   /// Runs the enclave to its end.
@@ -155,9 +159,17 @@ public final class LocalRun: EventSource {
     let document = try makeMemoryFile([])
     let null = FileHandle(try openFile("/dev/null", O_RDWR))
     let executable = FileHandle(try openFile(request.initPath, O_PATH))
+    let (stopsReading, stopsWriting) = try makePipe()
+    try stopsReading.descriptor.setNonblocking()
+    // PID 1 never waits for us, who may be stopped.
+    try stopsWriting.descriptor.setNonblocking()
     var spawnRequest = SpawnRequest(
-      .descriptor(executable.rawValue), arguments: ["tombolo-init", "--local", "3"], environment: [],
-      descriptors: [request.passesInput ? 0 : null.rawValue, null.rawValue, 2, document.rawValue])
+      .descriptor(executable.rawValue), arguments: ["tombolo-init", "--local", "3", "--stops", "4"], environment: [],
+      descriptors: [
+        request.passesInput ? 0 : null.rawValue, null.rawValue, 2, document.rawValue, stopsWriting.rawValue,
+      ])
+    // What we pass on before init has its signalfd waits for it.
+    spawnRequest.keepsSignalMask = true
     spawnRequest.parentDeathSignal = SIGKILL
     var namespaces: Namespaces = [.pid, .network, .mount, .uts, .ipc]
     if needsUserNamespace { namespaces.insert(.user) }
@@ -167,6 +179,8 @@ public final class LocalRun: EventSource {
     } catch {
       throw LocalRunError(sentence: Self.explain(error, user: needsUserNamespace))
     }
+    stops = stopsReading
+    stopsRegistration = try loop.add(stopsReading.rawValue, [.readable], self, tag: Tag.stops)
     if needsUserNamespace {
       let ids = try IDMapping(process: initPID)
       local.userCount = ids.count
@@ -205,15 +219,42 @@ public final class LocalRun: EventSource {
   // MARK: events
 
   override public func ready(_ events: EventSet, tag: Int) {
+    if tag == Tag.stops {
+      readStops()
+      return
+    }
     while let signal = nextSignal(signals) {
       if signal == SIGCHLD {
         reap()
       } else if status != nil {
-        // It has ended already, and only our output waits for a reader.
-        loop.stop()
+        signalledAtEnd(signal)
       } else {
+        job.pass(signal)
         sendSignal(signal, to: initPID)
       }
+    }
+  }
+
+  /// The program has ended already, and only our output waits for a reader.
+  private func signalledAtEnd(_ signal: Int32) {
+    if JobControl.stopsJob(signal) {
+      stopOneself()
+    } else if [SIGTERM, SIGINT, SIGHUP, SIGQUIT].contains(signal) {
+      loop.stop()
+    }
+  }
+
+  /// Our own stop comes behind the program's, so that a shell sees a stopped job where there is one. What it sends to
+  /// continue it goes the same way as every signal.
+  private func readStops() {
+    guard let stops else { return }
+    var bytes: [UInt8] = [0, 0, 0, 0]
+    switch bytes.withUnsafeMutableBytes({ readBytes(stops.rawValue, $0) }) {
+    case .wouldBlock: break
+    case .bytes(1...): if job.isAskedToStop { stopOneself() }
+    default:
+      if let stopsRegistration { loop.remove(stopsRegistration) }
+      stopsRegistration = nil
     }
   }
 

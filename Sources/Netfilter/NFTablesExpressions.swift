@@ -38,6 +38,15 @@ enum NFTablesExpressions {
         bitwise(mask), compare(.notEqual, [0, 0, 0, 0]),
       ]
     case .icmpType(let number): return [payload(NFT.Payload.transport, 0, 1), compare(.equal, [number])]
+    case .hasSocket:
+      return [
+        expression(
+          "socket",
+          [
+            .bigEndian(NFT.Socket.key, NFT.Socket.transparent), .bigEndian(NFT.Socket.destination, NFT.register),
+          ]),
+        compare(.lessOrEqual, [1]),
+      ]
     case .destinationIsLocal:
       return [
         expression(

@@ -62,6 +62,12 @@ enum NFT {
     static let ofDestination: UInt32 = 2
     static let local: UInt32 = 2
   }
+  /// NFTA_SOCKET_*, NFT_SOCKET_TRANSPARENT
+  enum Socket {
+    static let key: UInt16 = 1
+    static let destination: UInt16 = 2
+    static let transparent: UInt32 = 0
+  }
   /// NFTA_EXPR_*
   enum Expression {
     static let name: UInt16 = 1

@@ -102,6 +102,10 @@ public struct Ruleset: Hashable, Sendable {
     case destinationIsLocal
     /// Only after `.transport(.icmp)` or `.transport(.icmpv6)`.
     case icmpType(UInt8)
+    /// A socket of the machine takes such packets. While any rule asks this, the kernel puts fragments together before the
+    /// rules see them (nf_defrag_ipv6_enable in net/netfilter/xt_socket.c and nft_socket.c); of IPv6 it otherwise does so
+    /// behind them.
+    case hasSocket
 
     public static func sourcePort(_ port: UInt16) -> Match { .sourcePorts(port...port) }
     public static func destinationPort(_ port: UInt16) -> Match { .destinationPorts(port...port) }

@@ -44,6 +44,8 @@ extension Ruleset.Rule {
       case .output(let name, let negated): words.append("oifname \(negated ? "!= " : "")\"\(name)\"")
       case .state(let state): words.append("ct state \(state.nftText)")
       case .destinationIsLocal: words.append("fib daddr type local")
+      // 0 or 1 where there is one, nothing where there is none.
+      case .hasSocket: words.append("socket transparent <= 1")
       case .icmpType(let number):
         words.append("\(transport == .icmpv6 ? "icmpv6" : "icmp") type \(Self.icmpName(number, transport))")
       }

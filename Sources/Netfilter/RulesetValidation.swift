@@ -91,6 +91,8 @@ extension Ruleset.Rule {
         if state.isEmpty || state.nftText.isEmpty { return "no connection state" }
       case .icmpType:
         if transport != .icmp, transport != .icmpv6 { return "an ICMP type needs icmp or icmpv6 before it" }
+      case .hasSocket:
+        if chain.hook != .input && chain.hook != .prerouting { return "no look for a socket in this hook" }
       case .destinationIsLocal:
         if chain.hook == .postrouting { return "no look at the destination's kind in this hook" }
       }
@@ -142,6 +144,7 @@ extension Ruleset.Match {
     case .state: 7
     case .destinationIsLocal: 8
     case .icmpType: 9
+    case .hasSocket: 10
     }
   }
 }

@@ -34,6 +34,8 @@ enum XTablesRules {
         if negated { inverted |= 0x02 }  // IPT_INV_VIA_OUT
       case .state(let state): matches += connectionState(state)
       case .destinationIsLocal: matches += localDestination()
+      // struct xt_socket_mtinfo3: `flags`, none.
+      case .hasSocket: matches += extensionBytes("socket", revision: 3, size: 1)
       case .icmpType(let number): matches += icmp(number, family)
       }
     }

@@ -26,6 +26,9 @@ open class PacketDevice {
     return result == 0 ? -Int(EAGAIN) : result
   }
 
+  /// Whether `read` has packets of the device's own, of which no event tells.
+  open var hasAnswers: Bool { false }
+
   /// What was read since the last call is in our own memory: the kernel may forget it.
   open func settle() {}
 

@@ -200,7 +200,7 @@ public final class PacketQueue: EventSource {
 
   /// - Returns: whether anything moved.
   private func send(_ link: PacketLink) throws(Loss) -> Bool {
-    let filled = tunReadable ? try fill(link) : false
+    let filled = tunReadable || device.hasAnswers ? try fill(link) : false
     return try link.flush() || filled
   }
 

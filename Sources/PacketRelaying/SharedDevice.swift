@@ -36,6 +36,10 @@ public final class SharedDevice: PacketDevice {
   private var identification: UInt32
   private let headers: UnsafeMutableRawPointer
   private let pieces: UnsafeMutablePointer<clinux_piece>
+  /// For the enclave, about its packets that the host has no way for.
+  private var answers: [[UInt8]] = []
+  /// More in one turn get none: they are errors, and a sender has a time-out.
+  private static let answerLimit = 64
 
   /// - Parameters:
   ///   - capture: the socket of this queue.
@@ -63,7 +67,13 @@ public final class SharedDevice: PacketDevice {
 
   // MARK: network to enclave
 
+  override public var hasAnswers: Bool { !answers.isEmpty }
+
   override public func read(_ frame: UnsafeMutableRawPointer) -> Int {
+    if let answer = answers.popLast() {
+      answer.withUnsafeBytes { if let bytes = $0.baseAddress { frame.copyMemory(from: bytes, byteCount: $0.count) } }
+      return answer.count
+    }
     let (count, packet) = reader.read(frame)
     guard count > 0, let packet else {
       if count == 0, packet != nil { defect = .truncated }
@@ -127,24 +137,47 @@ public final class SharedDevice: PacketDevice {
           payload_length: UInt32(payload.count))
         count += 1
       }
-      if count > 0, !send(packet, count) { return .notTaken }
+      if count > 0 {
+        let code = send(packet, count)
+        guard code == 0 else {
+          answer(frame, code)
+          return .notTaken
+        }
+      }
     }
     return nil
   }
 
+  /// Tells the enclave's kernel what the host's has said of a packet, as a router would. Other errors, such as a queue that is
+  /// full, are those of a packet that is lost on its way.
+  private func answer(_ frame: UnsafeRawBufferPointer, _ code: Int32) {
+    let reason: UnreachableAnswer.Reason
+    switch code {
+    case ENETUNREACH: reason = .network
+    case EHOSTUNREACH: reason = .host
+    // A route of the kind "prohibit".
+    case EACCES: reason = .prohibited
+    default: return
+    }
+    guard answers.count < Self.answerLimit else { return }
+    let made = UnreachableAnswer.make(frame, reason)
+    if !made.isEmpty { answers.append(made) }
+  }
+
   /// - Parameter packet: one with the destination of all pieces.
-  private func send(_ packet: UnsafeRawPointer, _ count: Int) -> Bool {
+  /// - Returns: 0, or an errno.
+  private func send(_ packet: UnsafeRawPointer, _ count: Int) -> Int32 {
     let is6 = packet.load(as: UInt8.self) >> 4 == 6
-    guard let socket = is6 ? sockets.v6 : sockets.v4 else { return false }
+    guard let socket = is6 ? sockets.v6 : sockets.v4 else { return ENETUNREACH }
     var address = sockaddr_storage()
     let length = clinux_inet_address(
       &address, (packet + (is6 ? 24 : 16)).assumingMemoryBound(to: UInt8.self), is6 ? 16 : 4, 0)
     var first = 0
     while first < count {
       let sent = clinux_send_pieces(socket.rawValue, &address, length, pieces + first, Int32(count - first))
-      guard sent > 0 else { return false }
+      guard sent > 0 else { return sent < 0 ? -sent : EIO }
       first += Int(sent)
     }
-    return true
+    return 0
   }
 }

@@ -32,7 +32,8 @@ public struct EnclaveServices {
       let proxy = ServiceID(list.count)
       list.append(
         ProxyService(
-          needs: needs, executable: executable, handOver: proxyHandOver, hasSeparateUser: userCount > Configuration.proxyID))
+          needs: needs, executable: executable, handOver: proxyHandOver,
+          hasSeparateUser: userCount > Configuration.proxyID))
       needs = [proxy]
     }
     list.append(

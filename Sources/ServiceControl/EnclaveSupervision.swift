@@ -15,8 +15,8 @@ import Wire
 
 /// PID 1's work from the first process to the last.
 public final class EnclaveSupervision: EventSource {
-  /// Signals that a program may want to see, and SIGCHLD.
-  public static let signals: [Int32] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD]
+  /// What the program is passed, and SIGCHLD.
+  public static let signals = SignalRules.passed + [SIGCHLD]
 
   /// The program's start comes before the log's stream, but not by more than this.
   private static let logDelay: Duration = .milliseconds(200)
@@ -39,6 +39,7 @@ public final class EnclaveSupervision: EventSource {
   private let finished: (UInt8) -> Void
   private let born: UInt64
   private var machine: ServiceMachine
+  private var job = JobControl()
   private var lives: [Life]
   private var starts: [UInt64]
   private var timers: [TimerToken?]
@@ -74,6 +75,9 @@ public final class EnclaveSupervision: EventSource {
     _ = try loop.add(signals.rawValue, [.readable], self)
   }
 
+  /// The program, asked to stop as a job of a shell, has stopped.
+  public var onProgramStopped: (() -> Void)?
+
   public func start() {
     session.ordered = { [unowned self] in obey($0) }
     session.counters = { [unowned self] in counters($0) }
@@ -87,10 +91,10 @@ public final class EnclaveSupervision: EventSource {
     switch order {
     case .stop:
       log(.info, "the host asks for the program to be stopped")
-      perform(machine.signal(SIGTERM))
+      signalled(SIGTERM)
     case .signal(let number):
       log(.info, "the host asks for signal \(number)")
-      perform(machine.signal(Int32(number)))
+      signalled(Int32(number))
     // Answered by the session itself.
     case .count: break
     }
@@ -115,16 +119,22 @@ public final class EnclaveSupervision: EventSource {
         reap()
       } else {
         log(.debug, "got signal \(signal)")
-        perform(machine.signal(signal))
+        signalled(signal)
       }
     }
   }
 
+  private func signalled(_ signal: Int32) {
+    perform(machine.signal(signal, at: .nanoseconds(Int64(clamping: monotonicNanoseconds()))))
+  }
+
   private func reap() {
     while true {
-      switch reapChild() {
+      switch reapChild(stops: true) {
       case .child(let pid, let exited, let signal):
         ended(pid, signal.map { .signalled($0) } ?? .exited(exited ?? 0))
+      case .stopped(let pid):
+        if pid == lives[machine.plan.program.index].pid, job.isAskedToStop { onProgramStopped?() }
       case .noneEnded: return
       case .noChildren:
         perform(machine.lastProcessEnded())
@@ -169,6 +179,7 @@ public final class EnclaveSupervision: EventSource {
   private func perform(_ action: ServiceMachine.Action) {
     switch action {
     case .start(let id): start(id)
+    case .signal(machine.plan.program, let signal): signalProgram(signal)
     case .signal(let id, let signal): send(signal, to: id)
     case .kill(let id): send(SIGKILL, to: id)
     case .signalRest:

@@ -49,6 +49,12 @@ public struct ServiceMachine: Equatable, Sendable {
     var hasBeenReady = false
   }
 
+  /// One that came before there was a program to get it.
+  struct EarlySignal: Equatable, Sendable {
+    var signal: Int32
+    var time: Duration
+  }
+
   static let restStopTimeout: Duration = .seconds(1)
   /// How long a service without a bound of its own may fail to start while others wait for it.
   static let startBound: Duration = .seconds(10)
@@ -65,7 +71,8 @@ public struct ServiceMachine: Equatable, Sendable {
   var status: UInt8 = 0
   /// What the program is told to stop with, as soon as it is its turn.
   var programStop: Int32?
-  var signalsBeforeStart: [Int32] = []
+  var signalsBeforeStart: [EarlySignal] = []
+  var rules = SignalRules()
   var restKilled = false
   private var actions: [Action] = []
 
@@ -135,9 +142,10 @@ public struct ServiceMachine: Equatable, Sendable {
     return answer()
   }
 
-  /// A signal that PID 1 was sent.
-  public mutating func signal(_ signal: Int32) -> [Action] {
-    take(signal)
+  /// A signal that PID 1 was sent, one of `SignalRules.passed`.
+  /// - Parameter time: of any clock that only goes forward.
+  public mutating func signal(_ signal: Int32, at time: Duration) -> [Action] {
+    take(signal, at: time)
     return answer()
   }
 

@@ -2,23 +2,27 @@
 extension ServiceMachine {
   // MARK: signals
 
-  mutating func take(_ signal: Int32) {
+  mutating func take(_ signal: Int32, at time: Duration) {
     guard phase == .running || phase == .stoppingProgram else { return }
-    let stops = signal == Self.sigterm || signal == Self.sigint || signal == Self.sigquit
     let program = plan.services[plan.program.index]
     let translated = signal == Self.sigterm ? program.stop.signal : signal
     switch slots[plan.program.index].state {
-    case .down where stops:
+    // There is no program yet whose affair a SIGINT or SIGQUIT could be.
+    case .down where signal == Self.sigterm || signal == Self.sigint || signal == Self.sigquit:
       emit(.log(.warning, "told to stop before \(program.name) was started"))
       endEnclave(UInt8(truncatingIfNeeded: 128 + signal))
-    case .down, .starting: signalsBeforeStart.append(signal)
-    case .up where stops && phase == .running, .ready where stops && phase == .running:
+    case .down, .starting: signalsBeforeStart.append(EarlySignal(signal: signal, time: time))
+    case .up, .ready:
+      guard rules.endsProgram(signal, at: time) else {
+        emit(.signal(plan.program, translated))
+        return
+      }
+      // Its turn to stop comes: it has been asked for.
+      guard phase == .running else { return }
       phase = .stoppingProgram
       programStop = translated
       for index in slots.indices where comesAfterProgram(index) { forget(index) }
       stopNext()
-    // Its turn to stop comes: it has been asked for.
-    case .up where stops, .ready where stops: break
     default: emit(.signal(plan.program, translated))
     }
   }
@@ -26,7 +30,7 @@ extension ServiceMachine {
   mutating func passSignalsOn() {
     let signals = signalsBeforeStart
     signalsBeforeStart = []
-    for signal in signals { take(signal) }
+    for early in signals { take(early.signal, at: early.time) }
   }
 
   // MARK: services

@@ -18,6 +18,8 @@ struct InitArguments: Equatable {
   var configurationPath: String?
   /// From `tombolo run`: a descriptor with a `LocalDocument`.
   var localDescriptor: Int32?
+  /// From `tombolo run`: a pipe for a byte whenever the program has stopped as it was asked to.
+  var stopDescriptor: Int32?
   var command: [String] = []
 
   struct Misuse: Error, CustomStringConvertible {
@@ -55,6 +57,9 @@ struct InitArguments: Equatable {
       case "--local":
         guard let fd = Int32(try value(word)) else { throw Misuse(description: "--local needs a descriptor") }
         localDescriptor = fd
+      case "--stops":
+        guard let fd = Int32(try value(word)) else { throw Misuse(description: "--stops needs a descriptor") }
+        stopDescriptor = fd
       default: throw Misuse(description: "unknown option \(word); see tombolo-init --help")
       }
     }

@@ -150,6 +150,7 @@ struct EnclaveRole {
     let supervision = try EnclaveSupervision(
       loop: loop, born: born, services: services, forwarder: forwarder, session: session, signals: signals,
       log: { level, sentence in logger.log(level: Logger.Level(level), "\(sentence)") }, finished: finished)
+    supervision.onProgramStopped = stopNotice()
     if configuration.logs.level == .debug {
       supervision.onStateChange = { name, state in logger.debug("\(name): \(state)") }
     }
@@ -163,6 +164,17 @@ struct EnclaveRole {
     var found: [String] = []
     defer { notes += found.map { EarlyNote(sentence: $0) } }
     try BootRunner.run(steps) { found.append($0) }
+  }
+
+  /// Whoever started us sees a stopped job: `tombolo run` when it is told, a shell when we have stopped. A kernel, or an
+  /// engine whose PID 1 we are, would look for no such thing.
+  private func stopNotice() -> (() -> Void)? {
+    if let fd = arguments.stopDescriptor {
+      let pipe = FileHandle(OwnedFileDescriptor(fd))
+      return { try? writeAll(pipe.rawValue, [UInt8(1)]) }
+    }
+    if kind == .child, processID() != 1 { return { stopOneself() } }
+    return nil
   }
 
   /// A child's program keeps the standard input of whoever started us; a local one gets it where asked for.

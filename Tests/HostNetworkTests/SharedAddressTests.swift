@@ -39,6 +39,7 @@ import Testing
             icmpv6 type packet-too-big ip6 daddr fd08::1 queue flags bypass to 7766
             icmpv6 type time-exceeded ip6 daddr fd08::1 queue flags bypass to 7766
             icmpv6 type parameter-problem ip6 daddr fd08::1 queue flags bypass to 7766
+            ip6 daddr :: socket transparent <= 1 drop
           }
         }
 

@@ -108,7 +108,9 @@ import Testing
               .init([.input("eth0", negated: true), .source(odd)], .dnat(host.address, port: nil)),
               .init([.transport(.udp), .sourcePorts(1000...2000), .destinationPorts(53...54)], .redirect(5300)),
             ]),
-          .init("arriving", .filter, .input, priority: 0, [.init([.transport(icmp)], .accept)]),
+          .init(
+            "arriving", .filter, .input, priority: 0,
+            [.init([.transport(icmp)], .accept), .init([.destination(host), .hasSocket], .drop)]),
           .init(
             "through", .filter, .forward, priority: 10,
             [

@@ -83,6 +83,7 @@ import Testing
         try saved("iptables-legacy-save").filter { $0.hasPrefix("-A tombolo") },
         [
           "-A tombolo_arriving -p icmp -j ACCEPT",
+          "-A tombolo_arriving -d 10.0.0.2/32 -m socket -j DROP",
           "-A tombolo_through -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
           "-A tombolo_through -i a ! -o b -m conntrack --ctstate INVALID,NEW,UNTRACKED -j DROP",
           "-A tombolo_through ! -d 10.64.0.0/11 -p tcp -j REJECT --reject-with tcp-reset",
@@ -97,6 +98,7 @@ import Testing
         try saved("ip6tables-legacy-save").filter { $0.hasPrefix("-A tombolo") },
         [
           "-A tombolo_arriving -p ipv6-icmp -j ACCEPT",
+          "-A tombolo_arriving -d 2001:db8::2/128 -m socket -j DROP",
           "-A tombolo_through -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
           "-A tombolo_through -i a ! -o b -m conntrack --ctstate INVALID,NEW,UNTRACKED -j DROP",
           "-A tombolo_through ! -d 2001:db8:8000::/33 -p tcp -j REJECT --reject-with tcp-reset",

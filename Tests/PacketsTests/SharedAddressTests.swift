@@ -423,6 +423,33 @@ private func datagram(v6: Bool, from port: Int, to destination: Int, sent: Bool 
     if !v6 { #expect(words(Array(reset[..<20])) == 0xffff) }
   }
 
+  /// A program's connect to where the host has no route fails at once, if its kernel takes this.
+  @Test(arguments: [false, true]) func answerToWhatHasNoWay(v6: Bool) throws {
+    let codes: [UInt8] = v6 ? [0, 3, 1] : [0, 1, 13]
+    for (reason, code) in zip(UnreachableAnswer.Reason.allCases, codes) {
+      for length in [0, 5, 3000] {
+        let sent = segment(v6: v6, flags: 0x02, data: [UInt8](repeating: 7, count: length))
+        let frame = TestFrame(packet: sent).bytes.withUnsafeBytes { UnreachableAnswer.make($0, reason) }
+        let guarding = PacketGuard(.enclave, address4: IPv4Address(own), address6: IPv6Address(own6), ports: [80])
+        #expect(guarding.defect(in: frame) == nil)
+        #expect(frame.withUnsafeBytes { capture.decide($0) } == .take)
+        let answer = Array(frame[PacketGuard.offloadHeaderLength...])
+        let transport = v6 ? 40 : 20
+        #expect(Array(answer[transport...(transport + 1)]) == [v6 ? 1 : 3, code])
+        #expect(Array(answer[(transport + 8)...]) == Array(sent.prefix(128)))
+        if v6 {
+          #expect(isChecked(answer, 58))
+        } else {
+          #expect(words(Array(answer[..<20])) == 0xffff && words(Array(answer[20...])) == 0xffff)
+        }
+      }
+    }
+    for count in 0..<60 {
+      let cut = Array(TestFrame(packet: segment(v6: v6, data: [])).bytes.prefix(count))
+      #expect(cut.withUnsafeBytes { UnreachableAnswer.make($0, .host) }.count <= 10 + 48 + 60)
+    }
+  }
+
   @Test func randomPackets() {
     var room = [UInt8](repeating: 0, count: SharedCapture.resetLimit)
     for _ in 0..<50_000 {

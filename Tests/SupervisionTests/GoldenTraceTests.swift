@@ -7,7 +7,7 @@ struct GoldenTraceTests {
     var trace = Trace(try Usual.alone())
     trace.on("start") { $0.start() }
     trace.on("started") { $0.started(Usual.id0) }
-    trace.on("SIGTERM") { $0.signal(15) }
+    trace.on("SIGTERM") { $0.signal(15, at: .zero) }
     trace.on("the program has ended") { $0.exited(Usual.id0, .exited(0), uptime: .seconds(5)) }
     trace.on("nobody is left") { $0.lastProcessEnded() }
     #expect(

@@ -132,7 +132,7 @@ struct World {
     }
     // Mostly things happen in time.
     if events.isEmpty || chance(5) { events += timers.sorted().map { .timer($0) } }
-    if chance(2) { events.append(.signal([1, 10, 12, 28].randomElement(using: &random) ?? 1)) }
+    if chance(2) { events.append(.signal(SignalRules.passed.filter { $0 != 15 }.randomElement(using: &random) ?? 1)) }
     if machine.phase == .stoppingRest { events.append(.last) }
     return events
   }
@@ -156,7 +156,7 @@ struct World {
     case .timer(let key):
       timers.remove(key)
       if let timer = ServiceMachine.Timer(key: key) { perform(machine.timerFired(timer)) }
-    case .signal(let signal): perform(machine.signal(signal))
+    case .signal(let signal): perform(machine.signal(signal, at: .milliseconds(100 * past.count)))
     case .last: perform(machine.lastProcessEnded())
     }
   }

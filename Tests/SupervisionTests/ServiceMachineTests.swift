@@ -71,7 +71,7 @@ struct ServiceMachineTests {
     #expect(machine.lastProcessEnded() == [.cancelTimer(.rest), .finish(code)])
     #expect(machine.phase == .finished)
     #expect(machine.lastProcessEnded() == [])
-    #expect(machine.signal(15) == [])
+    #expect(machine.signal(15, at: .zero) == [])
   }
 
   @Test(arguments: [UInt8(127), 126, 125])
@@ -146,19 +146,36 @@ struct ServiceMachineTests {
     var machine = try Usual.alone(stopSignal: 3, stopTimeout: .seconds(4))
     _ = machine.start()
     _ = machine.started(program)
-    #expect(machine.signal(10) == [.signal(program, 10)])
-    #expect(machine.signal(15).deeds == [.signal(program, 3), .setTimer(.stop(program), .seconds(4))])
+    #expect(machine.signal(10, at: .zero) == [.signal(program, 10)])
+    #expect(machine.signal(15, at: .zero).deeds == [.signal(program, 3), .setTimer(.stop(program), .seconds(4))])
     // A second request is passed on, and does not give the program more time.
-    #expect(machine.signal(15) == [.signal(program, 3)])
+    #expect(machine.signal(15, at: .zero) == [.signal(program, 3)])
     #expect(
       machine.timerFired(.stop(program)).deeds.suffix(2) == [.kill(program), .setTimer(.stop(program), .seconds(2))])
     #expect(machine.timerFired(.stop(program)).contains(.signalRest))
     #expect(machine.lastProcessEnded().contains(.finish(137)))
   }
 
+  /// One Ctrl-C, a thread dump, a hang-up: the program's own affair, however often, but for two Ctrl-C at once.
+  @Test func onlyARequestToEndIsBounded() throws {
+    var machine = try running()
+    for signal in SignalRules.passed where signal != 15 {
+      #expect(machine.signal(signal, at: .zero) == [.signal(program, signal)])
+    }
+    #expect(machine.signal(3, at: .zero) == [.signal(program, 3)])
+    #expect(machine.signal(2, at: .milliseconds(2001)) == [.signal(program, 2)])
+    #expect(
+      machine.signal(2, at: .milliseconds(4001)).deeds
+        == [.signal(program, 2), .setTimer(.stop(program), .seconds(10))])
+    // Told once: neither another one nor a SIGTERM gives it more time.
+    #expect(machine.signal(2, at: .milliseconds(4002)) == [.signal(program, 2)])
+    #expect(machine.signal(15, at: .milliseconds(4003)) == [.signal(program, 15)])
+    #expect(machine.exited(program, .exited(1), uptime: .seconds(1)).contains(.cancelTimer(.stop(program))))
+  }
+
   @Test func aProxyThatDiesWhileTheProgramStopsIsStartedAgain() throws {
     var machine = try running()
-    _ = machine.signal(15)
+    _ = machine.signal(15, at: .zero)
     #expect(machine.exited(proxy, .signalled(9), uptime: .seconds(20)).contains(.start(proxy)))
   }
 
@@ -166,10 +183,10 @@ struct ServiceMachineTests {
     var machine = try Usual.withProxy()
     _ = machine.start()
     _ = machine.started(proxy)
-    #expect(machine.signal(10) == [])
+    #expect(machine.signal(10, at: .zero) == [])
     _ = machine.ready(proxy)
     // Told to start, and not there yet.
-    #expect(machine.signal(12) == [])
+    #expect(machine.signal(12, at: .zero) == [])
     #expect(machine.started(program).deeds == [.signal(program, 10), .signal(program, 12)])
   }
 
@@ -177,7 +194,7 @@ struct ServiceMachineTests {
     var machine = try Usual.withProxy()
     _ = machine.start()
     _ = machine.started(proxy)
-    let actions = machine.signal(15)
+    let actions = machine.signal(15, at: .zero)
     #expect(actions.first == .log(.warning, "told to stop before the program was started"))
     #expect(actions.contains(.signal(proxy, 15)))
     // The proxy becoming ready now must not start the program.
@@ -190,7 +207,7 @@ struct ServiceMachineTests {
   @Test func whatStartsTooLateIsEndedAtOnce() throws {
     var machine = try Usual.withProxy()
     _ = machine.start()
-    #expect(machine.signal(15).deeds.last == .setTimer(.stop(proxy), .seconds(2)))
+    #expect(machine.signal(15, at: .zero).deeds.last == .setTimer(.stop(proxy), .seconds(2)))
     #expect(machine.started(proxy).deeds == [.kill(proxy), .setTimer(.stop(proxy), .seconds(1))])
     #expect(machine.exited(proxy, .signalled(9), uptime: .zero).contains(.signalRest))
     // Given up, and there all the same.
@@ -338,11 +355,11 @@ struct ServiceMachineTests {
     _ = machine.ready(proxy)
     #expect(machine.started(program).contains(.start(sidecar)))
     _ = machine.started(sidecar)
-    #expect(machine.signal(15).deeds == [.signal(sidecar, 15), .setTimer(.stop(sidecar), .seconds(2))])
+    #expect(machine.signal(15, at: .zero).deeds == [.signal(sidecar, 15), .setTimer(.stop(sidecar), .seconds(2))])
     #expect(machine.exited(proxy, .exited(1), uptime: .seconds(20)).contains(.start(proxy)))
     // Asked again, it is not told before its turn; another signal is passed on.
-    #expect(machine.signal(15) == [])
-    #expect(machine.signal(10) == [.signal(program, 10)])
+    #expect(machine.signal(15, at: .zero) == [])
+    #expect(machine.signal(10, at: .zero) == [.signal(program, 10)])
     #expect(
       machine.exited(sidecar, .exited(0), uptime: .seconds(1)).deeds
         == [.cancelTimer(.stop(sidecar)), .signal(program, 15), .setTimer(.stop(program), .seconds(10))])

@@ -77,6 +77,7 @@ struct clinux_spawn {
   bool no_new_privileges;
   int parent_death_signal;    // 0 for none
   uint64_t nofile;            // RLIMIT_NOFILE soft limit, 0 to leave it
+  bool keep_signal_mask;      // what is blocked here waits for the program; otherwise it starts with nothing blocked
 };
 // Starts a child: everything between fork and exec happens in C in a CLONE_VFORK child. Returns the pid, or a negative
 // errno with *stage telling which step failed (in the child too: then the child has already been reaped).
@@ -92,7 +93,9 @@ bool clinux_exited(int status);
 int clinux_exit_status(int status);
 int clinux_term_signal(int status);
 // 0 when a child changed state was found (pid and status set), -ECHILD without children, -EAGAIN when none has ended.
-int clinux_reap(pid_t *pid, int *status);
+// With `stops`, a child that was stopped is one, too: clinux_stopped(status).
+int clinux_reap(pid_t *pid, int *status, bool stops);
+bool clinux_stopped(int status);
 int clinux_open(const char *path, int flags, mode_t mode);
 int clinux_open_at(int directory, const char *path, int flags, mode_t mode);
 int clinux_last_capability(void);
@@ -130,8 +133,11 @@ int clinux_set_nonblocking(int fd, bool on); // -1 and errno
 int clinux_pipe(int pair[2]);
 bool clinux_is_anonymous_pipe(int fd); // made by pipe(2), without a name in a file system
 int clinux_local_address(int fd, struct sockaddr_storage *out);
-int clinux_signalfd(const int *signals, int count); // blocks them too; negative errno
-// The next signal of a signalfd, or a negative errno.
+// rt_sigprocmask(2) with SIG_SETMASK, signal n as bit n-1. glibc's own refuses to block 32 and 33, and unblocks them.
+void clinux_set_signal_mask(uint64_t mask, uint64_t *before); // `before` may be NULL
+int clinux_signalfd(const int *signals, int count); // 1 to 64; blocks them too; negative errno
+// The next signal of a signalfd that we have not sent ourselves, or a negative errno: while SIGPIPE and SIGXFSZ are
+// blocked, a write of ours that fails leaves one.
 int clinux_signalfd_read(int fd);
 // Enumerators that Swift would see as types of their own.
 enum {
