@@ -235,6 +235,18 @@ public final class EnclaveSupervision: EventSource {
     if let pid = lives[id.index].pid { sendSignal(signal, to: pid) }
   }
 
+  private func signalProgram(_ signal: Int32) {
+    guard let program = lives[machine.plan.program.index].pid else { return }
+    let delivery = job.delivery(of: signal) {
+      .init(of: signal, status: (try? readText("/proc/\(program)/status")) ?? "")
+    }
+    if delivery.toGroup {
+      sendSignal(delivery.signal, toGroupOf: program)
+    } else {
+      sendSignal(delivery.signal, to: program)
+    }
+  }
+
   /// Everything else that runs: as PID 1 all there is, under another init what has become our child.
   /// - Returns: false where nobody is left.
   private func signalRest(_ signal: Int32) -> Bool {
