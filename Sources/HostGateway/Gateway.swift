@@ -65,6 +65,7 @@ public final class Gateway {
   private let buffer = RelayBuffer()
   private let enclave: StreamTarget
   private let log: (String) -> Void
+  private let complaints: ComplaintLog
   private let verbose: Bool
   private let peers: PeerRule
   private let resolver: Resolver
@@ -109,6 +110,7 @@ public final class Gateway {
     self.loop = loop
     self.enclave = enclave
     self.log = log
+    complaints = ComplaintLog(loop: loop, log: log)
     self.verbose = verbose
     resolver = Resolver(loop: loop, configuration: resolverConfiguration)
     let stalled: ((Int32) -> Void)? =
@@ -126,6 +128,8 @@ public final class Gateway {
         try Listener(loop: loop, socket: socket, report: log) { [unowned self] in ingress($0, $1, port) })
     }
   }
+
+  deinit { complaints.finish() }
 
   public var isLogDelivered: Bool { sink.isEmpty && receivers.isEmpty }
 
@@ -151,12 +155,12 @@ public final class Gateway {
       _ = try StreamServing(loop: loop, stream: stream) { [unowned self] _, outcome in
         switch outcome {
         case .hello(let stream, let hello, let early): serve(stream, hello, early, peer)
-        case .failed(let sentence): log("a stream from the enclave: \(sentence)")
+        case .failed(let sentence): complaints.say(.brokenHellos, "a stream from the enclave: \(sentence)")
         case .probed: break
         }
       }
     } catch {
-      log("a stream from the enclave: \(error)")
+      complaints.say(.failedConnections, "a stream from the enclave: \(error)")
     }
   }
 
@@ -190,7 +194,7 @@ public final class Gateway {
       case .control: try control(stream, hello.parameters)
       }
     } catch {
-      log("a \(hello.channel) stream from the enclave: \(error)")
+      complaints.say(.refusedRequests, "a \(hello.channel) stream from the enclave: \(error)")
       answer(stream, Answer(error is WireError ? .badRequest : error is HostTunnelError ? .denied : .noResources))
     }
   }
@@ -204,7 +208,7 @@ public final class Gateway {
     }
     if let reason = Self.denial(of: destination) {
       traffic.outgoing.denied &+= 1
-      log("connection to \(destination) denied: \(reason)")
+      complaints.say(.deniedConnections, "connection to \(destination) denied: \(reason)")
       answer(stream, Answer(.denied))
       return
     }
@@ -248,20 +252,22 @@ public final class Gateway {
         switch end {
         case .completed, .reset, .transportLost:
           debug("\(what()): \(end), \(relay.totals.fromTransport) bytes out, \(relay.totals.toTransport) in")
-        case .protocolError(let error): log("\(what()): the enclave broke the protocol: \(error)")
+        case .protocolError(let error):
+          complaints.say(.brokenStreams, "\(what()): the enclave broke the protocol: \(error)")
         }
       }
       if !made.ended { relays[ObjectIdentifier(made)] = made }
     } catch {
       traffic[keyPath: open] -= 1
-      log("\(what()): \(error)")
+      complaints.say(.failedConnections, "\(what()): \(error)")
     }
   }
 
   /// An enclave that was not asked to be in raw mode has no way into the host's network.
   private func packets(_ stream: FileHandle, _ request: PacketsRequest, _ early: [UInt8]) throws {
     guard let tunnel else {
-      log("the enclave is in raw mode, and its host side was not started so (--raw; --mode raw of run)")
+      complaints.say(
+        .refusedRequests, "the enclave is in raw mode, and its host side was not started so (--raw; --mode raw of run)")
       answer(stream, Answer(.unsupported))
       return
     }
@@ -280,7 +286,9 @@ public final class Gateway {
       return
     }
     guard let tunnel else {
-      log("the enclave asks for an address, and its host side was not started for raw mode (--raw; --mode raw of run)")
+      complaints.say(
+        .refusedRequests,
+        "the enclave asks for an address, and its host side was not started for raw mode (--raw; --mode raw of run)")
       answer(stream, Answer(.unsupported))
       return
     }
@@ -318,7 +326,7 @@ public final class Gateway {
         exitStatus = $0
         onExit?($0)
       } closed: { [unowned self] receiver, problem in
-        if let problem { log(problem) }
+        if let problem { complaints.say(.brokenStreams, problem) }
         receivers.removeAll { $0 === receiver }
         onLogStreamClosed?()
       })
@@ -348,7 +356,9 @@ public final class Gateway {
       case .failed(let sentence):
         traffic.incoming.failed &+= 1
         // Before the enclave is up its socket is not there, and clients that wait for it try again and again.
-        if hasSeenLogStream || verbose { log("client \(peer?.description ?? "?") of \(port): \(sentence)") }
+        if hasSeenLogStream || verbose {
+          complaints.say(.lostClients, "client \(peer?.description ?? "?") of \(port): \(sentence)")
+        }
       }
     }.start()
   }

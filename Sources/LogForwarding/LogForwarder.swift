@@ -9,9 +9,9 @@ import Wire
 //   pipes of the program and the proxy ─▶ LogPipe ─▶ LogBuffer ─▶ one stream to the host ─▶ acknowledgements ─▶ freed
 //
 // A record stays in the buffer until the host has said that it has it, so that a host that dies in between gets it
-// again. The program never waits for a host that is away; while one is connected, a full buffer holds the program up
-// for at most `patience`, because losing lines to a host that is only a little slow would be worse. Then the oldest
-// go, with a record that counts them.
+// again. The program never waits for a host that is away; while one is connected, or has not answered yet, a full buffer
+// holds the program up for at most `patience`, because losing lines to a host that is only a little slow would be worse.
+// Then the oldest go, with a record that counts them.
 
 /// The enclave's end of the log channel.
 public final class LogForwarder: EventSource {
@@ -138,7 +138,10 @@ public final class LogForwarder: EventSource {
   }
 
   private func holdUpIfFull() {
-    guard buffer.isNearlyFull, stream != nil, !outOfPatience, settings.patience != .zero else { return }
+    // A host that is being asked counts as there: the program starts before it has answered, and can be fast.
+    guard buffer.isNearlyFull, stream != nil || opening != nil, !outOfPatience, settings.patience != .zero else {
+      return
+    }
     for pipe in pipes { pipe.pause() }
     guard let patience = settings.patience, patienceTimer == nil else { return }
     patienceTimer = loop.schedule(after: patience, self, key: Key.patience)
@@ -171,6 +174,8 @@ public final class LogForwarder: EventSource {
   }
 
   private func openLater() {
+    // Nobody is there: the program does not wait.
+    letGo()
     loop.schedule(after: delay, self, key: Key.reconnect)
     delay = min(Self.longestDelay, delay * 2)
   }
@@ -203,7 +208,6 @@ public final class LogForwarder: EventSource {
     partial = []
     partialStart = 0
     outOfPatience = false
-    letGo()
     limitDrain()
     openLater()
   }

@@ -70,8 +70,18 @@ public final class MachineRun: EventSource {
     // The log's last record did not come, the session's report did.
     if let exit = gateway?.reportedExit { return Int32(exit) }
     let end = machineEnd ?? "was stopped"
-    let text = request.showsConsole ? "" : "; the end of its console:\n" + String(decoding: tail, as: UTF8.self)
+    let text = request.showsConsole ? "" : "; the end of its console:\n" + consoleText()
     throw MachineError("the machine \(end) before the program's status was reported\(text)")
+  }
+
+  /// What a guest writes is foreign. A serial line ends its lines with CR LF.
+  private func consoleText() -> String {
+    var bytes: [UInt8] = []
+    for byte in tail {
+      if byte == 0x0a, bytes.last == 0x0d { bytes.removeLast() }
+      bytes.append(byte)
+    }
+    return String(decoding: harmless(bytes), as: UTF8.self)
   }
 
   private func start(_ published: [(FileHandle, PublishedPort)]) throws {

@@ -195,7 +195,8 @@ func listen(publishedPort port: PublishedPort, raw: Bool) throws -> FileHandle {
   }
 }
 
-func say(_ sentence: String) { _ = try? writeAll(2, Array("tombolo: \(sentence)\n".utf8)) }
+/// A sentence on standard error. What it repeats of names and messages of others acts on no terminal.
+func say(_ sentence: String) { _ = try? writeAll(2, harmless(Array("tombolo: \(sentence)\n".utf8))) }
 
 /// Ends the loop at the first signal.
 final class StopSource: EventSource {

@@ -35,6 +35,6 @@ private func fail(usage: String) -> ExitCode {
 
 /// Ends with a sentence on stderr; `status` as docker(1) gives it: 125 for our own errors.
 func fail(_ sentence: String, status: Int32 = 125) -> ExitCode {
-  _ = try? writeAll(2, Array("tombolo: \(sentence)\n".utf8))
+  say(sentence)
   return ExitCode(status)
 }

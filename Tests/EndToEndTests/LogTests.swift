@@ -77,4 +77,33 @@ final class LogTests: XCTestCase {
 
       """#, outcome.errors)
   }
+
+  /// A hostile enclave, or whoever can reach the socket, fills no disk with the daemon's complaints; each is counted.
+  func testAFloodOfComplaintsIsAFewLines() {
+    let outcome = bash(
+      #"""
+      cd \#(directory); mkdir -p flood; chmod 755 flood
+      ip netns exec \#(World.host) \#(World.tombolo) host --transport unix:$PWD/flood > flood.out 2> flood.err & h=$!
+      for i in $(seq 100); do [ -S flood/host_7766 ] && break; sleep 0.1; done
+      python3 - <<'X'
+      import socket
+      old = bytes.fromhex("544d424c01")
+      for number in range(1500):
+          s = socket.socket(socket.AF_UNIX); s.connect("flood/host_7766")
+          s.sendall(b"GET / HTTP/1.0\r\n" if number % 3 else old); s.recv(100); s.close()
+      X
+      kill $h; wait $h; cat flood.err; rm -r flood flood.out flood.err
+      """#, timeout: 60)
+    let lines = outcome.output.split(separator: "\n")
+    func count(_ what: String, _ remainder: String) -> Int {
+      lines.count { $0.contains(what) }
+        + lines.filter { $0.contains("\(remainder): … and ") }
+        .compactMap { $0.split(separator: " ").drop { $0 != "and" }.dropFirst().first }.compactMap { Int($0) }
+        .reduce(0, +)
+    }
+    XCTAssertEqual(
+      count("a stream from the enclave: found ", "streams that began with no hello"), 1500, outcome.output)
+    // A slow machine sees more windows, each with five lines and a sum.
+    XCTAssertLessThan(lines.count, 100, outcome.output)
+  }
 }

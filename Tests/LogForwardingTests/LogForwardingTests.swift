@@ -112,6 +112,8 @@ final class FakeHost: EventSource {
   var text: [UInt8] = []
   var gaps: UInt64 = 0
   var acknowledges = true
+  /// How long a log stream waits for its answer.
+  var answersAfter: Duration?
   var onRecord: () -> Void = {}
 
   init(_ loop: EventLoop, _ path: String) throws {
@@ -125,10 +127,13 @@ final class FakeHost: EventSource {
         self.stream = stream
         decoder = LogRecordDecoder()
         decoder.append(early)
-        var known: [UInt8] = []
-        known.append(integer: last)
-        answer(stream, Answer(.ok, parameters: known))
-        registration = try? loop.add(stream.rawValue, [.readable], self)
+        let accept = TimerSource { [unowned self] in
+          var known: [UInt8] = []
+          known.append(integer: last)
+          answer(stream, Answer(.ok, parameters: known))
+          registration = try? loop.add(stream.rawValue, [.readable], self)
+        }
+        if let answersAfter { loop.schedule(after: answersAfter, accept) } else { accept.timerFired(0) }
       }
     }
   }
@@ -219,6 +224,34 @@ final class FakeHost: EventSource {
       try loop.run()
       #expect(host.gaps > 0)
       #expect(Int(host.gaps) + host.text.count / 100 == 3000)
+    }
+  }
+
+  /// A program that writes megabytes before the host has answered, as on a busy machine, loses none of them.
+  @Test func aHostThatIsBeingAskedHoldsTheProgramUp() throws {
+    try withForwarder(patience: nil) { loop, forwarder, path in
+      let host = try FakeHost(loop, path)
+      host.answersAfter = .milliseconds(300)
+      let (reading, writing) = try makePipe()
+      try writing.descriptor.setNonblocking()
+      try forwarder.attach(reading, .programOutput)
+      forwarder.start()
+      let chunk = [UInt8](repeating: 0x62, count: 4096)
+      var written = 0
+      func write() {
+        while written < 1 << 20, case .bytes(let count) = chunk.withUnsafeBytes({ writeBytes(writing.rawValue, $0) }) {
+          written += count
+        }
+        if written < 1 << 20 {
+          loop.schedule(after: .milliseconds(1), TimerSource { write() })
+        } else {
+          forwarder.drain { loop.stop() }
+        }
+      }
+      write()
+      loop.schedule(after: .seconds(20), TimerSource { loop.stop() })
+      try loop.run()
+      #expect(host.gaps == 0 && host.text.count == written)
     }
   }
 
