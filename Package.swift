@@ -118,7 +118,7 @@ let package = Package(
       "ServiceControl",
       [
         "CLinux", "EnclaveConfig", "Supervision", "Wire", "LinuxSystem", "EventLoop", "Capabilities", "LogForwarding",
-        "Proxying", "Relaying",
+        "Proxying", "Relaying", "Seccomp",
       ]),
     module(
       "LocalRunning",
@@ -150,7 +150,7 @@ let package = Package(
         "SystemText", "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop",
         "Capabilities",
         "Digests",
-        "Relaying", "Roles",
+        "Relaying", "Roles", "Seccomp",
         "Netlink", "Proxying", "LogForwarding", "Booting", "ServiceControl",
         .product(name: "Logging", package: "swift-log"),
       ],

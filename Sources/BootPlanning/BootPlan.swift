@@ -85,6 +85,15 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
             tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort,
             local: [IPPrefix(.v6(EnclaveLayout.ownAddress6), 128)].compactMap { $0 }), configuration.firewall))
     }
+    if configuration.program.rights.readOnlyRoot, kind != .child {
+      network.append(.makeRootReadOnly(Self.rootMounts(kind)))
+    }
+  }
+
+  /// What the program cannot write where its root is to be read-only: the overlays of a throw-away root are mounts each.
+  private static func rootMounts(_ kind: StartKind) -> [String] {
+    guard case .local(let local) = kind else { return ["/"] }
+    return ["/"] + local.pieces.compactMap { if case .overlay(let path) = $0, path != "/" { path } else { nil } }
   }
 
   private static func kernelFileSystem(hasRootfs: Bool, _ configuration: Configuration) -> [BootStep] {

@@ -50,6 +50,8 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case setClock
   /// Makes `path` read as `text`, whatever stands there: through a dangling link, over a file of a read-only image.
   case provideFile(String, text: String)
+  /// The mounts of the root file system can be read and not written from here on.
+  case makeRootReadOnly([String])
   case setHostname(String)
   /// A key of sysctl(8) in our own network namespace; one that the kernel does not have is no error.
   case setSysctl(String, value: String)
@@ -100,6 +102,8 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
     case .raiseLimits: return "raise the limit of open files"
     case .seedEntropy: return "seed the kernel's random numbers from /dev/nsm"
     case .setClock: return "set the clock from /dev/ptp0"
+    case .makeRootReadOnly(let paths):
+      return paths.reduce(into: "mount -o remount,bind,ro") { text, path in text += " " + path }
     case .setHostname(let name): return "hostname \(name)"
     case .setSysctl(let name, let value): return "sysctl \(name)=\(value)"
     case .bringUpLoopback(let routed):

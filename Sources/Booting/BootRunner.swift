@@ -83,6 +83,8 @@ public enum BootRunner {
       if let sentence = try clock.discipline() { log(sentence) }
     case .provideFile(let path, let text):
       try FileProvision.provide(path, text)
+    case .makeRootReadOnly(let paths):
+      for path in paths { try makeMountReadOnly(path) }
     case .setHostname(let name):
       try setHostname(name)
     case .setSysctl(let name, let value):

@@ -237,3 +237,8 @@ bool clinux_has_ended(pid_t pid) {
 }
 
 int clinux_set_dumpable(bool on) { return prctl(PR_SET_DUMPABLE, on ? 1 : 0, 0, 0, 0) < 0 ? -errno : 0; }
+
+bool clinux_has_seccomp(void) {
+  // seccomp(2): SECCOMP_SET_MODE_FILTER with a null pointer is EFAULT where filters exist, EINVAL where they do not.
+  return syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, 0, NULL) < 0 && errno == EFAULT;
+}

@@ -51,6 +51,12 @@ static int place_descriptors(const struct clinux_spawn *s) {
   return 0;
 }
 
+static int filter(const struct clinux_spawn *s) {
+  if (s->filter_count == 0) return 0;
+  struct sock_fprog program = {.len = (unsigned short)s->filter_count, .filter = (struct sock_filter *)s->filter};
+  return (int)syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, 0, &program);
+}
+
 static int run(struct child *c) {
   const struct clinux_spawn *s = c->spec;
   // The kernel's own call and structure (handler, flags, restorer, mask): glibc's refuses 32 and 33, and those are ignored in
@@ -71,6 +77,16 @@ static int run(struct child *c) {
     limit.rlim_cur = s->nofile < limit.rlim_max ? s->nofile : limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0) return fail(c, CLINUX_STAGE_RLIMIT);
   }
+  for (unsigned i = 0; i < s->limit_count; i++) {
+    const struct clinux_limit *l = &s->limits[i];
+    struct rlimit limit = {.rlim_cur = (rlim_t)l->soft, .rlim_max = (rlim_t)l->hard};
+    if (setrlimit(l->resource, &limit) < 0) return fail(c, CLINUX_STAGE_RLIMIT);
+  }
+  // A kernel without keys (ENOSYS), or an init whose own filter refuses (EPERM): there is no other keyring then.
+  if (s->new_keyring && syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL) < 0 && errno != ENOSYS && errno != EPERM)
+    return fail(c, CLINUX_STAGE_KEYRING);
+  // Without no_new_privs the filter needs CAP_SYS_ADMIN, which goes with the user.
+  if (!s->no_new_privileges && filter(s) < 0) return fail(c, CLINUX_STAGE_SECCOMP);
   if (drop_bounding(s->keep_capabilities) < 0) return fail(c, CLINUX_STAGE_BOUNDING);
   if (s->change_ids) {
     if (s->set_groups && syscall(SYS_setgroups, s->group_count, s->groups) < 0) return fail(c, CLINUX_STAGE_SETGROUPS);
@@ -86,6 +102,7 @@ static int run(struct child *c) {
     if (syscall(SYS_capset, &header, none) < 0) return fail(c, CLINUX_STAGE_CAPSET);
   }
   if (s->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return fail(c, CLINUX_STAGE_NO_NEW_PRIVS);
+  if (s->no_new_privileges && filter(s) < 0) return fail(c, CLINUX_STAGE_SECCOMP);
   if (!s->keep_signal_mask) clinux_set_signal_mask(0, NULL);
   if (exec_fd >= 0)
     syscall(SYS_execveat, exec_fd, "", s->argv, s->envp, AT_EMPTY_PATH);

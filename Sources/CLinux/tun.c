@@ -61,8 +61,9 @@ int clinux_thread(void (*body)(void *), void *context) {
   if (!start) return -ENOMEM;
   *start = (struct start){body, context};
   uint64_t before;
-  // Inherited by the thread: the loop's signalfd must stay the only receiver.
-  clinux_set_signal_mask(~UINT64_C(0), &before);
+  // Inherited by the thread: the loop's signalfd must stay the only receiver. But for SIGSYS, which tells of the thread's own
+  // faults: confine.c says which call it was.
+  clinux_set_signal_mask(~(UINT64_C(1) << (SIGSYS - 1)), &before);
   pthread_t thread;
   int error = pthread_create(&thread, NULL, run, start);
   clinux_set_signal_mask(before, NULL);

@@ -10,6 +10,7 @@ public struct Configuration: Equatable, Sendable {
     public var workingDirectory: String?
     public var stopSignal: Int32 = 15
     public var stopTimeout: Duration = .seconds(10)
+    public var rights = ProgramRights()
   }
 
   public enum NetworkMode: String, CaseIterable, Sendable {
@@ -142,6 +143,7 @@ public struct Configuration: Equatable, Sendable {
   }
 
   private mutating func readProgram(_ table: inout TableReader) throws(ConfigurationError) {
+    try program.rights.read(&table)
     if let command = try table.strings("command") {
       guard let first = command.first, !first.isEmpty else {
         throw table.error("command", "found no program, expected at least its name")

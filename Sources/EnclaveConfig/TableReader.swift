@@ -57,6 +57,12 @@ struct TableReader {
     return parsed
   }
 
+  mutating func flag(_ key: String) throws(ConfigurationError) -> Bool? {
+    guard let value = take(key) else { return nil }
+    guard case .boolean(let flag) = value else { throw expected("true or false", key, value) }
+    return flag
+  }
+
   mutating func strings(_ key: String) throws(ConfigurationError) -> [String]? {
     guard let value = take(key) else { return nil }
     guard case .array(let values) = value else { throw expected("an array of strings", key, value) }

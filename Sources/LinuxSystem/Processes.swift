@@ -31,6 +31,12 @@ public struct SpawnRequest {
   public var openFilesLimit: UInt64 = 0
   /// Signals that are blocked here stay so in a program that opens a signalfd itself: what comes before that waits.
   public var keepsSignalMask = false
+  /// Set before anything is given up: a limit may be raised with CAP_SYS_RESOURCE alone.
+  public var limits: [clinux_limit] = []
+  /// seccomp(2); empty for none. Needs `noNewPrivileges` or CAP_SYS_ADMIN.
+  public var filter: [sock_filter] = []
+  /// A session keyring of its own, so that nothing is shared through the one of whoever started us.
+  public var newKeyring = false
 
   public init(_ executable: Executable, arguments: [String], environment: [String], descriptors: [Int32]) {
     self.executable = executable
@@ -64,6 +70,7 @@ public struct SpawnRequest {
     spec.parent_death_signal = parentDeathSignal
     spec.nofile = openFilesLimit
     spec.keep_signal_mask = keepsSignalMask
+    spec.new_keyring = newKeyring
     if let identity {
       spec.change_ids = true
       spec.uid = identity.uid
@@ -80,7 +87,15 @@ public struct SpawnRequest {
             spec.fd_count = UInt32(fds.count)
             spec.groups = groups.baseAddress
             spec.group_count = UInt32(groups.count)
-            return withUnsafePointer(to: &spec) { body($0) }
+            return limits.withUnsafeBufferPointer { limits in
+              filter.withUnsafeBufferPointer { filter in
+                spec.limits = limits.baseAddress
+                spec.limit_count = UInt32(limits.count)
+                spec.filter = filter.baseAddress
+                spec.filter_count = UInt32(filter.count)
+                return withUnsafePointer(to: &spec) { body($0) }
+              }
+            }
           }
         }
       }
@@ -92,7 +107,7 @@ public struct SpawnRequest {
 public struct SpawnError: Error, Equatable, Sendable, CustomStringConvertible {
   public enum Stage: Int32, Sendable {
     case none, clone, dup2, setsid, chdir, capabilityBoundingSet, setgroups, setgid, setuid, capset, noNewPrivileges
-    case rlimit, exec
+    case rlimit, exec, seccomp, keyring
   }
 
   public var stage: Stage
@@ -237,6 +252,15 @@ public func makeMemoryFile(_ bytes: [UInt8]) throws(SystemError) -> FileHandle {
   try writeAll(file.rawValue, bytes, "memfd")
   try checkErrno("lseek", "memfd") { lseek(file.rawValue, 0, SEEK_SET) }
   return file
+}
+
+/// Whether the kernel filters system calls (CONFIG_SECCOMP_FILTER).
+public func hasSystemCallFilters() -> Bool { clinux_has_seccomp() }
+
+/// Gives up, for all threads and for good, every system call that the filter does not allow. What it traps ends the process
+/// with a line on standard error. The C functions are `prctl(PR_SET_NO_NEW_PRIVS)` and `seccomp`.
+public func confineSystemCalls(_ filter: [sock_filter]) throws(SystemError) {
+  try check("seccomp", "", clinux_confine(filter, UInt32(filter.count)))
 }
 
 /// Nobody may look into this process from now on: no core file, no ptrace(2), and its entries in /proc are root's. The

@@ -193,6 +193,8 @@ public final class LocalRun: EventSource {
       passesInput: request.passesInput, defaultDirectory: request.rootfs == nil ? currentDirectory() : nil)
     try writeAll(document.rawValue, LocalDocument.encode(content), "memfd")
     try writeAll(gate.writing.rawValue, [1], "gate")
+    // Behind the ids' mapping, for which /proc has to show this process's children to its user. The secrets come later.
+    try forbidInspection()
   }
 
   private func pieces(hasUserNamespace: Bool) throws(SystemError) -> [RootPiece] {

@@ -85,6 +85,8 @@ public final class MachineRun: EventSource {
   }
 
   private func start(_ published: [(FileHandle, PublishedPort)]) throws {
+    // This process has the secrets of the enclave. QEMU is another program, and has none.
+    try forbidInspection()
     let machines = try self.machines()
     directory = try makeTemporaryDirectory("\(environmentVariable("TMPDIR") ?? "/tmp")/tombolo-")
     let hybrid = directory + "/vsock"

@@ -16,6 +16,9 @@ public struct EnclaveServices {
   /// Users and groups from 0 to below this exist: 1 in a user namespace with a single id.
   public var userCount: UInt32 = .max
 
+  /// The enclave is made of namespaces of a machine whose devices are not its own.
+  public var isLocal = false
+
   public init(_ configuration: Configuration) { self.configuration = configuration }
 
   /// The keeper, the proxy and the program, as far as there are such. A service's place in the list is its id.
@@ -38,7 +41,7 @@ public struct EnclaveServices {
     }
     list.append(
       ProgramService(
-        needs: needs, configuration: configuration,
+        needs: needs, configuration: configuration, isLocal: isLocal,
         input: try programInput ?? FileHandle(openFile("/dev/null", O_RDONLY)), hasOtherUsers: userCount > 1,
         warn: { log(.warning, $0) }))
     return list

@@ -9,6 +9,7 @@ struct ProgramService: ServiceDescription {
   /// The proxy, where there is a network.
   var needs: [ServiceID]
   var configuration: Configuration
+  var isLocal: Bool
   var input: FileHandle
   /// False in a user namespace with a single id.
   var hasOtherUsers: Bool
@@ -30,6 +31,7 @@ struct ProgramService: ServiceDescription {
       .path(launch.path), arguments: launch.arguments, environment: launch.environment,
       descriptors: [input.rawValue, ends.output.rawValue, ends.error.rawValue])
     request.workingDirectory = launch.workingDirectory
+    request.confine(configuration.program.rights, isLocal: isLocal, warn: warn)
     // Root too: whoever started us may have had supplementary groups.
     if configuration.program.user != nil || hasOtherUsers {
       request.identity = (launch.account.uid, launch.account.gid, launch.account.groups)

@@ -146,6 +146,7 @@ struct EnclaveRole {
     services.proxyHandOver = sockets.handOver
     services.keeperSockets = sockets.keeper
     services.programInput = try programInput()
+    if case .local = kind { services.isLocal = true }
     services.userCount = document?.local.userCount ?? .max
     let supervision = try EnclaveSupervision(
       loop: loop, born: born, services: services, forwarder: forwarder, session: session, signals: signals,

@@ -11,6 +11,7 @@ import LogForwarding
 import Logging
 import Proxying
 import Relaying
+import Seccomp
 import ServiceControl
 import SystemText
 import Wire
@@ -83,9 +84,19 @@ enum ProxyRole {
       if signal == SIGUSR1 { proxy.report() } else { exit(0) }
     }
     _ = try loop.add(signals.rawValue, [.readable], stop)
+    try confine(.proxy)
     if let ready = plan.descriptors.readiness { try proxy.announceReadiness(on: ready) }
     try withExtendedLifetime(proxy) { try loop.run() }
   }
+}
+
+/// Gives up every system call that the role does not need, before the first foreign byte is read.
+func confine(_ role: RoleFilter) throws(SystemError) {
+  guard hasSystemCallFilters() else {
+    return writeToStandardError("this kernel has no filters of system calls (CONFIG_SECCOMP_FILTER)\n")
+  }
+  try confineSystemCalls(
+    role.instructions.map { sock_filter(code: $0.code, jt: $0.jumpTrue, jf: $0.jumpFalse, k: $0.value) })
 }
 
 /// What PID 1 has handed over; nobody else can read it any more when this returns.

@@ -2,6 +2,7 @@ import CLinux
 import Inet
 import LinuxSystem
 import Proxying
+import Seccomp
 
 // The story of a start; every role ends the process itself.
 
@@ -17,6 +18,7 @@ do {
   case .verdicts(let sockets):
     setProcessName("tombolo-keeper")
     try forbidInspection()
+    try confine(.keeper)
     VerdictKeeper.run(sockets: sockets)
   case .enclave: try EnclaveRole.run(arguments)
   }

@@ -113,6 +113,8 @@ struct HostCommand: ParsableCommand {
   }
 
   private func serve() throws {
+    // This process has the secrets of enclaves.
+    try forbidInspection()
     let place = try place()
     let published = try gateway.published()
     let server = try gateway.nameServer()

@@ -15,6 +15,8 @@ final class World: @unchecked Sendable {
     ?? URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
     .deletingLastPathComponent().appendingPathComponent(".build/release").path
   static let tombolo = binaries + "/tombolo"
+  /// Debian's own, which other users may execute too.
+  static let python = "/usr/bin/python3"
   /// A `tombolo run` in H.
   static let run = "ip netns exec \(host) \(tombolo) run"
 

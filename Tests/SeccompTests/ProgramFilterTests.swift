@@ -3,9 +3,10 @@ import Testing
 @testable import Seccomp
 
 /// A small machine for classic BPF, as linux/filter.h defines it: what the kernel would answer.
-private func run(_ code: [FilterInstruction], _ number: UInt32, arch: UInt32 = 0xc000_003e, _ argument: UInt64 = 0)
-  -> UInt32
-{
+func run(
+  _ code: [FilterInstruction], _ number: UInt32, arch: UInt32 = 0xc000_003e, _ argument: UInt64 = 0,
+  third: UInt64 = 0
+) -> UInt32 {
   var accumulator: UInt32 = 0
   var index = 0
   while index < code.count {
@@ -17,6 +18,7 @@ private func run(_ code: [FilterInstruction], _ number: UInt32, arch: UInt32 = 0
       case 0: accumulator = number
       case 4: accumulator = arch
       case 16: accumulator = UInt32(truncatingIfNeeded: argument)
+      case 32: accumulator = UInt32(truncatingIfNeeded: third)
       default:
         Issue.record("a load from \(i.value)")
         return 0

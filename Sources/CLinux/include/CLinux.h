@@ -41,6 +41,7 @@
 #include <dirent.h>
 // After libc's own, which they then leave alone (linux/libc-compat.h).
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/netfilter.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -56,8 +57,9 @@ int clinux_memfd(const char *name); // negative errno
 enum clinux_spawn_stage {
   CLINUX_STAGE_NONE = 0, CLINUX_STAGE_CLONE, CLINUX_STAGE_DUP, CLINUX_STAGE_SETSID, CLINUX_STAGE_CHDIR,
   CLINUX_STAGE_BOUNDING, CLINUX_STAGE_SETGROUPS, CLINUX_STAGE_SETGID, CLINUX_STAGE_SETUID, CLINUX_STAGE_CAPSET,
-  CLINUX_STAGE_NO_NEW_PRIVS, CLINUX_STAGE_RLIMIT, CLINUX_STAGE_EXEC
+  CLINUX_STAGE_NO_NEW_PRIVS, CLINUX_STAGE_RLIMIT, CLINUX_STAGE_EXEC, CLINUX_STAGE_SECCOMP, CLINUX_STAGE_KEYRING
 };
+struct clinux_limit { int resource; uint64_t soft, hard; }; // setrlimit(2); UINT64_MAX for none
 struct clinux_spawn {
   const char *path;           // what execve gets; used when exec_fd is -1
   int exec_fd;                // execveat(fd, "", AT_EMPTY_PATH) when not -1
@@ -78,6 +80,11 @@ struct clinux_spawn {
   int parent_death_signal;    // 0 for none
   uint64_t nofile;            // RLIMIT_NOFILE soft limit, 0 to leave it
   bool keep_signal_mask;      // what is blocked here waits for the program; otherwise it starts with nothing blocked
+  const struct clinux_limit *limits;
+  unsigned limit_count;
+  const struct sock_filter *filter; // seccomp(2), after everything that it might forbid; needs CAP_SYS_ADMIN or no_new_privileges
+  unsigned filter_count;      // 0 for none
+  bool new_keyring;           // a session keyring of its own (keyctl(2)), where the kernel has keys
 };
 // Starts a child: everything between fork and exec happens in C in a CLONE_VFORK child. Returns the pid, or a negative
 // errno with *stage telling which step failed (in the child too: then the child has already been reaped).
@@ -151,6 +158,9 @@ void clinux_raise_nofile(void);
 void clinux_close_on_exec_from(int first); // every open descriptor from `first` on
 bool clinux_has_ended(pid_t pid); // a child that is still to be waited for
 void clinux_wait(pid_t pid); // until that child has ended
+bool clinux_has_seccomp(void); // filters: seccomp(2), CONFIG_SECCOMP_FILTER
+// no_new_privs and a filter for all threads; what it traps is named on stderr and ends the process (confine.c).
+int clinux_confine(const struct sock_filter *filter, unsigned count);
 int clinux_set_dumpable(bool on); // prctl(PR_SET_DUMPABLE)
 #include "CLinuxShared.h"
 #include "CLinuxVhost.h"

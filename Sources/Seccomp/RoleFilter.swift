@@ -1,0 +1,124 @@
+// What a process of our own may ask the kernel for once it has been set up: the calls that its code makes and nothing else.
+// Another call is not executed and raises SIGSYS, whose handler says which it was and ends the process (CLinux, confine.c):
+// PID 1 logs it, and the process is started again like after any other end.
+
+public struct RoleFilter: Equatable, Sendable {
+  /// x86-64 numbers of calls that no argument decides, in any order.
+  var calls: [UInt32]
+  /// Of socket(2); empty for none.
+  var families: [UInt32]
+  /// Threads may be made, other processes never.
+  var makesThreads: Bool
+
+  /// Memory that is neither executable nor shared with a file, locks, time, the ends of threads and processes: what every
+  /// program's runtime asks for.
+  private static let runtime: [UInt32] = [
+    11,  // munmap
+    12,  // brk
+    14,  // rt_sigprocmask
+    15,  // rt_sigreturn
+    24,  // sched_yield
+    25,  // mremap
+    28,  // madvise
+    35,  // nanosleep
+    39,  // getpid
+    60,  // exit
+    96,  // gettimeofday
+    131,  // sigaltstack
+    186,  // gettid
+    202,  // futex
+    204,  // sched_getaffinity
+    219,  // restart_syscall
+    228,  // clock_gettime
+    230,  // clock_nanosleep
+    231,  // exit_group
+    234,  // tgkill: abort(3)
+    318,  // getrandom
+  ]
+
+  /// Data on open descriptors.
+  private static let data: [UInt32] = [
+    0,  // read
+    1,  // write
+    3,  // close
+    5,  // fstat
+    262,  // newfstatat: what libc makes of fstat
+    7,  // poll
+    8,  // lseek
+    17,  // pread64
+    19,  // readv
+    20,  // writev
+    32,  // dup
+    44,  // sendto
+    45,  // recvfrom
+    46,  // sendmsg
+    47,  // recvmsg
+    48,  // shutdown
+    51,  // getsockname
+    52,  // getpeername
+    54,  // setsockopt
+    55,  // getsockopt
+    72,  // fcntl
+    232,  // epoll_wait
+    233,  // epoll_ctl
+    281,  // epoll_pwait
+  ]
+
+  /// The networking proxy: connects to the host and to the program, accepts, has memory of its own made for raw mode's
+  /// rings. AF_INET and AF_INET6 are for the program's ports and 127.0.0.1 alone by the enclave's routes and rules.
+  public static let proxy = RoleFilter(
+    calls: runtime + data + [
+      16,  // ioctl: TUN offloads
+      42,  // connect
+      77,  // ftruncate
+      138,  // fstatfs: whether a file that was passed is memory
+      157,  // prctl: names of threads
+      257,  // openat: /proc/net/tcp
+      273,  // set_robust_list
+      285,  // fallocate: pages of a ring given back
+      288,  // accept4
+      290,  // eventfd2
+      291,  // epoll_create1
+      293,  // pipe2
+      319,  // memfd_create
+      334,  // rseq
+    ], families: [1, 2, 10, 40], makesThreads: true)
+
+  /// The keeper of verdicts: reads numbers, tells the kernel.
+  public static let keeper = RoleFilter(calls: runtime + data, families: [], makesThreads: false)
+
+  // linux/bpf_common.h, linux/seccomp.h; see ProgramFilter.
+  private static let load: UInt16 = 0x20
+  private static let jumpEqual: UInt16 = 0x15
+  private static let jumpSet: UInt16 = 0x45
+  private static let give: UInt16 = 0x06
+  private static let allow = FilterInstruction(give, 0x7fff_0000)
+  private static let trap = FilterInstruction(give, 0x0003_0000)
+  private static let kill = FilterInstruction(give, 0x8000_0000)
+  private static let unknown = FilterInstruction(give, 0x0005_0000 | 38)
+
+  public var instructions: [FilterInstruction] {
+    var code: [FilterInstruction] = [
+      .init(Self.load, 4), .init(Self.jumpEqual, 0xc000_003e, 1, 0), Self.kill, .init(Self.load, 0),
+    ]
+    func byArgument(_ call: UInt32, _ index: UInt32, _ body: [FilterInstruction]) {
+      let block = [.init(Self.load, 16 + 8 * index)] + body
+      code.append(.init(Self.jumpEqual, call, 0, UInt8(truncatingIfNeeded: block.count)))
+      code += block
+    }
+    for call in calls.sorted() { code += [.init(Self.jumpEqual, call, 0, 1), Self.allow] }
+    if !families.isEmpty {
+      byArgument(41, 0, families.flatMap { [.init(Self.jumpEqual, $0, 0, 1), Self.allow] } + [Self.trap])
+    }
+    // mmap and mprotect without PROT_EXEC (4): no code but what was there from the start.
+    for call in [9, 10] as [UInt32] {
+      byArgument(call, 2, [.init(Self.jumpSet, 4, 0, 1), Self.trap, Self.allow])
+    }
+    if makesThreads {
+      // CLONE_THREAD; clone3's flags are behind a pointer, and libc falls back from ENOSYS.
+      byArgument(56, 0, [.init(Self.jumpSet, 0x10000, 0, 1), Self.allow, Self.trap])
+      code += [.init(Self.jumpEqual, 435, 0, 1), Self.unknown]
+    }
+    return code + [Self.trap]
+  }
+}

@@ -1,0 +1,50 @@
+import Foundation
+import XCTest
+
+/// The proxy in other hands: what it is made to ask the kernel for ends it, is named in the log, and PID 1 starts another.
+final class RoleFilterTests: XCTestCase {
+  override class func setUp() {
+    World.setUp(bigFile: false)
+    // Makes a process that waits in a system call make another one (ptrace(2), as root from outside).
+    bash(
+      """
+      cat > \(World.directory)/inject.py <<'X'
+      import ctypes, os, sys
+      libc = ctypes.CDLL(None, use_errno=True)
+      libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+      pid, number = int(sys.argv[1]), int(sys.argv[2])
+      regs = (ctypes.c_ulonglong * 27)()
+      assert libc.ptrace(16, pid, None, None) == 0, os.strerror(ctypes.get_errno())
+      os.waitpid(pid, 0); libc.ptrace(12, pid, None, ctypes.addressof(regs))
+      regs[10], regs[15], regs[14], regs[13] = number, (1 << 64) - 1, 0, 0  # rax, orig_rax, rdi, rsi
+      regs[16] -= 2  # rip: back to the syscall instruction
+      libc.ptrace(13, pid, None, ctypes.addressof(regs)); libc.ptrace(17, pid, None, None)
+      X
+      """)
+  }
+  override class func tearDown() { World.tearDown() }
+
+  func testAForbiddenCallEndsTheProxyAndIsNamed() {
+    for mode in ["tcp", "raw", "raw --capture nfqueue"] {
+      let outcome = bash(
+        """
+        cd \(World.directory); rm -f done
+        \(World.run) --mode \(mode) -- sh -c '
+          for p in $(pidof tombolo-proxy tombolo-keeper); do grep -hE "^(NoNewPrivs|Seccomp|CapEff):" /proc/$p/status | xargs; done
+          until [ -e \(World.directory)/done ]; do sleep 0.1; done; curl -sS http://10.9.0.2:8080/file' > role.out 2> role.err & r=$!
+        for i in $(seq 100); do grep -q Seccomp role.out && break; sleep 0.1; done
+        init=$(pgrep -P $r tombolo-init || pgrep -P $(pgrep -P $r | head -1) tombolo-init)
+        proxy=$(pgrep -P $init tombolo-proxy); \(World.python) inject.py $proxy 59
+        for i in $(seq 100); do new=$(pgrep -P $init tombolo-proxy); [ -n "$new" ] && [ "$new" != "$proxy" ] && break; sleep 0.1; done
+        sleep 0.5; touch done; wait $r; echo "status $?"; cat role.out; grep -o "a system call that.*" role.err; grep -o "the proxy exited with status 159; starting it again" role.err
+        """, timeout: 60)
+      let filtered = "CapEff: 0000000000000000 NoNewPrivs: 1 Seccomp: 2\n"
+      let keeper = "CapEff: 0000000000001000 NoNewPrivs: 1 Seccomp: 2\n"
+      XCTAssertEqual(
+        outcome.output,
+        "status 0\n" + filtered + (mode.contains("nfqueue") ? keeper : "")
+          + "content-of-file\na system call that this process must not make: execve (59)\n"
+          + "the proxy exited with status 159; starting it again\n", mode + outcome.errors)
+    }
+  }
+}
