@@ -54,20 +54,23 @@ public enum Capabilities {
     }
   }
 
-  /// Keeps, of what this process has, only `set`, in the permitted and effective sets; clears the inheritable one.
-  /// The corresponding C function is `cap_set_proc`.
-  public static func keepOnly(_ set: CapabilitySet) throws(SystemError) {
+  /// Keeps, of what this process has, only `set` in the effective set, and it and `more` in the permitted one; clears the
+  /// inheritable one. The corresponding C function is `cap_set_proc`.
+  /// - Parameter more: what a program that is started by this process may have and this process does not use: under
+  ///   no_new_privs execve(2) gives root nothing that was not permitted before (cap_bprm_creds_from_file).
+  public static func keepOnly(_ set: CapabilitySet, permitting more: CapabilitySet = []) throws(SystemError) {
     guard let current = cap_get_proc() else { throw SystemError("cap_get_proc", errno: errnoValue()) }
     defer { cap_free(UnsafeMutableRawPointer(current)) }
     guard let wanted = cap_init() else { throw SystemError("cap_init", errno: errnoValue()) }
     defer { cap_free(UnsafeMutableRawPointer(wanted)) }
-    for number in 0...cap_value_t(clinux_last_capability()) where set.rawValue >> UInt64(number) & 1 == 1 {
+    let permitted = set.union(more)
+    for number in 0...cap_value_t(clinux_last_capability()) where permitted.rawValue >> UInt64(number) & 1 == 1 {
       var value = CAP_CLEAR
       guard cap_get_flag(current, number, CAP_PERMITTED, &value) == 0, value == CAP_SET else { continue }
       var list = [number]
-      for flag in [CAP_PERMITTED, CAP_EFFECTIVE] {
-        try checkErrno("cap_set_flag") { cap_set_flag(wanted, flag, 1, &list, CAP_SET) }
-      }
+      try checkErrno("cap_set_flag") { cap_set_flag(wanted, CAP_PERMITTED, 1, &list, CAP_SET) }
+      guard set.rawValue >> UInt64(number) & 1 == 1 else { continue }
+      try checkErrno("cap_set_flag") { cap_set_flag(wanted, CAP_EFFECTIVE, 1, &list, CAP_SET) }
     }
     try checkErrno("cap_set_proc") { cap_set_proc(wanted) }
   }

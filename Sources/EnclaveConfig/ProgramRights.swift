@@ -34,6 +34,11 @@ public struct ProgramRights: Equatable, Sendable {
   /// CAP_MKNOD: a local enclave has no device group that would keep the machine's devices from it.
   public static let mknod: UInt64 = 1 << 27
 
+  /// The bounding set.
+  public func bounding(isLocal: Bool) -> UInt64 {
+    capabilities ?? (isLocal ? Self.containers & ~Self.mknod : Self.containers)
+  }
+
   /// In the order of their numbers (linux/capability.h), without "CAP_".
   static let names = [
     "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",

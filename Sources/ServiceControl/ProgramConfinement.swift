@@ -7,8 +7,7 @@ extension SpawnRequest {
   /// What the program may do, as the configuration says and no more.
   /// - Parameter isLocal: the machine's own devices are within reach of a right to make their nodes.
   mutating func confine(_ rights: ProgramRights, isLocal: Bool, warn: (String) -> Void) {
-    let usual = isLocal ? ProgramRights.containers & ~ProgramRights.mknod : ProgramRights.containers
-    let kept = rights.capabilities ?? usual
+    let kept = rights.bounding(isLocal: isLocal)
     keptCapabilities = kept
     noNewPrivileges = !rights.newPrivileges
     newKeyring = true

@@ -129,7 +129,9 @@ struct EnclaveRole {
     if configuration.networkMode == .raw { try sockets.openTunnel(host: addresses.host, configuration) }
     // Our own socket is in it now. Nobody inside puts another in the place of the host's.
     if case .local = kind { try makeMountReadOnly(EnclaveLayout.transportDirectory) }
-    try Capabilities.keepOnly(.supervising)
+    let isLocal = if case .local = kind { true } else { false }
+    try Capabilities.keepOnly(
+      .supervising, permitting: CapabilitySet(rawValue: configuration.program.rights.bounding(isLocal: isLocal)))
     let logger = Logger(label: "tombolo-init") { [target, level = configuration.logs.level] _ in
       EnclaveLogHandler(target: target, logLevel: Logger.Level(level))
     }
@@ -146,7 +148,7 @@ struct EnclaveRole {
     services.proxyHandOver = sockets.handOver
     services.keeperSockets = sockets.keeper
     services.programInput = try programInput()
-    if case .local = kind { services.isLocal = true }
+    services.isLocal = isLocal
     services.userCount = document?.local.userCount ?? .max
     let supervision = try EnclaveSupervision(
       loop: loop, born: born, services: services, forwarder: forwarder, session: session, signals: signals,
