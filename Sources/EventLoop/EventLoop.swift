@@ -7,6 +7,8 @@ public struct EventSet: OptionSet, Sendable {
   public init(rawValue: UInt32) { self.rawValue = rawValue }
 
   public static let readable = EventSet(rawValue: 0x001)
+  /// A TCP socket has urgent data (EPOLLPRI, epoll_ctl(2)).
+  public static let priority = EventSet(rawValue: 0x002)
   public static let writable = EventSet(rawValue: 0x004)
   /// Always reported.
   public static let error = EventSet(rawValue: 0x008)

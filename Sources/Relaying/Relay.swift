@@ -133,7 +133,7 @@ public final class Relay: EventSource {
     super.init()
     setNoDelay(plain.rawValue)
     setResetOnClose(plain.rawValue, true)
-    let interest: EventSet = [.readable, .writable, .readHangup, .edgeTriggered]
+    let interest: EventSet = [.readable, .writable, .readHangup, .priority, .edgeTriggered]
     plainRegistration = try loop.add(plain.rawValue, interest, self, tag: Self.tag(.plain))
     do throws(SystemError) {
       streamRegistration = try loop.add(stream.rawValue, interest, self, tag: Self.tag(.stream))
@@ -153,6 +153,7 @@ public final class Relay: EventSource {
     if !events.isDisjoint(with: [.readHangup, .hangup, .error]) { bits.insert(.hangup) }
     if !events.isDisjoint(with: [.writable, .hangup, .error]) { bits.insert(.writable) }
     if events.contains(.error) { bits.insert(.broken) }
+    if events.contains(.priority) { bits.formUnion([.readable, .urgent]) }
     state.happened(bits, tag == Self.tag(.plain) ? .plain : .stream)
     resume()
   }

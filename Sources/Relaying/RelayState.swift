@@ -29,6 +29,8 @@ struct RelayState: Equatable, Sendable {
     static let queued = Bits(rawValue: 1 << 6)
     /// Ends and resets come and go as frames on this side, and not as TCP's own.
     static let framed = Bits(rawValue: 1 << 7)
+    /// An urgent byte has come. A read stops in front of it (tcp(7)), so that a short one does not mean an empty socket.
+    static let urgent = Bits(rawValue: 1 << 8)
   }
 
   enum Action: Equatable, Sendable {
@@ -152,7 +154,7 @@ struct RelayState: Equatable, Sendable {
 
   /// There was nothing to read.
   mutating func drained(_ side: RelaySide) {
-    self[side].remove(.readable)
+    self[side].subtract([.readable, .urgent])
     if let failure = failure(side) { conclude(failure, by: side) }
   }
 
@@ -160,7 +162,7 @@ struct RelayState: Equatable, Sendable {
   /// - Parameter short: fewer than there was room for.
   @inline(__always) mutating func gave(_ side: RelaySide, short: Bool) {
     // The socket is empty: the next edge tells. Not so when an end is already known.
-    if short, !self[side].contains(.hangup), failure(side) == nil { self[side].remove(.readable) }
+    if short, self[side].isDisjoint(with: [.hangup, .urgent]), failure(side) == nil { self[side].remove(.readable) }
     first = side.other
   }
 
