@@ -73,6 +73,7 @@ public final class LocalRun: EventSource {
   private var initPID: Int32 = 0
   private var stopsRegistration: Registration?
   private var status: Int32?
+  private var outputFailed = false
   private var directory = ""
   private var reserved: [FileHandle] = []
   private var root = RootDirectory()
@@ -99,7 +100,7 @@ public final class LocalRun: EventSource {
     defer { cleanUp() }
     try start()
     try loop.run()
-    return status ?? 125
+    return outputFailed ? 125 : status ?? 125
   }
 
   private func start() throws {
@@ -136,8 +137,7 @@ public final class LocalRun: EventSource {
       logFormat: request.logFormat, verbose: request.verbose,
       resolverConfiguration: resolverConfiguration(request.nameServer), log: report)
     made.onLogStreamClosed = { [unowned self] in stopIfDone() }
-    // A pipeline whose reader has gone ends its writer; the enclave is stopped in order.
-    made.onOutputLost = { [unowned self] in if initPID > 1 { sendSignal(SIGTERM, to: initPID) } }
+    made.onOutputLost = { [unowned self] in outputLost($0) }
     made.tunnel = request.tunnel
     gateway = made
     statusService = StatusService(
@@ -258,6 +258,16 @@ public final class LocalRun: EventSource {
       if let stopsRegistration { loop.remove(stopsRegistration) }
       stopsRegistration = nil
     }
+  }
+
+  /// A pipeline whose reader has gone ends its writer, and nobody says a word. Anything else has lost what the program
+  /// wrote, whatever its own status will be. The enclave is stopped in order.
+  private func outputLost(_ error: SystemError) {
+    if error.errno != EPIPE {
+      outputFailed = true
+      report("\(error): what the program writes is lost, and it is stopped")
+    }
+    if initPID > 1 { sendSignal(SIGTERM, to: initPID) }
   }
 
   private func reap() {

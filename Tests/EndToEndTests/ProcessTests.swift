@@ -84,4 +84,38 @@ final class ProcessTests: XCTestCase {
       XCTAssertEqual(bash("\(tombolo) \(words)", timeout: 10).status, 0, words)
     }
   }
+
+  // MARK: where the output goes
+
+  /// A backup that was cut off must not look like one that was stopped: a sentence, and a status of our own.
+  func testAnOutputThatTakesNoMoreIsSaid() {
+    let sentence = "tombolo: standard output: No space left on device (ENOSPC)"
+    for program in ["echo hi", "yes", "--log-format json -- echo hi"] {
+      let outcome = bash(
+        "\(tombolo) run --mode none \(program.hasPrefix("-") ? program : "-- " + program) > /dev/full; echo $?",
+        timeout: 20)
+      XCTAssertEqual(outcome.output, "125\n", program)
+      XCTAssertTrue(outcome.errors.hasPrefix(sentence), "\(program): \(outcome.errors)")
+    }
+    let full = bash(
+      """
+      cd \(directory); mkdir -p small; mount -t tmpfs -o size=64k tombolo-small small; trap 'umount small' EXIT
+      \(tombolo) run --mode none -- seq 100000 > small/log; echo $?
+      ulimit -f 8; \(tombolo) run --mode none -- seq 100000 > small/../limited; echo $?
+      """, timeout: 20)
+    XCTAssertEqual(full.output, "125\n125\n", full.errors)
+    let lines = full.errors.split(separator: "\n")
+    XCTAssertEqual(lines.count, 2, full.errors)
+    XCTAssertTrue(lines.first?.hasPrefix(sentence) == true, full.errors)
+    XCTAssertTrue(lines.last?.hasPrefix("tombolo: standard output: File too large (EFBIG)") == true, full.errors)
+    // Nobody reads what would be said of standard error; the status tells it.
+    XCTAssertEqual(bash("\(tombolo) run --mode none -- sh -c 'echo x >&2' 2> /dev/full; echo $?").output, "125\n")
+  }
+
+  /// `| head -1` is no error of anybody's.
+  func testAPipelineWhoseReaderGoesIsEndedWithoutAWord() {
+    let outcome = bash("\(tombolo) run --mode none -- yes | head -1", timeout: 20)
+    XCTAssertEqual(outcome.output, "y\n")
+    XCTAssertEqual(outcome.errors, "")
+  }
 }
