@@ -74,7 +74,7 @@ public final class LocalRun: EventSource {
   private var stopsRegistration: Registration?
   private var status: Int32?
   private var outputFailed = false
-  private var directory = ""
+  private var directory: RunDirectory?
   private var reserved: [FileHandle] = []
   private var root = RootDirectory()
   private var rootfsPieces: [RootPiece] = []
@@ -115,10 +115,10 @@ public final class LocalRun: EventSource {
       }
     }
     if request.tunnel != nil { reserved = published.map(\.0) }
-    let parent = environmentVariable("TMPDIR") ?? "/tmp"
-    directory = try makeTemporaryDirectory("\(parent)/tombolo-")
-    let transport = directory + "/host"
-    let stage = directory + "/stage"
+    let home = try RunDirectory(in: environmentVariable("TMPDIR") ?? "/tmp")
+    directory = home
+    let transport = home.path + "/host"
+    let stage = home.path + "/stage"
     try makeDirectories(transport)
     // The proxy inside has a user of its own; the directory above is ours alone. Whatever our umask is.
     try changeMode(transport, 0o755)
@@ -301,6 +301,6 @@ public final class LocalRun: EventSource {
     statusService?.close()
     request.tunnel?.close()
     root.restore()
-    if !directory.isEmpty { removeTree(directory) }
+    directory?.remove()
   }
 }

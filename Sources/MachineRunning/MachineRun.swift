@@ -44,7 +44,8 @@ public final class MachineRun: EventSource {
   private var status: Int32?
   private var stopping = false
   private var outputFailed = false
-  private var directory = ""
+  private var home: RunDirectory?
+  private var directory: String { home?.path ?? "" }
 
   /// - Parameter tunnel: raw mode's way into the network; nil where the image must not have one.
   public init(
@@ -88,7 +89,7 @@ public final class MachineRun: EventSource {
     // This process has the secrets of the enclave. QEMU is another program, and has none.
     try forbidInspection()
     let machines = try self.machines()
-    directory = try makeTemporaryDirectory("\(environmentVariable("TMPDIR") ?? "/tmp")/tombolo-")
+    home = try RunDirectory(in: environmentVariable("TMPDIR") ?? "/tmp")
     let hybrid = directory + "/vsock"
     let port = EnclaveLayout.port
     let made = try Gateway(
@@ -243,6 +244,6 @@ public final class MachineRun: EventSource {
       clinux_wait(machine)
     }
     device?.stop()
-    if !directory.isEmpty { removeTree(directory) }
+    home?.remove()
   }
 }
