@@ -111,16 +111,18 @@ public struct Configuration: Equatable, Sendable {
 
   /// Sets what `text` says and leaves the rest: how a command line's own settings go over a file's. Variables are
   /// added to those there, everything else replaces.
-  /// - Parameter isSystemText: see `Document`.
+  /// - Parameters:
+  ///   - isSystemText: see `Document`.
+  ///   - relativePaths: a relative working directory is taken from the one that holds so far, as on a command line.
   public mutating func apply(
-    toml text: String, file: String, isSystemText: Bool = false
+    toml text: String, file: String, isSystemText: Bool = false, relativePaths: Bool = false
   ) throws(ConfigurationError) {
     var reader = TableReader(try Document(text, file: file, isSystemText: isSystemText))
     if let name = try reader.value("hostname", "a host name of 1 to 64 letters, digits, \"-\" and \".\"", Self.hostname)
     {
       hostname = name
     }
-    try reader.table("program") { (table) throws(ConfigurationError) in try readProgram(&table) }
+    try reader.table("program") { (table) throws(ConfigurationError) in try readProgram(&table, relativePaths) }
     try reader.table("network") { (table) throws(ConfigurationError) in
       networkMode =
         try table.value("mode", Self.choices(NetworkMode.self)) { NetworkMode(rawValue: $0) } ?? networkMode
@@ -142,7 +144,9 @@ public struct Configuration: Equatable, Sendable {
     try reader.finish()
   }
 
-  private mutating func readProgram(_ table: inout TableReader) throws(ConfigurationError) {
+  private mutating func readProgram(
+    _ table: inout TableReader, _ relativePaths: Bool
+  ) throws(ConfigurationError) {
     try program.rights.read(&table)
     if let command = try table.strings("command") {
       guard let first = command.first, !first.isEmpty else {
@@ -156,9 +160,12 @@ public struct Configuration: Equatable, Sendable {
     program.user =
       try table.value("user", "name or uid, and after a \":\" group or gid") { Self.isUser($0) ? $0 : nil }
       ?? program.user
+    let base = program.workingDirectory ?? "/"
     program.workingDirectory =
-      try table.value("working_directory", "an absolute path") { $0.hasPrefix("/") ? $0 : nil }
-      ?? program.workingDirectory
+      try table.value("working_directory", relativePaths ? "a path" : "an absolute path") { path in
+        if path.hasPrefix("/") { return path }
+        return relativePaths && !path.isEmpty ? (base.hasSuffix("/") ? base : base + "/") + path : nil
+      } ?? program.workingDirectory
     program.stopSignal =
       try table.value("stop_signal", "a signal such as \"SIGTERM\"", parseSignal) ?? program.stopSignal
     program.stopTimeout =

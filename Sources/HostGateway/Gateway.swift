@@ -105,8 +105,8 @@ public final class Gateway {
   /// The program's exit status, when the enclave has reported one.
   public private(set) var exitStatus: UInt8?
   public var onExit: ((UInt8) -> Void)?
-  /// Standard output or standard error has no reader any more.
-  public var onOutputLost: (() -> Void)?
+  /// Standard output or standard error takes no more; with EPIPE its reader has gone.
+  public var onOutputLost: ((SystemError) -> Void)?
   public var onLogStreamClosed: (() -> Void)?
   /// Raw mode's way into the network.
   public var tunnel: (any RawGateway)?
@@ -144,7 +144,7 @@ public final class Gateway {
     sink = LogSink(loop: loop, format: logFormat, stalled: stalled) { [unowned self] in
       for receiver in receivers { loop.enqueue(receiver) }
     } lost: { [unowned self] in
-      onOutputLost?()
+      onOutputLost?($0)
     }
     listeners.append(
       try Listener(loop: loop, socket: transport, report: log) { [unowned self] stream, _ in fromEnclave(stream) })

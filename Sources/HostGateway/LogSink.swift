@@ -22,11 +22,14 @@ final class OutputQueue: EventSource {
   private var isStalled = false
   private let stalled: ((Int32) -> Void)?
   private let drained: () -> Void
-  private let lost: () -> Void
+  private let lost: (Int32) -> Void
 
-  /// - Parameter stalled: called when a disk begins to take no more; nil to take that for the stream's loss.
+  /// - Parameters:
+  ///   - stalled: called when a disk begins to take no more; nil to take that for the stream's loss.
+  ///   - lost: called with the errno of the write that failed.
   init(
-    loop: EventLoop, fd: Int32, stalled: ((Int32) -> Void)?, drained: @escaping () -> Void, lost: @escaping () -> Void
+    loop: EventLoop, fd: Int32, stalled: ((Int32) -> Void)?, drained: @escaping () -> Void,
+    lost: @escaping (Int32) -> Void
   ) {
     self.loop = loop
     self.fd = fd
@@ -89,11 +92,11 @@ final class OutputQueue: EventSource {
       loop.schedule(after: Self.retry, self)
       stalled?(code)
       return
-    case .failed:
-      // Whoever read this is gone, as in `tombolo run … | head -1`.
+    case .failed(let code):
+      // Its reader has gone, as in `tombolo run … | head -1` (EPIPE), or what it goes to takes no more.
       failed = true
       bytes.removeAll()
-      lost()
+      lost(code)
     }
   }
 
@@ -119,14 +122,18 @@ public final class LogSink {
   ///   - stalled: called with the errno when a disk begins to take no more; the log waits until it does. nil to take that
   ///     for a loss.
   ///   - resume: called when a sink that was full has room again.
-  ///   - lost: called when nobody reads one of the streams any more.
+  ///   - lost: called when one of the streams takes no more, with its name and the reason.
   public init(
     loop: EventLoop, format: LogFormat, stalled: ((Int32) -> Void)? = nil, resume: @escaping () -> Void,
-    lost: @escaping () -> Void
+    lost: @escaping (SystemError) -> Void
   ) {
     lines = LogLines(format)
-    output = OutputQueue(loop: loop, fd: 1, stalled: stalled, drained: resume, lost: lost)
-    errors = OutputQueue(loop: loop, fd: 2, stalled: stalled, drained: resume, lost: lost)
+    output = OutputQueue(loop: loop, fd: 1, stalled: stalled, drained: resume) {
+      lost(SystemError("standard output", errno: $0))
+    }
+    errors = OutputQueue(loop: loop, fd: 2, stalled: stalled, drained: resume) {
+      lost(SystemError("standard error", errno: $0))
+    }
   }
 
   /// The streams are slower than the enclave: read no further until `resume`.

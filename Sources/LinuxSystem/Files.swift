@@ -7,6 +7,11 @@ public func openFile(_ path: String, _ flags: Int32, mode: UInt32 = 0) throws(Sy
   OwnedFileDescriptor(try check("open", path, path.withSystemCString { clinux_open($0, flags, mode) }))
 }
 
+/// The same from a directory that is open. The corresponding C function is `openat`.
+public func openFile(_ name: String, _ flags: Int32, in directory: Int32) throws(SystemError) -> OwnedFileDescriptor {
+  OwnedFileDescriptor(try check("openat", name, name.withSystemCString { clinux_open_at(directory, $0, flags, 0) }))
+}
+
 /// A whole file, at most `limit` bytes.
 /// - Throws: EFBIG where the file is larger than `limit`.
 public func readFile(_ path: String, limit: Int = 16 << 20) throws(SystemError) -> [UInt8] {
@@ -156,24 +161,6 @@ public func directoryEntries(_ path: String) throws(SystemError) -> [String] {
     if name != ".", name != ".." { names.append(name) }
   }
   return names.sorted()
-}
-
-/// Removes a file or a whole tree; never crosses into another file system, never follows a link.
-public func removeTree(_ path: String) {
-  var info = stat()
-  guard path.withSystemCString({ lstat($0, &info) }) == 0 else { return }
-  removeTree(path, device: info.st_dev)
-}
-
-private func removeTree(_ path: String, device: dev_t) {
-  var info = stat()
-  guard path.withSystemCString({ lstat($0, &info) }) == 0, info.st_dev == device else { return }
-  if info.st_mode & S_IFMT == S_IFDIR {
-    for name in (try? directoryEntries(path)) ?? [] { removeTree(path + "/" + name, device: device) }
-    _ = path.withSystemCString { rmdir($0) }
-  } else {
-    _ = path.withSystemCString { unlink($0) }
-  }
 }
 
 /// Whether anybody may execute the file. The C function is `stat`.

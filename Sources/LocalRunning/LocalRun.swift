@@ -73,7 +73,8 @@ public final class LocalRun: EventSource {
   private var initPID: Int32 = 0
   private var stopsRegistration: Registration?
   private var status: Int32?
-  private var directory = ""
+  private var outputFailed = false
+  private var directory: RunDirectory?
   private var reserved: [FileHandle] = []
   private var root = RootDirectory()
   private var rootfsPieces: [RootPiece] = []
@@ -99,7 +100,7 @@ public final class LocalRun: EventSource {
     defer { cleanUp() }
     try start()
     try loop.run()
-    return status ?? 125
+    return outputFailed ? 125 : status ?? 125
   }
 
   private func start() throws {
@@ -114,10 +115,10 @@ public final class LocalRun: EventSource {
       }
     }
     if request.tunnel != nil { reserved = published.map(\.0) }
-    let parent = environmentVariable("TMPDIR") ?? "/tmp"
-    directory = try makeTemporaryDirectory("\(parent)/tombolo-")
-    let transport = directory + "/host"
-    let stage = directory + "/stage"
+    let home = try RunDirectory(in: environmentVariable("TMPDIR") ?? "/tmp")
+    directory = home
+    let transport = home.path + "/host"
+    let stage = home.path + "/stage"
     try makeDirectories(transport)
     // The proxy inside has a user of its own; the directory above is ours alone. Whatever our umask is.
     try changeMode(transport, 0o755)
@@ -136,8 +137,7 @@ public final class LocalRun: EventSource {
       logFormat: request.logFormat, verbose: request.verbose,
       resolverConfiguration: resolverConfiguration(request.nameServer), log: report)
     made.onLogStreamClosed = { [unowned self] in stopIfDone() }
-    // A pipeline whose reader has gone ends its writer; the enclave is stopped in order.
-    made.onOutputLost = { [unowned self] in if initPID > 1 { sendSignal(SIGTERM, to: initPID) } }
+    made.onOutputLost = { [unowned self] in outputLost($0) }
     made.tunnel = request.tunnel
     gateway = made
     statusService = StatusService(
@@ -260,6 +260,16 @@ public final class LocalRun: EventSource {
     }
   }
 
+  /// A pipeline whose reader has gone ends its writer, and nobody says a word. Anything else has lost what the program
+  /// wrote, whatever its own status will be. The enclave is stopped in order.
+  private func outputLost(_ error: SystemError) {
+    if error.errno != EPIPE {
+      outputFailed = true
+      report("\(error): what the program writes is lost, and it is stopped")
+    }
+    if initPID > 1 { sendSignal(SIGTERM, to: initPID) }
+  }
+
   private func reap() {
     while case .child(let pid, let exited, let signal) = reapChild() {
       guard pid == initPID else { continue }
@@ -291,6 +301,6 @@ public final class LocalRun: EventSource {
     statusService?.close()
     request.tunnel?.close()
     root.restore()
-    if !directory.isEmpty { removeTree(directory) }
+    directory?.remove()
   }
 }

@@ -43,7 +43,9 @@ public final class MachineRun: EventSource {
   private var tail: [UInt8] = []
   private var status: Int32?
   private var stopping = false
-  private var directory = ""
+  private var outputFailed = false
+  private var home: RunDirectory?
+  private var directory: String { home?.path ?? "" }
 
   /// - Parameter tunnel: raw mode's way into the network; nil where the image must not have one.
   public init(
@@ -66,9 +68,8 @@ public final class MachineRun: EventSource {
     defer { cleanUp() }
     try start(published)
     try loop.run()
-    if let status { return status }
-    // The log's last record did not come, the session's report did.
-    if let exit = gateway?.reportedExit { return Int32(exit) }
+    // The log's last record may not have come, and the session's report has.
+    if let end = status ?? gateway?.reportedExit.map({ Int32($0) }) { return outputFailed ? 125 : end }
     let end = machineEnd ?? "was stopped"
     let text = request.showsConsole ? "" : "; the end of its console:\n" + consoleText()
     throw MachineError("the machine \(end) before the program's status was reported\(text)")
@@ -88,7 +89,7 @@ public final class MachineRun: EventSource {
     // This process has the secrets of the enclave. QEMU is another program, and has none.
     try forbidInspection()
     let machines = try self.machines()
-    directory = try makeTemporaryDirectory("\(environmentVariable("TMPDIR") ?? "/tmp")/tombolo-")
+    home = try RunDirectory(in: environmentVariable("TMPDIR") ?? "/tmp")
     let hybrid = directory + "/vsock"
     let port = EnclaveLayout.port
     let made = try Gateway(
@@ -101,7 +102,14 @@ public final class MachineRun: EventSource {
       status = Int32(code)
       loop.schedule(after: Self.endTimeout, self, key: Key.overdue)
     }
-    made.onOutputLost = { [unowned self] in stop() }
+    made.onOutputLost = { [unowned self] error in
+      // As `tombolo run` has it (LocalRun.outputLost).
+      if error.errno != EPIPE {
+        outputFailed = true
+        self.report("\(error): what the program writes is lost, and it is stopped")
+      }
+      stop()
+    }
     gateway = made
     statusService = StatusService(
       loop: loop, gateway: made, command: "boot", name: request.name, transport: "vsock of QEMU",
@@ -236,6 +244,6 @@ public final class MachineRun: EventSource {
       clinux_wait(machine)
     }
     device?.stop()
-    if !directory.isEmpty { removeTree(directory) }
+    home?.remove()
   }
 }

@@ -24,9 +24,9 @@ func readConfiguration(
 ) throws -> Configuration {
   digest = ConfigurationDigest()
   var configuration = Configuration()
-  func apply(_ text: String, _ file: String, isSystemText: Bool = false) throws {
-    try configuration.apply(toml: text, file: file, isSystemText: isSystemText)
-    digest.add(isSystemText ? systemBytes(text) : Array(text.utf8))
+  func apply(_ text: String, _ file: String, isCommandLine: Bool = false) throws {
+    try configuration.apply(toml: text, file: file, isSystemText: isCommandLine, relativePaths: isCommandLine)
+    digest.add(isCommandLine ? systemBytes(text) : Array(text.utf8))
   }
   if let given = document?.configuration {
     try apply(given.text, given.name)
@@ -36,7 +36,7 @@ func readConfiguration(
     let bytes = try readFile(path, in: root, mayBeAbsent: arguments.configurationPath == nil)
     if let bytes { try apply(try Configuration.text(bytes, file: path), path) }
   }
-  if let overrides = document?.overrides { try apply(overrides, "command line", isSystemText: true) }
+  if let overrides = document?.overrides { try apply(overrides, "command line", isCommandLine: true) }
   if !arguments.command.isEmpty {
     configuration.program.command = arguments.command
     for word in arguments.command { digest.add(systemBytes(word)) }

@@ -137,9 +137,9 @@ struct HostCommand: ParsableCommand {
       logFormat: logFormat, waitsForRoom: true, verbose: verbose,
       resolverConfiguration: resolverConfiguration(server), log: say)
     side.tunnel = tunnel
-    var lost = false
+    var lost: SystemError?
     side.onOutputLost = {
-      lost = true
+      lost = $0
       loop.stop()
     }
     let status = StatusService(
@@ -149,7 +149,7 @@ struct HostCommand: ParsableCommand {
     side.onExit = { say("the enclave's program ended with status \($0)") }
     try withExtendedLifetime((side, stop, sockets)) { try loop.run() }
     // What the enclave has not been told is written stays with it, for the next one to be started.
-    if lost { throw OutputLost() }
+    if let lost { throw OutputLost(error: lost) }
   }
 }
 
@@ -165,7 +165,8 @@ private func bootStore(_ place: HostCommand.Place) -> BootStore? {
 
 /// Nobody reads the log any more.
 struct OutputLost: Error, CustomStringConvertible {
-  var description: String { "nobody takes the log on standard output or standard error any more" }
+  var error: SystemError
+  var description: String { "nobody takes the log any more: \(error)" }
 }
 
 /// What stands behind the last slash.

@@ -28,7 +28,11 @@ struct RunCommand: ParsableCommand {
   var config: String?
   @Option(name: .customShort("e"), help: ArgumentHelp("Set a variable of the program.", valueName: "key=value"))
   var environment: [String] = []
-  @Option(name: .customShort("w"), help: ArgumentHelp("The program's working directory.", valueName: "dir"))
+  @Option(
+    name: .customShort("w"),
+    help: ArgumentHelp(
+      "The program's working directory; a relative path is taken from where it would start without this.",
+      valueName: "dir"))
   var workingDirectory: String?
   @Option(
     name: .customShort("u"), help: ArgumentHelp("Run the program as this user: name or uid[:group].", valueName: "user")
@@ -103,7 +107,7 @@ struct RunCommand: ParsableCommand {
     }
     var overrides = try overrides(published)
     var configuration = try Configuration(toml: file?.text ?? "", file: config ?? "")
-    try configuration.apply(toml: overrides, file: "command line", isSystemText: true)
+    try configuration.apply(toml: overrides, file: "command line", isSystemText: true, relativePaths: true)
     if let mode { configuration.networkMode = mode }
     if let capture {
       guard configuration.networkMode == .raw else { throw Misuse("--capture: expected --mode raw with it") }
@@ -146,6 +150,15 @@ struct RunCommand: ParsableCommand {
     return String(beside)
   }
 
+  /// Without --rootfs the program starts where we were started, and so does a path from there. What the image's own
+  /// configuration says only the enclave's init knows, which takes a relative path from it.
+  private func resolved(_ directory: String) -> String {
+    guard rootfs == nil, !directory.isEmpty, !directory.hasPrefix("/"), let current = currentDirectory() else {
+      return directory
+    }
+    return (current == "/" ? "" : current) + "/" + directory
+  }
+
   /// The command line in the configuration's own language.
   private func overrides(_ published: [PublishedPort]) throws -> String {
     var lines: [String] = []
@@ -153,7 +166,7 @@ struct RunCommand: ParsableCommand {
     lines.append("[program]")
     if !command.isEmpty { lines.append("command = [\(command.map(tomlString).joined(separator: ", "))]") }
     if let user { lines.append("user = \(tomlString(user))") }
-    if let workingDirectory { lines.append("working_directory = \(tomlString(workingDirectory))") }
+    if let workingDirectory { lines.append("working_directory = \(tomlString(resolved(workingDirectory)))") }
     let variables = try environment.map { text in
       // By bytes: with a combining mark behind it "=" is not a Character.
       guard let equals = text.utf8.firstIndex(of: UInt8(ascii: "=")), equals != text.startIndex else {

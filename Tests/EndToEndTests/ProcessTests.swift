@@ -84,4 +84,118 @@ final class ProcessTests: XCTestCase {
       XCTAssertEqual(bash("\(tombolo) \(words)", timeout: 10).status, 0, words)
     }
   }
+
+  /// As `cd` and `docker run -w`: from where the program would start otherwise.
+  func testARelativeWorkingDirectory() {
+    let outcome = bash(
+      """
+      mkdir -p \(directory)/wd/etc \(directory)/wd/srv/sub \(directory)/wd/bin; cd \(directory); cp /bin/busybox wd/bin
+      cd /usr; \(tombolo) run --mode none -w share -- pwd; cd /; \(tombolo) run --mode none -w usr/share/.. -- pwd
+      in="\(tombolo) run --mode none --rootfs \(directory)/wd"
+      $in -w srv -- /bin/busybox pwd
+      echo 'program.working_directory = "/srv"' > \(directory)/wd/etc/tombolo.toml; $in -w sub -- /bin/busybox pwd
+      echo 'program.working_directory = "srv"' > \(directory)/wd/etc/tombolo.toml; $in -- /bin/busybox pwd; echo $?
+      cd /usr; \(tombolo) run --mode none -w nosuch -- pwd; echo $?; \(tombolo) run --mode none -w '' -- pwd; echo $?
+      """)
+    XCTAssertEqual(outcome.output, "/usr/share\n/usr\n/srv\n/srv/sub\n125\n125\n125\n", outcome.errors)
+    for sentence in [
+      "tombolo.toml:1: program.working_directory: found \"srv\", expected an absolute path",
+      "/usr/nosuch is not a directory of the enclave", "program.working_directory: found \"\", expected a path",
+    ] { XCTAssertTrue(outcome.errors.contains(sentence), outcome.errors) }
+  }
+
+  // MARK: where the output goes
+
+  /// A backup that was cut off must not look like one that was stopped: a sentence, and a status of our own.
+  func testAnOutputThatTakesNoMoreIsSaid() {
+    let sentence = "tombolo: standard output: No space left on device (ENOSPC)"
+    for program in ["echo hi", "yes", "--log-format json -- echo hi"] {
+      let outcome = bash(
+        "\(tombolo) run --mode none \(program.hasPrefix("-") ? program : "-- " + program) > /dev/full; echo $?",
+        timeout: 20)
+      XCTAssertEqual(outcome.output, "125\n", program)
+      XCTAssertTrue(outcome.errors.hasPrefix(sentence), "\(program): \(outcome.errors)")
+    }
+    let full = bash(
+      """
+      cd \(directory); mkdir -p small; mount -t tmpfs -o size=64k tombolo-small small; trap 'umount small' EXIT
+      \(tombolo) run --mode none -- seq 100000 > small/log; echo $?
+      ulimit -f 8; \(tombolo) run --mode none -- seq 100000 > small/../limited; echo $?
+      """, timeout: 20)
+    XCTAssertEqual(full.output, "125\n125\n", full.errors)
+    let lines = full.errors.split(separator: "\n")
+    XCTAssertEqual(lines.count, 2, full.errors)
+    XCTAssertTrue(lines.first?.hasPrefix(sentence) == true, full.errors)
+    XCTAssertTrue(lines.last?.hasPrefix("tombolo: standard output: File too large (EFBIG)") == true, full.errors)
+    // Nobody reads what would be said of standard error; the status tells it.
+    XCTAssertEqual(bash("\(tombolo) run --mode none -- sh -c 'echo x >&2' 2> /dev/full; echo $?").output, "125\n")
+  }
+
+  /// `| head -1` is no error of anybody's.
+  func testAPipelineWhoseReaderGoesIsEndedWithoutAWord() {
+    let outcome = bash("\(tombolo) run --mode none -- yes | head -1", timeout: 20)
+    XCTAssertEqual(outcome.output, "y\n")
+    XCTAssertEqual(outcome.errors, "")
+  }
+
+  // MARK: what is left
+
+  /// Prints what stands in $TMPDIR, without the part of a name that is random each time.
+  private static let inTemporaryDirectory = """
+    export TMPDIR=\(World.directory)/temporary; mkdir -m 1777 $TMPDIR; cd $TMPDIR
+    started() { for i in $(seq 200); do [ $(ls -d tombolo-??????/host/host_7766 2>/dev/null | wc -l) = $1 ] && break; sleep 0.05; done; }
+
+    """
+
+  func testTheNextRunRemovesWhatAKilledOneLeft() {
+    let outcome = bash(
+      Self.inTemporaryDirectory + """
+        \(tombolo) run --mode none -- sleep 4245 & living=$!; started 1; kept=$(echo tombolo-*)
+        (for i in 1 2; do \(tombolo) run --mode none -- sleep 4245 & dead="$dead $!"; done; started 3; kill -9 $dead; wait) 2>/dev/null
+        ls -d tombolo-?????? | wc -l
+        # A link in the dead one's directory leads to somewhere else.
+        dead=$(ls -d tombolo-?????? | grep -v $kept | head -1); mkdir ../elsewhere; touch ../elsewhere/file
+        ln -s $TMPDIR/../elsewhere $dead/link; mkdir -p "$dead/a/b"; touch "$dead/a/$(printf '\\xff')"
+        \(tombolo) run --mode none -- true; echo "status $?"
+        ls -d tombolo-?????? | sed "s/$kept/the living one/"; ls ../elsewhere; kill $living; wait $living; echo $?; ls
+        cd ..; rm -r temporary elsewhere
+        """)
+    XCTAssertEqual(outcome.output, "3\nstatus 0\nthe living one\nfile\n143\n", outcome.errors)
+  }
+
+  /// What is not certainly a dead run of this user stays, whatever its name.
+  func testNothingElseIsRemoved() {
+    let outcome = bash(
+      Self.inTemporaryDirectory + """
+        mkdir ../target; touch ../target/lock ../target/file; ln -s ../target tombolo-alinks
+        mkdir -m 700 tombolo-nolock; touch tombolo-nolock/file
+        mkdir -m 755 tombolo-public; touch tombolo-public/lock
+        mkdir -m 700 tombolo-fifola; mkfifo tombolo-fifola/lock
+        mkdir -m 700 tombolo-linked; ln -s ../../target/lock tombolo-linked/lock
+        mkdir -m 700 tombolo-others; touch tombolo-others/lock; chown -R 65534 tombolo-others
+        mkdir -m 700 tombolo-locked; touch tombolo-locked/lock; mkdir -m 700 tombolo-toolong; touch tombolo-toolong/lock
+        touch tombolo-afiles
+        flock tombolo-locked/lock \(tombolo) run --mode none -- true; echo "status $?"
+        ls | paste -sd' '; ls ../target | paste -sd' '
+        \(tombolo) run --mode none -- true; ls -d tombolo-locked 2>/dev/null; cd ..; rm -r temporary target
+        """)
+    XCTAssertEqual(
+      outcome.output,
+      "status 0\ntombolo-afiles tombolo-alinks tombolo-fifola tombolo-linked tombolo-locked tombolo-nolock "
+        + "tombolo-others tombolo-public tombolo-toolong\nfile lock\n", outcome.errors)
+  }
+
+  /// Many at once, some of which are killed: none takes another one's directory from under it.
+  func testRunsThatStartTogetherLeaveEachOtherAlone() {
+    let outcome = bash(
+      Self.inTemporaryDirectory + """
+        for round in 1 2 3; do
+          pids=; for i in $(seq 8); do \(tombolo) run --mode none -- sh -c 'sleep 0.1; exit 7' & pids="$pids $!"
+            \(tombolo) run --mode none -- sleep 4246 & doomed="$doomed $!"; done
+          for p in $pids; do wait $p; echo $?; done; started 8; kill -9 $doomed; wait $doomed; doomed=
+        done 2>/dev/null | sort | uniq -c | tr -s ' '
+        \(tombolo) run --mode none -- true; ls | wc -l; cd ..; rm -r temporary
+        """)
+    XCTAssertEqual(outcome.output, " 24 7\n0\n", outcome.errors)
+  }
 }
