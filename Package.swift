@@ -72,10 +72,10 @@ let package = Package(
     module("Supervision"),
     module("Roles"),
     module("Seccomp"),
-    module("EnclaveConfig", ["SystemText", "Inet", "CToml"]),
+    module("EnclaveConfig", ["SystemText", "Inet", "Policy", "CToml"]),
     module("Netfilter", ["Inet"]),
     module("BootPlanning", ["EnclaveConfig", "Inet", "Netfilter"]),
-    module("Packets", ["Inet"]),
+    module("Packets", ["Inet", "Policy"]),
 
     // Kernel
     module("LinuxSystem", ["SystemText", "CLinux", "Inet"]),
@@ -102,7 +102,8 @@ let package = Package(
     module(
       "HostNetwork",
       [
-        "CLinux", "Inet", "Wire", "Netfilter", "Netlink", "Packets", "LinuxSystem", "EventLoop", "PacketRelaying",
+        "CLinux", "Inet", "Policy", "Wire", "Netfilter", "Netlink", "Packets", "LinuxSystem", "EventLoop",
+        "PacketRelaying",
       ]),
     module("HostStatus", ["CLinux", "LinuxSystem", "EventLoop", "Relaying"]),
     module(
@@ -112,7 +113,8 @@ let package = Package(
         "Netlink", "PacketRelaying", "Packets", "LogText",
       ]),
     module(
-      "PacketRelaying", ["CLinux", "Inet", "Netlink", "Packets", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
+      "PacketRelaying",
+      ["CLinux", "Inet", "Netlink", "Packets", "Policy", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module("LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     module(
       "ServiceControl",
@@ -123,7 +125,8 @@ let package = Package(
     module(
       "LocalRunning",
       [
-        "CLinux", "Inet", "DNS", "BootPlanning", "EnclaveConfig", "Supervision", "LinuxSystem", "EventLoop", "Relaying",
+        "CLinux", "Inet", "Policy", "DNS", "BootPlanning", "EnclaveConfig", "Supervision", "LinuxSystem", "EventLoop",
+        "Relaying",
         "HostGateway",
         "HostNetwork", "LogText",
       ]),
@@ -139,7 +142,8 @@ let package = Package(
     module(
       "MachineRunning",
       [
-        "CLinux", "Inet", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway", "HostNetwork",
+        "CLinux", "Inet", "Policy", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
+        "HostNetwork",
         "VhostVsock", "Imaging", "LogText",
       ]),
 
@@ -158,7 +162,8 @@ let package = Package(
     .executableTarget(
       name: "tombolo",
       dependencies: [
-        "SystemText", "CLinux", "Inet", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying",
+        "SystemText", "CLinux", "Inet", "Policy", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop",
+        "Relaying",
         "HostGateway",
         "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink", "VhostVsock", "LogText",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -176,7 +181,7 @@ let package = Package(
     tests("VhostVsockTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
     tests("RawModeTests", []),
     tests("HostNetworkTests", ["HostNetwork", "Netfilter", "Inet"]),
-    tests("PacketsTests", ["Packets", "Inet"]),
+    tests("PacketsTests", ["Packets", "Policy", "Inet"]),
     tests(
       "PacketRelayingTests",
       [
@@ -185,15 +190,16 @@ let package = Package(
       ]),
     tests("InetTests", ["Inet"]),
     tests("SystemTextTests", ["SystemText"]),
+    tests("PolicyTests", ["Policy", "Inet"]),
     tests("WireTests", ["Wire", "Inet"]),
     tests("LogTextTests", ["LogText", "Wire"]),
     tests("DNSTests", ["DNS", "Inet"]),
     tests("SupervisionTests", ["Supervision"]),
-    tests("EnclaveConfigTests", ["EnclaveConfig", "Inet"]),
+    tests("EnclaveConfigTests", ["EnclaveConfig", "Inet", "Policy"]),
     tests("BootPlanningTests", ["BootPlanning", "EnclaveConfig"]),
     tests("HostGatewayTests", ["HostGateway", "Wire"]),
     tests("SeccompTests", ["Seccomp"]),
-    tests("RolesTests", ["Roles", "Proxying", "Inet", "LinuxSystem", "Relaying", "Wire"]),
+    tests("RolesTests", ["Roles", "Proxying", "Policy", "Inet", "LinuxSystem", "Relaying", "Wire"]),
     tests("ServiceControlTests", ["ServiceControl", "CLinux", "EventLoop", "LinuxSystem", "Relaying", "Wire"]),
     tests("HostStatusTests", ["HostStatus", "CLinux", "EventLoop", "LinuxSystem"]),
     tests("LocalRunningTests", ["LocalRunning", "BootPlanning", "LinuxSystem"]),

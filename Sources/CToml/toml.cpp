@@ -58,11 +58,16 @@ const char *ctoml_string(const ctoml_node *node, size_t *length) {
 }
 
 void ctoml_each(const ctoml_node *node, void *context,
-                void (*body)(void *, const char *, size_t, uint32_t, const ctoml_node *)) {
+                void (*body)(void *, const char *, size_t, uint32_t, uint32_t, const ctoml_node *)) {
   if (const auto *table = node_of(node).as_table()) {
-    for (const auto &[key, value] : *table)
-      body(context, key.str().data(), key.str().size(), key.source().begin.line, wrap(value));
+    for (const auto &[key, value] : *table) {
+      const auto place = key.source().begin;
+      body(context, key.str().data(), key.str().size(), place.line, place.column, wrap(value));
+    }
   } else if (const auto *array = node_of(node).as_array()) {
-    for (const auto &value : *array) body(context, nullptr, 0, value.source().begin.line, wrap(value));
+    for (const auto &value : *array) {
+      const auto place = value.source().begin;
+      body(context, nullptr, 0, place.line, place.column, wrap(value));
+    }
   }
 }

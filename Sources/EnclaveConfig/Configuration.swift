@@ -1,3 +1,5 @@
+import Policy
+
 /// What an enclave is configured to be; every key with its default in docs/configuration.md.
 public struct Configuration: Equatable, Sendable {
   public struct Program: Equatable, Sendable {
@@ -78,6 +80,8 @@ public struct Configuration: Equatable, Sendable {
   public var boot = Boot()
   /// Ports of the program that the host may reach.
   public var ingressPorts: [UInt16] = []
+  /// Destinations that the program may reach although they are denied without a rule.
+  public var allowedDestinations: [DestinationRule] = []
   public var logs = Logs()
   public var resolver = ResolverSettings()
 
@@ -138,6 +142,10 @@ public struct Configuration: Equatable, Sendable {
       if let ports = try table.integers("ports", in: 1...65535) {
         ingressPorts = Array(Set(ingressPorts + ports.map { UInt16($0) })).sorted()
       }
+    }
+    try reader.table("egress") { (table) throws(ConfigurationError) in
+      let rules = try table.values("allow") { (text) throws(DestinationRuleError) in try DestinationRule(text) }
+      for rule in rules ?? [] where !allowedDestinations.contains(rule) { allowedDestinations.append(rule) }
     }
     try reader.table("boot") { (table) throws(ConfigurationError) in try readBoot(&table) }
     try reader.table("logs") { (table) throws(ConfigurationError) in try readLogs(&table) }

@@ -5,6 +5,8 @@ public struct ConfigurationError: Error, Equatable, Sendable, CustomStringConver
   public var file: String
   /// Counts from 1; nil where the line is not known.
   public var line: Int?
+  /// Counts from 1; known of elements of arrays only.
+  public var column: Int?
   /// Dotted, empty for the document as a whole.
   public var keyPath: String
   public var problem: String
@@ -17,6 +19,6 @@ public struct ConfigurationError: Error, Equatable, Sendable, CustomStringConver
   }
 
   public var description: String {
-    "\(file)\(line.map { ":\($0)" } ?? ""): \(keyPath.isEmpty ? "" : keyPath + ": ")\(problem)"
+    "\(file)\(line.map { ":\($0)" } ?? "")\(column.map { ":\($0)" } ?? ""): \(keyPath.isEmpty ? "" : keyPath + ": ")\(problem)"
   }
 }

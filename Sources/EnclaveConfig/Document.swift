@@ -10,23 +10,30 @@ public struct Document {
   public struct Entry {
     public var key: String
     public var value: Value
-    /// From 1; nil for what did not come from a text.
-    var line: Int?
+    /// nil for what did not come from a text.
+    var place: Place?
 
-    public init(_ key: String, _ value: Value) { self.init(key, value, line: nil) }
+    public init(_ key: String, _ value: Value) { self.init(key, value, place: nil) }
 
-    init(_ key: String, _ value: Value, line: Int?) {
+    init(_ key: String, _ value: Value, place: Place?) {
       self.key = key
       self.value = value
-      self.line = line
+      self.place = place
     }
+  }
+
+  /// Both from 1.
+  struct Place: Equatable {
+    var line: Int
+    var column: Int
   }
 
   public indirect enum Value {
     case string(String)
     case integer(Int)
     case boolean(Bool)
-    case array([Value])
+    /// Elements have empty keys.
+    case array([Entry])
     case table(Table)
     /// What no configuration has.
     case other(String)
@@ -37,7 +44,7 @@ public struct Document {
       case .string(let text): "\"\(text)\""
       case .integer(let number): "\(number)"
       case .boolean(let flag): "\(flag)"
-      case .array(let values): "[" + values.map(\.shown).joined(separator: ", ") + "]"
+      case .array(let values): "[" + values.map(\.value.shown).joined(separator: ", ") + "]"
       case .table: "a table"
       case .other(let kind): "a \(kind)"
       }
@@ -70,7 +77,7 @@ public struct Document {
     var found: Int?
     for key in keyPath {
       guard let entry = table.first(where: { $0.key == key }) else { break }
-      found = entry.line ?? found
+      found = entry.place?.line ?? found
       guard case .table(let inner) = entry.value else { break }
       table = inner
     }
@@ -79,13 +86,13 @@ public struct Document {
 
   /// A character that `SystemText` needs for itself is written as its bytes.
   private static func asSystemText(_ table: Table) -> Table {
-    table.map { Entry(systemText($0.key.utf8), asSystemText($0.value), line: $0.line) }
+    table.map { Entry(systemText($0.key.utf8), asSystemText($0.value), place: $0.place) }
   }
 
   private static func asSystemText(_ value: Value) -> Value {
     switch value {
     case .string(let text): .string(systemText(text.utf8))
-    case .array(let values): .array(values.map(asSystemText))
+    case .array(let values): .array(asSystemText(values))
     case .table(let table): .table(asSystemText(table))
     case .integer, .boolean, .other: value
     }
@@ -94,9 +101,10 @@ public struct Document {
   private static func entries(_ node: OpaquePointer?) -> Table {
     var result: Table = []
     withUnsafeMutablePointer(to: &result) { place in
-      ctoml_each(node, place) { context, key, length, line, value in
+      ctoml_each(node, place) { context, key, length, line, column, value in
         let text = key.map { String(decoding: UnsafeRawBufferPointer(start: $0, count: length), as: UTF8.self) } ?? ""
-        let entry = Entry(text, Document.value(value), line: line == 0 ? nil : Int(line))
+        let entry = Entry(
+          text, Document.value(value), place: line == 0 ? nil : Place(line: Int(line), column: Int(column)))
         context?.assumingMemoryBound(to: Table.self).pointee.append(entry)
       }
     }
@@ -106,7 +114,7 @@ public struct Document {
   private static func value(_ node: OpaquePointer?) -> Value {
     switch ctoml_kind_of(node) {
     case CTOML_TABLE: return .table(entries(node))
-    case CTOML_ARRAY: return .array(entries(node).map(\.value))
+    case CTOML_ARRAY: return .array(entries(node))
     case CTOML_STRING:
       var length = 0
       let bytes = ctoml_string(node, &length)
@@ -141,7 +149,7 @@ extension Document {
   private static func inline(_ value: Value) -> String {
     switch value {
     case .string(let text): tomlString(plain(text))
-    case .array(let values): "[" + values.map(inline).joined(separator: ", ") + "]"
+    case .array(let values): "[" + values.map { inline($0.value) }.joined(separator: ", ") + "]"
     case .table(let table): "{ " + table.map { "\(key($0.key)) = \(inline($0.value))" }.joined(separator: ", ") + " }"
     case .integer, .boolean, .other: value.shown
     }

@@ -135,7 +135,7 @@ public struct RawNetwork: Equatable, Sendable {
     if capture == .nfqueue {
       // No link, no prefix; one that is written all the same does no harm.
       let address = IPPrefix(text)?.address ?? IPAddress(text)
-      guard let address, Self.isUsable(address) else { return nil }
+      guard let address, address.canBeOwn else { return nil }
       return IPPrefix(address, UInt8(address.bytes.count * 8)).flatMap(ofFamily).map { .fixed($0) }
     }
     guard let prefix = IPPrefix(text), !prefix.address.isLoopback, Self.isLinkLength(prefix) else { return nil }
@@ -194,13 +194,13 @@ public struct RawNetwork: Equatable, Sendable {
     }
     if capture == .nfqueue, allowed == Self.defaultAllowed {
       // The host's own address, wherever that is.
-      guard Self.isUsable(offer.address) else { throw refuse("which no machine can have as its own") }
+      guard offer.address.canBeOwn else { throw refuse("which no machine can have as its own") }
       return offer
     }
     guard capture == .nfqueue || Self.isLinkLength(offer) else {
       throw refuse("whose prefix is no link's: 8 to 30 bits, of IPv6 8 to 126")
     }
-    guard Self.isUsable(offer.address) else { throw refuse("which no machine can have as its own") }
+    guard offer.address.canBeOwn else { throw refuse("which no machine can have as its own") }
     guard capture == .nfqueue || Self.isHost(offer) else {
       throw refuse("which is its network's own address or its broadcast address")
     }
@@ -210,16 +210,6 @@ public struct RawNetwork: Equatable, Sendable {
       throw refuse("which is outside what the image allows (network.allowed): \(ranges)")
     }
     return offer
-  }
-
-  /// Not unspecified, loopback, link-local, multicast or reserved (RFC 6890), nor IPv4 in IPv6's clothes.
-  private static func isUsable(_ address: IPAddress) -> Bool {
-    let bytes = address.bytes
-    switch address {
-    case .v4: return bytes[0] != 0 && bytes[0] != 127 && bytes[0] < 224 && !(bytes[0] == 169 && bytes[1] == 254)
-    case .v6(let six):
-      return six.high != 0 && six.high >> 54 != 0x3fa && six.high >> 56 != 0xff
-    }
   }
 
   /// Neither all zeros nor, in IPv4, all ones behind the prefix.

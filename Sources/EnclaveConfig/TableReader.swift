@@ -68,10 +68,33 @@ struct TableReader {
     guard case .array(let values) = value else { throw expected("an array of strings", key, value) }
     var result: [String] = []
     for element in values {
-      guard case .string(let text) = element, !text.utf8.contains(0) else {
+      guard case .string(let text) = element.value, !text.utf8.contains(0) else {
         throw expected("an array of strings without NUL bytes", key, value)
       }
       result.append(text)
+    }
+    return result
+  }
+
+  /// Strings that `parse` each understands; its error completes "found "…", ". An error has the element's own place.
+  mutating func values<T, Problem: Error & CustomStringConvertible>(
+    _ key: String, _ parse: (String) throws(Problem) -> T
+  ) throws(ConfigurationError) -> [T]? {
+    guard let value = take(key) else { return nil }
+    guard case .array(let values) = value else { throw expected("an array of strings", key, value) }
+    var result: [T] = []
+    for element in values {
+      guard case .string(let text) = element.value, !text.utf8.contains(0) else {
+        throw expected("an array of strings", key, value)
+      }
+      do throws(Problem) {
+        result.append(try parse(text))
+      } catch let problem {
+        var error = error(key, "found \"\(text)\", \(problem)")
+        error.line = element.place?.line ?? error.line
+        error.column = element.place?.column
+        throw error
+      }
     }
     return result
   }
@@ -82,7 +105,7 @@ struct TableReader {
     guard case .array(let values) = value else { throw expected(what, key, value) }
     var result: [Int] = []
     for element in values {
-      guard case .integer(let number) = element, range.contains(number) else { throw expected(what, key, value) }
+      guard case .integer(let number) = element.value, range.contains(number) else { throw expected(what, key, value) }
       result.append(number)
     }
     return result

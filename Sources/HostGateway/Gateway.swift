@@ -109,7 +109,10 @@ public final class Gateway {
   public var onOutputLost: ((SystemError) -> Void)?
   public var onLogStreamClosed: (() -> Void)?
   /// Raw mode's way into the network.
-  public var tunnel: (any RawGateway)?
+  public var tunnel: (any RawGateway)? { didSet { tunnel?.change(policy.destinations) } }
+  /// What the enclave may reach; this machine's own addresses are kept in it by ourselves.
+  public var policy = Policy() { didSet { tunnel?.change(policy.destinations) } }
+  private let machine: MachineAddresses
   private var tunnelResolver: TunnelResolver?
   private var foreigners = Strangers(what: "a stream of somebody else than the enclave")
   public private(set) var hasSeenLogStream = false
@@ -123,13 +126,17 @@ public final class Gateway {
   ///   - peerUsers: who may be at the other end of a Unix socket; nil where its directory says that already.
   ///   - boots: where the boots of enclaves that outlive this process are kept.
   ///   - waitsForRoom: keeps the log while the disk it goes to is full, instead of calling that the loss of its reader.
+  ///   - destinations: what the enclave may reach; this machine's own addresses are found out here.
   ///   - log: takes sentences for the operator.
   public init(
     loop: EventLoop, transport: FileHandle, enclave: StreamTarget, published: [(FileHandle, PublishedPort)],
     peers: PeerRule = .only, peerUsers: Set<UInt32>? = nil, boots: BootStore? = nil, logFormat: LogFormat,
-    waitsForRoom: Bool = false, verbose: Bool,
+    waitsForRoom: Bool = false, verbose: Bool, destinations: Destinations = Destinations(),
     resolverConfiguration: @escaping () -> ResolverConfiguration, log: @escaping (String) -> Void
-  ) throws(SystemError) {
+  ) throws {
+    machine = try MachineAddresses(loop: loop, log: log)
+    policy = Policy(destinations: destinations)
+    policy.destinations.own = machine.current
     self.peers = peers
     self.peerUsers = peerUsers
     sessions = SessionServer(loop: loop, store: boots, log: log)
@@ -148,6 +155,7 @@ public final class Gateway {
     }
     listeners.append(
       try Listener(loop: loop, socket: transport, report: log) { [unowned self] stream, _ in fromEnclave(stream) })
+    machine.onChange = { [unowned self] in policy.destinations.own = machine.current }
     for (socket, port) in published {
       setResetOnClose(socket.rawValue, true)
       let listener = try Listener(loop: loop, socket: socket, listening: false, report: { log("-p \(port): \($0)") }) {
@@ -239,7 +247,8 @@ public final class Gateway {
       answer(stream, Answer(.badRequest))
       return
     }
-    if let reason = Self.denial(of: destination) {
+    machine.refresh()
+    if case .deny(let reason) = policy.egress(to: destination) {
       traffic.outgoing.denied &+= 1
       complaints.say(.deniedConnections, "connection to \(destination) denied: \(reason)")
       answer(stream, Answer(.denied))
@@ -258,15 +267,6 @@ public final class Gateway {
         answer(stream, Answer(Status(errno: error.errno)))
       }
     }.start()
-  }
-
-  /// The enclave's own rules never send it here: its loopback is its own. Asked all the same it would reach services
-  /// that the host keeps for itself.
-  private static func denial(of destination: IPEndpoint) -> String? {
-    let address = destination.address.unmapped
-    if address.isLoopback { return "the host's loopback is not for the enclave" }
-    if address == .v4(.any) || address == .v6(.any) { return "the unspecified address means the host itself" }
-    return nil
   }
 
   private func relay(

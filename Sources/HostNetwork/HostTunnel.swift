@@ -6,6 +6,7 @@ import Netfilter
 import Netlink
 import PacketRelaying
 import Packets
+import Policy
 import Wire
 
 // Theory of operation.
@@ -44,6 +45,7 @@ public final class HostTunnel {
   private let firewall: PacketFilter?
   private let mtu: UInt16?
   private let hostPorts: PortRanges
+  private let destinations = SharedDestinations(Destinations())
   /// What the enclave was given when it asked.
   private var assigned: AddressAnswer?
   /// What has been chosen for it.
@@ -225,8 +227,21 @@ public final class HostTunnel {
     for index in 0..<Int(wanted.queues) {
       let tun = index == 0 ? first.file : try TunQueue(link).file
       workers.append(
-        try PacketWorker(queue: index, packetGuard, log: log, answer: tally.answer) { PacketDevice(tun) })
+        try PacketWorker(queue: index, packetGuard, destinations, log: log, answer: tally.answer) { PacketDevice(tun) })
     }
+  }
+
+  /// The machine's own addresses are the business of the rules, which know connections and translate published ports.
+  public func change(_ wanted: Destinations) {
+    var wanted = wanted
+    wanted.own = []
+    // Our own name server on the link.
+    if let server = IPPrefix(.v4(Self.nameServer), 32) {
+      wanted.allowed.append(DestinationRule(server, ports: 53...53))
+    }
+    guard wanted != destinations.current else { return }
+    destinations.current = wanted
+    for worker in workers { worker.change() }
   }
 
   /// Sets up what the enclave asks for, or throws where it is not what it was.

@@ -6,15 +6,20 @@ import Wire
 extension PacketWorker {
   /// The thread of one queue on the host's side, whichever way its packets get into the network.
   /// - Parameters:
+  ///   - destinations: where the enclave may send packets; read again at every `change`.
   ///   - log: takes sentences for the operator; called in the thread.
   ///   - answer: takes the queue's counters, in the thread.
   ///   - device: makes what the packets go through; called in the thread.
   convenience init(
-    queue index: Int, _ packetGuard: PacketGuard, log: @escaping @Sendable (String) -> Void,
+    queue index: Int, _ packetGuard: PacketGuard, _ destinations: SharedDestinations,
+    log: @escaping @Sendable (String) -> Void,
     answer: @escaping @Sendable (QueueCount) -> Void, device: @escaping @Sendable () -> PacketDevice
   ) throws(SystemError) {
     try self.init { (loop) throws(SystemError) in
-      let queue = try PacketQueue(loop: loop, device: device(), packetGuard: packetGuard) { loss in
+      let queue = try PacketQueue(
+        loop: loop, device: device(), packetGuard: packetGuard.with(destinations.current),
+        denied: { log("packets to \($0)") }
+      ) { loss in
         if loss != .closed { log("packets, queue \(index): the enclave's stream was lost: \(loss)") }
       }
       return .init { stream, awaitingMemory in
@@ -30,6 +35,8 @@ extension PacketWorker {
           QueueCount(
             queue: UInt32(clamping: index), connected: queue.isAttached, sharesMemory: queue.sharesMemory,
             counters: queue.counters))
+      } change: {
+        queue.change(destinations.current)
       }
     } failed: {
       log("packets, queue \(index): \($0)")

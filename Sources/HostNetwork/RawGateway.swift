@@ -1,6 +1,7 @@
 import EventLoop
 import LinuxSystem
 import Netlink
+import Policy
 import Wire
 
 /// The host's side of raw mode for one enclave, whichever way its packets get into the network: `HostTunnel`,
@@ -18,6 +19,8 @@ public protocol RawGateway: AnyObject {
   func assign(_ request: AddressRequest) throws -> AddressAnswer
   func configure(_ request: PacketsRequest) throws
   func serve(_ stream: FileHandle, _ request: PacketsRequest, answer: (PacketsAnswer) -> Void) throws
+  /// Where the enclave may send packets.
+  func change(_ destinations: Destinations)
   func report()
   func count(in loop: EventLoop, _ completion: @escaping ([QueueCount]) -> Void)
   func close()

@@ -6,6 +6,7 @@ import Netfilter
 import Netlink
 import PacketRelaying
 import Packets
+import Policy
 import Wire
 
 // Theory of operation.
@@ -29,6 +30,7 @@ public final class SharedTunnel: RawGateway {
   private let firewall: PacketFilter?
   private let log: @Sendable (String) -> Void
   private let note: @Sendable (String) -> Void
+  private let destinations = SharedDestinations(Destinations())
   private var state: HostState
   private var first: FileHandle?
   private var shape: HostTunnel.Shape?
@@ -130,7 +132,7 @@ public final class SharedTunnel: RawGateway {
     let routes = try socket.routes().filter { $0.destination == nil && $0.kind == .unicast && $0.table == 254 }
     let all = try socket.addresses()
     func addresses(_ link: UInt32) -> [IPPrefix] {
-      all.filter { $0.link == link }.map(\.prefix).filter { HostAddress.isShareable($0.address) }
+      all.filter { $0.link == link }.map(\.prefix).filter(\.address.canBeOwn)
     }
     let byDefault = routes.sorted { $0.family == .ip && $1.family != .ip }.compactMap { route in
       links.first { $0.index == route.link }
@@ -261,7 +263,8 @@ public final class SharedTunnel: RawGateway {
         ])
       let sockets = try SharedDevice.Sockets(link: link, v4: four != nil, v6: six != nil)
       workers.append(
-        try PacketWorker(queue: index, packetGuard, log: log, answer: tally.answer) { [mtu = Int(linkMTU)] in
+        try PacketWorker(queue: index, packetGuard, destinations, log: log, answer: tally.answer) {
+          [mtu = Int(linkMTU)] in
           SharedDevice(capture: capture, sockets: sockets, decision: decision, mtu: mtu)
         })
     }
@@ -280,6 +283,14 @@ public final class SharedTunnel: RawGateway {
     workers[Int(request.queue)].serve(stream, request, features: Self.features, log: log, answer: answer)
   }
 
+  /// The machine's own addresses among them: the link's other ones are reached through `lo`, past the rules for the
+  /// enclave's.
+  public func change(_ wanted: Destinations) {
+    guard wanted != destinations.current else { return }
+    destinations.current = wanted
+    for worker in workers { worker.change() }
+  }
+
   public func report() { for worker in workers { worker.report() } }
 
   public var currentShape: HostTunnel.Shape? { shape }
@@ -296,17 +307,5 @@ public final class SharedTunnel: RawGateway {
     for worker in workers { worker.stop() }
     workers = []
     first = nil
-  }
-}
-
-enum HostAddress {
-  /// Not loopback, link-local, multicast or unspecified.
-  static func isShareable(_ address: IPAddress) -> Bool {
-    switch address {
-    case .v4(let four):
-      let first = four.rawValue >> 24
-      return first != 0 && first != 127 && first < 224 && four.rawValue >> 16 != 0xa9fe
-    case .v6(let six): return six.high != 0 && six.high >> 54 != 0x3fa && six.high >> 56 != 0xff
-    }
   }
 }

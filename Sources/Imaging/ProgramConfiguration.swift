@@ -45,7 +45,7 @@ struct ProgramConfiguration {
     var document: Document
     do { document = try Document(text, file: name) } catch { throw .refused("\(error)") }
     var missing = entries(image)
-    if !asked.isEmpty { missing["command"] = .array(asked.map { .string($0) }) }
+    if !asked.isEmpty { missing["command"] = .array(asked.map { Document.Entry("", .string($0)) }) }
     if missing.isEmpty { return text }
     guard case .table(var program)? = document.root["program"] else {
       // The given text stays as it is, comments and all; a table's header ends whatever table stood last.
@@ -66,7 +66,7 @@ struct ProgramConfiguration {
 
   private static func entries(_ image: ImageProgram) -> Document.Table {
     var entries: Document.Table = []
-    if !image.command.isEmpty { entries["command"] = .array(image.command.map { .string($0) }) }
+    if !image.command.isEmpty { entries["command"] = .array(image.command.map { Document.Entry("", .string($0)) }) }
     if let user = image.user { entries["user"] = .string(user) }
     if let directory = image.workingDirectory {
       // A relative WORKDIR is one below the root (docs.docker.com, "WORKDIR").

@@ -181,6 +181,14 @@ public enum IPAddress: Hashable, Sendable, CustomStringConvertible {
     }
   }
 
+  /// 32 or 128.
+  public var bitCount: Int {
+    switch self {
+    case .v4: 32
+    case .v6: 128
+    }
+  }
+
   public var bytes: [UInt8] {
     switch self {
     case .v4(let four): four.bytes
@@ -279,16 +287,29 @@ public struct IPPrefix: Hashable, Sendable, CustomStringConvertible {
     self.init(address, UInt8(length))
   }
 
+  /// Addresses of the other family are in no prefix.
   public func contains(_ other: IPAddress) -> Bool {
-    let mine = address.bytes
-    let theirs = other.bytes
-    guard mine.count == theirs.count else { return false }
-    let whole = Int(length / 8)
-    guard mine[..<whole] == theirs[..<whole] else { return false }
-    let bits = length % 8
-    guard bits > 0 else { return true }
-    let mask = UInt8(truncatingIfNeeded: 0xff00 >> UInt16(bits))
-    return mine[whole] & mask == theirs[whole] & mask
+    switch (address, other) {
+    case (.v4(let mine), .v4(let theirs)):
+      return (mine.rawValue ^ theirs.rawValue) & mask4 == 0
+    case (.v6(let mine), .v6(let theirs)):
+      return (mine.high ^ theirs.high) & mask6.high == 0 && (mine.low ^ theirs.low) & mask6.low == 0
+    default: return false
+    }
+  }
+
+  /// Its first address: all bits behind `length` are zero.
+  public var network: IPAddress {
+    switch address {
+    case .v4(let four): .v4(IPv4Address(rawValue: four.rawValue & mask4))
+    case .v6(let six): .v6(IPv6Address(high: six.high & mask6.high, low: six.low & mask6.low))
+    }
+  }
+
+  // A shift by all bits gives zero.
+  private var mask4: UInt32 { ~0 << (32 - Int(length)) }
+  private var mask6: (high: UInt64, low: UInt64) {
+    (length >= 64 ? ~0 : ~0 << (64 - Int(length)), length <= 64 ? 0 : ~0 << (128 - Int(length)))
   }
 
   public var description: String { "\(address)/\(length)" }

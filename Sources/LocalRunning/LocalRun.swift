@@ -7,6 +7,7 @@ import HostNetwork
 import Inet
 import LinuxSystem
 import LogText
+import Policy
 import Relaying
 import Supervision
 
@@ -18,6 +19,8 @@ public struct LocalRunRequest {
   public var overrides: String
   public var published: [PublishedPort]
   public var nameServer: IPAddress?
+  /// What the enclave may reach, as this machine sees it.
+  public var destinations: Destinations
   public var logFormat: LogFormat
   public var passesInput: Bool
   public var verbose: Bool
@@ -30,7 +33,8 @@ public struct LocalRunRequest {
 
   public init(
     initPath: String, rootfs: String?, configuration: (name: String, text: String)?, overrides: String,
-    published: [PublishedPort], nameServer: IPAddress?, logFormat: LogFormat, passesInput: Bool, verbose: Bool,
+    published: [PublishedPort], nameServer: IPAddress?, destinations: Destinations, logFormat: LogFormat,
+    passesInput: Bool, verbose: Bool,
     tunnel: (any RawGateway)? = nil, name: String = "enclave"
   ) {
     self.name = name
@@ -41,6 +45,7 @@ public struct LocalRunRequest {
     self.overrides = overrides
     self.published = published
     self.nameServer = nameServer
+    self.destinations = destinations
     self.logFormat = logFormat
     self.passesInput = passesInput
     self.verbose = verbose
@@ -134,7 +139,7 @@ public final class LocalRun: EventSource {
       loop: loop, transport: listener,
       enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: transport))),
       published: request.tunnel == nil ? published : [],
-      logFormat: request.logFormat, verbose: request.verbose,
+      logFormat: request.logFormat, verbose: request.verbose, destinations: request.destinations,
       resolverConfiguration: resolverConfiguration(request.nameServer), log: report)
     made.onLogStreamClosed = { [unowned self] in stopIfDone() }
     made.onOutputLost = { [unowned self] in outputLost($0) }

@@ -2,6 +2,7 @@ import BootPlanning
 import HostGateway
 import Inet
 import LogText
+import Policy
 
 /// What `tombolo boot` was asked for, checked.
 public struct MachineRequest: Sendable {
@@ -34,6 +35,8 @@ public struct MachineRequest: Sendable {
   public var appended = ""
   public var published: [PublishedPort] = []
   public var nameServer: IPAddress?
+  /// What the enclave may reach, as this machine sees it.
+  public var destinations = Destinations()
   public var logFormat = LogFormat.raw
   public var showsConsole = false
   public var verbose = false

@@ -96,7 +96,8 @@ public final class MachineRun: EventSource {
       loop: loop, transport: FileHandle(try listenStream(.unix("\(hybrid)_\(request.port)"))),
       enclave: StreamTarget(.unix(hybrid), hybridPort: port), published: tunnel == nil ? published : [],
       logFormat: request.logFormat,
-      verbose: request.verbose, resolverConfiguration: resolverConfiguration(request.nameServer), log: report)
+      verbose: request.verbose, destinations: request.destinations,
+      resolverConfiguration: resolverConfiguration(request.nameServer), log: report)
     made.tunnel = tunnel
     made.onExit = { [unowned self] code in
       status = Int32(code)

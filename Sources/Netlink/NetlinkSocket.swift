@@ -15,9 +15,11 @@ public struct NetlinkSocket: ~Copyable {
   private var sequence: UInt32
   private var buffer: [UInt8]
 
-  /// - Parameter netlinkFamily: NETLINK_ROUTE, NETLINK_NETFILTER.
+  /// - Parameters:
+  ///   - netlinkFamily: NETLINK_ROUTE, NETLINK_NETFILTER.
+  ///   - groups: multicast groups to listen to, a bit each (netlink(7)).
   /// - Throws: EPROTONOSUPPORT where the kernel has no such family. The C function is `mnl_socket_open2`.
-  public init(_ netlinkFamily: Int32) throws(NetlinkError) {
+  public init(_ netlinkFamily: Int32, groups: UInt32 = 0) throws(NetlinkError) {
     let label = "open netlink socket"
     var opened: OpaquePointer?
     do throws(SystemError) {
@@ -27,7 +29,7 @@ public struct NetlinkSocket: ~Copyable {
       }
       guard let opened else { throw SystemError("socket", "AF_NETLINK", errno: EINVAL) }
       do throws(SystemError) {
-        try checkErrno("bind", "AF_NETLINK") { mnl_socket_bind(opened, 0, MNL_SOCKET_AUTOPID) }
+        try checkErrno("bind", "AF_NETLINK") { mnl_socket_bind(opened, groups, MNL_SOCKET_AUTOPID) }
         var limit = timeval(tv_sec: Self.timeout, tv_usec: 0)
         try checkErrno("setsockopt", "SO_RCVTIMEO") {
           setsockopt(

@@ -1,7 +1,9 @@
 import CLinux
 import EventLoop
+import Inet
 import LinuxSystem
 import Packets
+import Policy
 
 // Theory of operation.
 //
@@ -83,13 +85,19 @@ public final class PacketQueue: EventSource {
 
   private let loop: EventLoop
   private let device: PacketDevice
-  private let packetGuard: PacketGuard
+  private var packetGuard: PacketGuard
+  /// On the enclave's side: where what comes out of the device may go.
+  private let outgoing: DestinationGuard?
+  private let denied: ((String) -> Void)?
+  private var denials = DenialBudget()
   private let settings: Settings
   private let lost: (Loss) -> Void
   private var confirmed: (() -> Void)?
   public private(set) var counters = PacketCounters()
   /// For packets that go nowhere, or must be looked at first.
   private let scratch: UnsafeMutableRawBufferPointer
+  /// For what answers a denied packet.
+  private let refusal: UnsafeMutableRawBufferPointer
 
   private var tunRegistration: Registration?
   private var link: PacketLink?
@@ -104,23 +112,35 @@ public final class PacketQueue: EventSource {
     try self.init(loop: loop, device: PacketDevice(tun), packetGuard: packetGuard, settings: settings, lost: lost)
   }
 
-  /// - Parameter lost: the stream has ended and is closed; `attach` may give another.
+  /// - Parameters:
+  ///   - outgoing: judges what the device gives; nil where that is not to be judged, as on the host's side.
+  ///   - denied: takes sentences about denied destinations, of either direction, not more than a few a second.
+  ///   - lost: the stream has ended and is closed; `attach` may give another.
   public init(
-    loop: EventLoop, device: PacketDevice, packetGuard: PacketGuard, settings: Settings = Settings(),
-    lost: @escaping (Loss) -> Void
+    loop: EventLoop, device: PacketDevice, packetGuard: PacketGuard, outgoing: DestinationGuard? = nil,
+    settings: Settings = Settings(), denied: ((String) -> Void)? = nil, lost: @escaping (Loss) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.device = device
     self.packetGuard = packetGuard
     self.lost = lost
     self.settings = settings
+    self.outgoing = outgoing
+    self.denied = denied
     scratch = .allocate(byteCount: PacketGuard.frameLimit, alignment: 16)
+    refusal = .allocate(byteCount: Refusal.frameLimit, alignment: 16)
     super.init()
     try device.file.descriptor.setNonblocking()
     tunRegistration = try loop.add(device.file.rawValue, [.readable, .edgeTriggered], self, tag: Self.tunTag)
   }
 
-  deinit { scratch.deallocate() }
+  deinit {
+    scratch.deallocate()
+    refusal.deallocate()
+  }
+
+  /// From here on the other side's packets may go to these.
+  public func change(_ destinations: Destinations) { packetGuard = packetGuard.with(destinations) }
 
   /// Takes over a stream whose handshake is done; an earlier one is closed.
   /// - Parameter confirmed: called once, when packets can be sent and are not lost.
@@ -221,6 +241,13 @@ public final class PacketQueue: EventSource {
         countDefect()
         continue
       }
+      let frame = UnsafeRawBufferPointer(start: apart ?? room, count: result)
+      if let outgoing, outgoing.denies(frame) {
+        skipped += 1
+        counters.drop(.badDestination)
+        if let answer = refuse(frame, copied: result, outgoing) { _ = device.write(answer) }
+        continue
+      }
       if let apart { room.copyMemory(from: apart, byteCount: result) }
       link.commit(result)
       taken += result
@@ -263,6 +290,7 @@ public final class PacketQueue: EventSource {
     while taken < settings.batch, frames < Self.frameLimit, let frame = try link.next(whole: device.looksInside) {
       if let defect = packetGuard.defect(in: frame.bytes) ?? device.write(frame) {
         counters.drop(defect)
+        if defect == .badDestination { try answer(frame, link) }
       } else {
         counters.packetsIn &+= 1
         counters.bytesIn &+= UInt64(truncatingIfNeeded: frame.length - PacketGuard.offloadHeaderLength)
@@ -272,5 +300,32 @@ public final class PacketQueue: EventSource {
       link.release()
     }
     return true
+  }
+
+  // MARK: denied destinations
+
+  /// Tells the other side at once, where it asked for what it may not have.
+  private func answer(_ frame: IncomingFrame, _ link: PacketLink) throws(Loss) {
+    guard packetGuard.judgesDestinations,
+      let answer = refuse(frame.bytes, copied: frame.copied, packetGuard.destinations),
+      let start = answer.baseAddress, let room = try link.room()
+    else { return }
+    room.copyMemory(from: start, byteCount: answer.count)
+    link.commit(answer.count)
+  }
+
+  /// - Returns: the frame that answers it; nil where there is to be none.
+  private func refuse(
+    _ frame: UnsafeRawBufferPointer, copied: Int, _ destinations: DestinationGuard
+  ) -> UnsafeRawBufferPointer? {
+    // The kernel's own multicast (IGMP, MLD, router solicitations) is nothing that anybody would want to read of.
+    if let denied, let denial = destinations.denial(of: frame), !denial.rule.contains(.multicast),
+      let more = denials.admit(at: monotonicNanoseconds())
+    {
+      denied("\(DestinationGuard.endpoint(frame) ?? "\(denial.destination)") denied: \(denial)\(more)")
+    }
+    guard let place = refusal.baseAddress else { return nil }
+    let length = Refusal.answer(to: frame, copied: copied, place)
+    return length > 0 ? UnsafeRawBufferPointer(start: place, count: length) : nil
   }
 }

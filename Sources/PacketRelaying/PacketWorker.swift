@@ -8,6 +8,7 @@ public final class PacketWorker: Sendable {
     static let report: Int32 = -1
     static let stop: Int32 = -2
     static let count: Int32 = -3
+    static let change: Int32 = -4
     /// With a stream's descriptor: memory will come. Descriptors are far from it (fs.nr_open).
     static let awaitingMemory: Int32 = 1 << 30
   }
@@ -21,12 +22,16 @@ public final class PacketWorker: Sendable {
     public var report: () -> Void
     /// Asked by `PacketWorker.count`; passes the counters on by means of its own.
     public var count: () -> Void
+    /// Told by `PacketWorker.change` that there is something new, which it gets by means of its own.
+    public var change: () -> Void
     public init(
-      stream: @escaping (FileHandle, Bool) -> Void, report: @escaping () -> Void, count: @escaping () -> Void = {}
+      stream: @escaping (FileHandle, Bool) -> Void, report: @escaping () -> Void, count: @escaping () -> Void = {},
+      change: @escaping () -> Void = {}
     ) {
       self.stream = stream
       self.report = report
       self.count = count
+      self.change = change
     }
   }
 
@@ -76,6 +81,9 @@ public final class PacketWorker: Sendable {
   /// Has the body's `count` called in the thread.
   public func count() { order(Order.count) }
 
+  /// Has the body's `change` called in the thread.
+  public func change() { order(Order.change) }
+
   /// Ends the thread; its descriptors close.
   public func stop() { order(Order.stop) }
 
@@ -108,6 +116,7 @@ public final class PacketWorker: Sendable {
       switch number {
       case Order.report: body.report()
       case Order.count: body.count()
+      case Order.change: body.change()
       case Order.stop: loop.stop()
       default:
         body.stream(

@@ -1,4 +1,5 @@
 import Inet
+import Policy
 
 // Theory of operation.
 //
@@ -38,15 +39,20 @@ public struct PacketGuard: Sendable {
   @usableFromInline let ports: PortSet?
   /// The enclave has the host's own address, and of it these ports; nil where it has an address of its own.
   @usableFromInline let shared: PortSet?
+  /// Where the enclave may send packets, as the host sees it; not asked on the enclave's side, where what comes in is for
+  /// the enclave itself.
+  public let destinations: DestinationGuard
 
   /// - Parameters:
   ///   - address4, address6: the enclave's own; a packet of a family without one is dropped.
   ///   - ports: the TCP ports of the enclave to which the host may open connections; nil for all. A segment that opens
   ///     one has SYN without ACK (RFC 9293 section 3.10.7.2), so this needs no memory of connections.
   ///   - shared: the host's side only: the enclave has the host's own address, and may send TCP and UDP from these
-  ///     ports, to no reserved address; everything else would speak for the host.
+  ///     ports; everything else would speak for the host.
+  ///   - destinations: the host's side only: where the enclave may send packets.
   public init(
-    _ side: Side, address4: IPv4Address?, address6: IPv6Address?, ports: [UInt16]? = nil, shared: PortSet? = nil
+    _ side: Side, address4: IPv4Address?, address6: IPv6Address?, ports: [UInt16]? = nil, shared: PortSet? = nil,
+    destinations: Destinations = Destinations()
   ) {
     isHost = side == .host
     hasV4 = address4 != nil
@@ -56,6 +62,26 @@ public struct PacketGuard: Sendable {
     v6Low = address6?.low ?? 0
     self.ports = ports.map { PortSet($0) }
     self.shared = shared
+    self.destinations = DestinationGuard(destinations, isStrict: shared != nil)
+  }
+
+  public var judgesDestinations: Bool { isHost }
+
+  /// The same with other destinations.
+  public func with(_ destinations: Destinations) -> PacketGuard {
+    PacketGuard(copying: self, DestinationGuard(destinations, isStrict: shared != nil))
+  }
+
+  private init(copying other: PacketGuard, _ destinations: DestinationGuard) {
+    isHost = other.isHost
+    hasV4 = other.hasV4
+    hasV6 = other.hasV6
+    v4 = other.v4
+    v6High = other.v6High
+    v6Low = other.v6Low
+    ports = other.ports
+    shared = other.shared
+    self.destinations = destinations
   }
 
   /// - Returns: nil for a packet that may pass.
@@ -86,8 +112,11 @@ public struct PacketGuard: Sendable {
       } else {
         isFirst = fragment & 0x2000 != 0
       }
+      if isHost, !destinations.isOrdinary4(packet.u32(16)), destinations.denial(of: frame) != nil {
+        return .badDestination
+      }
       if shared != nil {
-        if Self.isReserved4(packet.u32(16)) || packet.u32(16) == v4 { return .badDestination }
+        if packet.u32(16) == v4 { return .badDestination }
         // A fragment's transport cannot be judged as a whole; the enclave's kernel has not made any yet in OUTPUT.
         if packet.u16(6) & 0x3fff != 0 { return .foreignPort }
         // Source routes (RFC 791 section 3.1) among them.
@@ -99,6 +128,9 @@ public struct PacketGuard: Sendable {
       guard Int(packet.u16(4)) + 40 == packet.count else { return .badTotalLength }
       if let defect = addresses6(packet.u64(8), packet.u64(16), packet.u64(24), packet.u64(32)) { return defect }
       (transport, number, isFirst) = Self.headers6(packet)
+      if isHost, !destinations.isOrdinary6(packet.u64(24), packet.u64(32)), destinations.denial(of: frame) != nil {
+        return .badDestination
+      }
       if shared != nil, packet.u64(24) == v6High, packet.u64(32) == v6Low { return .badDestination }
       // Behind extension headers, routing and fragment headers among them, there could be anything.
       if shared != nil, transport != 40 { return .foreignPort }
@@ -155,35 +187,11 @@ public struct PacketGuard: Sendable {
     guard hasV4 else { return isHost ? .badSource : .badDestination }
     if isHost {
       guard source == v4 else { return .badSource }
-      return Self.isUnicast4(destination) ? nil : .badDestination
+      // The host's loopback is its own whatever a rule says, also where route_localnet lets it be reached.
+      return destination >> 24 != 0 && destination >> 24 != 127 ? nil : .badDestination
     }
     guard destination == v4 else { return .badDestination }
-    return Self.isUnicast4(source) ? nil : .badSource
-  }
-
-  /// Not 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4, 240.0.0.0/4 (RFC 6890): the host's loopback is its own also where
-  /// route_localnet lets it be reached.
-  @inlinable @inline(__always)
-  static func isUnicast4(_ address: UInt32) -> Bool {
-    let first = address >> 24
-    return first != 0 && first != 127 && first < 224
-  }
-
-  /// Ranges that are never a way out (RFC 6890): also 169.254.0.0/16, where clouds answer whoever has the host's address
-  /// with the host's credentials.
-  @inlinable @inline(__always)
-  static func isReserved4(_ address: UInt32) -> Bool {
-    switch address >> 24 {
-    case 169: address >> 16 == 0xa9fe
-    case 192:
-      // 192.0.0.0/24, 192.0.2.0/24, 192.88.99.0/24
-      address >> 8 == 0xc0_0000 || address >> 8 == 0xc0_0002 || address >> 8 == 0xc0_5863
-    case 198:
-      // 198.18.0.0/15, 198.51.100.0/24
-      address >> 17 == 0xc612 >> 1 || address >> 8 == 0xc6_3364
-    case 203: address >> 8 == 0xcb_0071
-    default: false
-    }
+    return IPv4Address.isUnicast(source) ? nil : .badSource
   }
 
   @inlinable @inline(__always)
@@ -193,16 +201,11 @@ public struct PacketGuard: Sendable {
     guard hasV6 else { return isHost ? .badSource : .badDestination }
     if isHost {
       guard sourceHigh == v6High, sourceLow == v6Low else { return .badSource }
-      return Self.isUnicast6(destinationHigh) ? nil : .badDestination
+      // ::, ::1, and IPv4 in a form that is never on the wire.
+      return destinationHigh != 0 ? nil : .badDestination
     }
     guard destinationHigh == v6High, destinationLow == v6Low else { return .badDestination }
-    return Self.isUnicast6(sourceHigh) ? nil : .badSource
-  }
-
-  /// Not ::/64 (unspecified, loopback, IPv4-mapped), fe80::/10, ff00::/8 (RFC 4291 section 2.4).
-  @inlinable @inline(__always)
-  static func isUnicast6(_ high: UInt64) -> Bool {
-    high != 0 && high >> 54 != 0x3fa && high >> 56 != 0xff
+    return IPv6Address.isUnicast(high: sourceHigh) ? nil : .badSource
   }
 
   // MARK: Transport

@@ -11,8 +11,13 @@ public struct Policy: Equatable, Sendable {
 
   /// Ports of the program that the other side may reach.
   public var ingressPorts: Set<UInt16>
+  /// Where the program may connect to, and send packets.
+  public var destinations: Destinations
 
-  public init(ingressPorts: Set<UInt16> = []) { self.ingressPorts = ingressPorts }
+  public init(ingressPorts: Set<UInt16> = [], destinations: Destinations = Destinations()) {
+    self.ingressPorts = ingressPorts
+    self.destinations = destinations
+  }
 
   /// A connection from outside to the program.
   public func ingress(port: UInt16) -> Decision {
@@ -21,7 +26,9 @@ public struct Policy: Equatable, Sendable {
   }
 
   /// A connection of the program to the outside.
-  public func egress(to endpoint: IPEndpoint) -> Decision { .allow }
+  public func egress(to endpoint: IPEndpoint) -> Decision {
+    destinations.denial(of: endpoint.address, port: endpoint.port).map { .deny($0.description) } ?? .allow
+  }
 
   /// A name that the program asks for.
   public func resolve(name: String) -> Decision { .allow }

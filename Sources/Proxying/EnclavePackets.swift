@@ -4,6 +4,7 @@ import Inet
 import LinuxSystem
 import PacketRelaying
 import Packets
+import Policy
 import Relaying
 import Wire
 
@@ -22,6 +23,7 @@ final class EnclavePackets {
     let v4 = plan.settings.tunnelAddresses.first { if case .v4 = $0.address { true } else { false } }
     let v6 = plan.settings.tunnelAddresses.first { if case .v6 = $0.address { true } else { false } }
     let packetGuard = PacketGuard(.enclave, v4, v6, ports: plan.settings.ingressPorts)
+    let outgoing = DestinationGuard(Self.destinations(plan))
     let verdicts = plan.descriptors.verdictPipe.map { FileHandle(OwnedFileDescriptor($0)) }
     let segments = SegmentSizes(mtu: Int(plan.settings.tunnelMTU))
     for (index, fd) in plan.descriptors.tunnelQueues.enumerated() {
@@ -52,13 +54,24 @@ final class EnclavePackets {
               } else {
                 PacketDevice(tun)
               }
-            return try PacketQueue(loop: loop, device: device, packetGuard: packetGuard, lost: lost)
+            return try PacketQueue(
+              loop: loop, device: device, packetGuard: packetGuard, outgoing: outgoing,
+              denied: { say("packets to \($0)") }, lost: lost)
           }
           return .init(stream: { _, _ in }, report: { connector.report() })
         } failed: {
           say("packets, queue \(index): \($0)")
         })
     }
+  }
+
+  /// With a link of its own the enclave asks the host's name server on it (EnclaveLayout.nameServer).
+  private static func destinations(_ plan: ProxyPlan) -> Destinations {
+    var destinations = Destinations(allowed: plan.settings.allowedDestinations)
+    if plan.descriptors.captureSockets.isEmpty, let server = IPPrefix(.v4(IPv4Address(169, 254, 53, 53)), 32) {
+      destinations.allowed.append(DestinationRule(server, ports: 53...53))
+    }
+    return destinations
   }
 
   func report() { for worker in workers { worker.report() } }

@@ -28,6 +28,7 @@ public final class EnclaveProxy {
   private let plan: ProxyPlan
   private let policy: Policy
   private let log: (String) -> Void
+  private var denials = DenialBudget()
   private var listeners: [Listener] = []
   private var forwarder: DNSForwarder?
   private var packets: EnclavePackets?
@@ -39,7 +40,9 @@ public final class EnclaveProxy {
     self.plan = plan
     self.loop = loop
     self.log = log
-    policy = Policy(ingressPorts: Set(plan.settings.ingressPorts))
+    policy = Policy(
+      ingressPorts: Set(plan.settings.ingressPorts),
+      destinations: Destinations(allowed: plan.settings.allowedDestinations))
     for fd in plan.descriptors.egressListeners {
       let socket = FileHandle(OwnedFileDescriptor(fd))
       let isV6 = localEndpoint(fd).map { if case .v6 = $0.address { true } else { false } } ?? false
@@ -104,7 +107,9 @@ public final class EnclaveProxy {
     // Somebody connected to the proxy's own port: there is no original destination to go to.
     if destination == localEndpoint(connection.rawValue) { return }
     if case .deny(let reason) = policy.egress(to: destination) {
-      log("egress to \(destination) denied: \(reason)")
+      if let more = denials.admit(at: monotonicNanoseconds()) {
+        log("egress to \(destination) denied: \(reason)\(more)")
+      }
       return
     }
     let request = ConnectRequest(.endpoint(destination), source: peer)

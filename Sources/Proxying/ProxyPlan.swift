@@ -1,5 +1,6 @@
 import Inet
 import LinuxSystem
+import Policy
 import Relaying
 import Roles
 import Wire
@@ -38,6 +39,8 @@ public struct ProxySettings: Equatable, Sendable {
   /// In bytes.
   public var tunnelMTU: UInt16 = 1500
   public var ingressPorts: [UInt16] = []
+  /// Destinations that the program may reach although they are denied without a rule.
+  public var allowedDestinations: [DestinationRule] = []
   public var verbose = false
 
   public init(hostTarget: StreamTarget, proxyToken: Token, hostToken: Token) {
@@ -88,6 +91,9 @@ public struct ProxyHandOver {
       settings.tunnelAddresses.reduce(into: []) { $0 += [UInt8($1.address.bytes.count), $1.length] + $1.address.bytes })
     writer.put("mtu", numbers: [UInt32(settings.tunnelMTU)])
     writer.put("ingress-ports", numbers: settings.ingressPorts.map { UInt32($0) })
+    // Not joined(separator:), whose first use looks through every conformance of the program.
+    writer.put(
+      "allow", text: settings.allowedDestinations.reduce(into: "") { $0 += ($0.isEmpty ? "" : ",") + $1.description })
     writer.put("verbose", flag: settings.verbose)
     return (writer.bytes, files)
   }
@@ -100,6 +106,8 @@ public struct ProxyPlan: Equatable, Sendable {
 
   private static let queueLimit = 256
   private static let portLimit = 65535
+  /// Bytes of rules: thousands of them.
+  private static let ruleLimit = 1 << 20
 
   /// - Throws: a sentence that names the field.
   public init(document: [UInt8]) throws(RoleError) {
@@ -146,9 +154,22 @@ public struct ProxyPlan: Equatable, Sendable {
       }
       return port
     }
+    settings.allowedDestinations = try Self.rules(try reader.text("allow", limit: Self.ruleLimit))
     settings.verbose = try reader.flag("verbose")
     try reader.finish()
     self.settings = settings
+  }
+
+  private static func rules(_ text: String) throws(RoleError) -> [DestinationRule] {
+    var rules: [DestinationRule] = []
+    for part in text.utf8.split(separator: UInt8(ascii: ","), omittingEmptySubsequences: text.isEmpty) {
+      do throws(DestinationRuleError) {
+        rules.append(try DestinationRule(String(decoding: part, as: UTF8.self)))
+      } catch {
+        throw RoleError("proxy", "\"allow\" has something that is no rule: \(error)")
+      }
+    }
+    return rules
   }
 
   private static func prefixes(_ bytes: ArraySlice<UInt8>) throws(RoleError) -> [IPPrefix] {

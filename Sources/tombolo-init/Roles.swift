@@ -131,6 +131,7 @@ struct ProxySockets {
     let secrets = BootIdentity.own.secrets
     var settings = ProxySettings(hostTarget: host, proxyToken: secrets.proxy, hostToken: secrets.host)
     settings.ingressPorts = configuration.ingressPorts
+    settings.allowedDestinations = configuration.allowedDestinations
     settings.verbose = configuration.logs.level == .debug
     return settings
   }

@@ -91,6 +91,7 @@ struct BootCommand: ParsableCommand {
     request.appended = append
     request.published = try gateway.published()
     request.nameServer = try gateway.nameServer()
+    request.destinations = try gateway.destinations()
     request.logFormat = logFormat
     request.showsConsole = console
     request.verbose = verbose

@@ -1,6 +1,7 @@
 import ArgumentParser
 import HostGateway
 import Inet
+import Policy
 
 /// What every host side can be told about the network, in `run`, `host` and `boot` alike.
 struct GatewayOptions: ParsableArguments {
@@ -12,11 +13,16 @@ struct GatewayOptions: ParsableArguments {
   var publish: [String] = []
   @Option(
     help: ArgumentHelp(
-      "In raw mode with a TUN device, ports of this machine, TCP and UDP, that the enclave may reach; otherwise none.",
+      "Ports of this machine that the enclave may reach at its addresses, but for the loopback; otherwise none. In raw mode UDP as well, with a TUN device only.",
       valueName: "ports"))
   var allowHostPorts: String?
   @Option(help: "The name server to ask (default: this machine's /etc/resolv.conf).")
   var dns: String?
+  @Option(
+    help: ArgumentHelp(
+      "Let the enclave reach what is denied otherwise: link-local and reserved addresses, clouds' metadata, this machine's own. An address or a prefix, with or without :port or :port-port; may be repeated.",
+      valueName: "addr[/bits][:port]"))
+  var allowDestination: [String] = []
 
   /// - Throws: a sentence with what was found and what was expected.
   func published() throws -> [PublishedPort] {
@@ -36,7 +42,6 @@ struct GatewayOptions: ParsableArguments {
       throw Misuse(
         "-p \(port): UDP ports are published in raw mode only; in TCP mode connections alone cross the border")
     }
-    if allowHostPorts != nil { throw Misuse("--allow-host-ports: expected raw mode with it") }
   }
 
   /// With a shared address the host's ports are at the enclave's own address.
@@ -63,5 +68,19 @@ struct GatewayOptions: ParsableArguments {
       guard let address = IPAddress(text) else { throw Misuse("--dns: found \"\(text)\", expected an IP address") }
       return address
     }
+  }
+
+  /// What the enclave may reach, as this machine sees it.
+  func destinations() throws -> Destinations {
+    var destinations = Destinations()
+    for text in allowDestination {
+      do throws(DestinationRuleError) {
+        destinations.allowed.append(try DestinationRule(text))
+      } catch {
+        throw Misuse("--allow-destination: found \"\(text)\", \(error)")
+      }
+    }
+    destinations.ownPorts = try hostPorts()
+    return destinations
   }
 }

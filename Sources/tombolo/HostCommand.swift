@@ -118,6 +118,7 @@ struct HostCommand: ParsableCommand {
     let place = try place()
     let published = try gateway.published()
     let server = try gateway.nameServer()
+    let destinations = try gateway.destinations()
     let tunnel = try rawOptions.tunnel(published, gateway)
     let raw = tunnel != nil
     try gateway.check(raw: raw)
@@ -134,7 +135,7 @@ struct HostCommand: ParsableCommand {
     let side = try Gateway(
       loop: loop, transport: listener, enclave: place.enclave, published: raw ? [] : sockets, peers: place.peers,
       peerUsers: place.peerUsers, boots: bootStore(place),
-      logFormat: logFormat, waitsForRoom: true, verbose: verbose,
+      logFormat: logFormat, waitsForRoom: true, verbose: verbose, destinations: destinations,
       resolverConfiguration: resolverConfiguration(server), log: say)
     side.tunnel = tunnel
     var lost: SystemError?

@@ -7,6 +7,7 @@ import Inet
 import LinuxSystem
 import LocalRunning
 import LogText
+import Policy
 
 extension LogFormat: ExpressibleByArgument {}
 extension Configuration.NetworkMode: ExpressibleByArgument {}
@@ -105,6 +106,7 @@ struct RunCommand: ParsableCommand {
       }
       return real
     }
+    var destinations = try gateway.destinations()
     var overrides = try overrides(published)
     var configuration = try Configuration(toml: file?.text ?? "", file: config ?? "")
     try configuration.apply(toml: overrides, file: "command line", isSystemText: true, relativePaths: true)
@@ -114,6 +116,12 @@ struct RunCommand: ParsableCommand {
       configuration.raw.capture = capture
     }
     try gateway.check(raw: configuration.networkMode == .raw)
+    // In raw mode the program itself asks the server that it was given, so that one is named as well.
+    if configuration.networkMode == .raw, let server, let whole = IPPrefix(server, UInt8(clamping: server.bitCount)) {
+      destinations.allowed.append(DestinationRule(whole, ports: 53...53))
+    }
+    // What is denied on both sides is allowed on both.
+    overrides += "[egress]\nallow = [\(destinations.allowed.map { tomlString("\($0)") }.joined(separator: ", "))]\n"
     var tunnel: (any RawGateway)?
     if configuration.networkMode == .raw, configuration.raw.capture == .nfqueue {
       try gateway.refuseHostPorts()
@@ -131,7 +139,8 @@ struct RunCommand: ParsableCommand {
     }
     var request = LocalRunRequest(
       initPath: try initPath(), rootfs: root, configuration: file, overrides: overrides, published: published,
-      nameServer: server, logFormat: logFormat, passesInput: interactive, verbose: verbose > 1,
+      nameServer: server, destinations: destinations, logFormat: logFormat, passesInput: interactive,
+      verbose: verbose > 1,
       tunnel: tunnel, name: configuration.hostname)
     request.explainsUsers = verbose > 0 || ![nil, "root", "0", "root:root", "0:0"].contains(configuration.program.user)
     return request

@@ -1,4 +1,5 @@
 import EnclaveConfig
+import Policy
 import Testing
 
 struct ConfigurationTests {
@@ -25,6 +26,8 @@ struct ConfigurationTests {
     at_end = "poweroff"
     [ingress]
     ports = [8080, 443, 8080]
+    [egress]
+    allow = ["169.254.169.254:80", "[fd00:ec2::]/32"]
     [logs]
     buffer = "1MiB"
     patience = "0s"
@@ -51,6 +54,7 @@ struct ConfigurationTests {
     #expect(configuration.boot.hostTimeout == .seconds(4))
     #expect(configuration.boot.end == .poweroff)
     #expect(configuration.ingressPorts == [443, 8080])
+    #expect(configuration.allowedDestinations.map(\.description) == ["169.254.169.254:80", "fd00:ec2::/32"])
     #expect(configuration.logs.buffer == 1 << 20)
     #expect(configuration.logs.patience == .zero)
     #expect(configuration.logs.drain == nil)
@@ -68,6 +72,9 @@ struct ConfigurationTests {
   @Test func overrides() throws {
     var configuration = try Configuration(toml: Self.full, file: "t")
     try configuration.apply(toml: "[program]\nenv = { KEY = \"other\" }\n[ingress]\nports = [80]\n", file: "u")
+    try configuration.apply(toml: "[egress]\nallow = [\"10.0.0.0/8\", \"169.254.169.254:80\"]\n", file: "u")
+    #expect(
+      configuration.allowedDestinations.map(\.description) == ["169.254.169.254:80", "fd00:ec2::/32", "10.0.0.0/8"])
     #expect(configuration.program.environment == ["KEY": "other", "EMPTY": ""])
     #expect(configuration.ingressPorts == [80, 443, 8080])
     #expect(configuration.program.user == "www-data:adm")
@@ -75,10 +82,16 @@ struct ConfigurationTests {
 
   /// A mistake that is passed over is a policy that is not enforced: each is refused with its place.
   @Test(arguments: [
+    (
+      "[egress]\nallow = [\"10.0.0.0/8\",\n  \"10.0.0.1/8\"]",
+      "t.toml:3:3: egress.allow: found \"10.0.0.1/8\", expected 10.0.0.0/8, or 10.0.0.1 alone: there are bits behind the prefix"
+    ),
+    ("[egress]\nallow = \"10.0.0.0/8\"", "t.toml:2: egress.allow: found \"10.0.0.0/8\", expected an array of strings"),
+    ("[egress]\nallow = [80]", "t.toml:2: egress.allow: found [80], expected an array of strings"),
     ("[network]\nmode = \"tpc\"", "t.toml:2: network.mode: found \"tpc\", expected \"tcp\" or \"raw\" or \"none\""),
     (
       "\n[ingres]\nports = [1]",
-      "t.toml:2: ingres: unknown key; known here: boot, hostname, ingress, logs, network, program"
+      "t.toml:2: ingres: unknown key; known here: boot, egress, hostname, ingress, logs, network, program"
     ),
     (
       "[program]\n# note\ncomand = [\"x\"]",

@@ -1,5 +1,6 @@
 import Inet
 import Packets
+import Policy
 import Testing
 
 /// A frame built from fields, so that a test names only the one that is wrong.
@@ -50,7 +51,11 @@ extension PacketGuard {
 
 private let own4 = "10.118.0.2"
 private let own6 = "fd74::2"
-private let host = PacketGuard(.host, address4: IPv4Address(own4), address6: IPv6Address(own6))
+/// Addresses for documentation stand for the internet here.
+private let documentation = Destinations(
+  allowed: ["192.0.2.0/24", "2001:db8::/32"].compactMap { IPPrefix($0) }.map { DestinationRule($0) })
+private let host = PacketGuard(
+  .host, address4: IPv4Address(own4), address6: IPv6Address(own6), destinations: documentation)
 private let enclave = PacketGuard(.enclave, address4: IPv4Address(own4), address6: IPv6Address(own6), ports: [80, 443])
 
 /// What stands between a hostile other side and this side's kernel.

@@ -135,7 +135,6 @@ final class PublishingTests: XCTestCase {
       ("run -p 53:53/udp -- true", "-p 0.0.0.0:53 → 53/udp: UDP ports are published in raw mode only"),
       ("host --transport unix:$D -p 53:53/udp", "UDP ports are published in raw mode only"),
       ("run --mode raw -p 53:53/sctp -- true", "-p: found \"53:53/sctp\", expected"),
-      ("run --allow-host-ports 80 -- true", "--allow-host-ports: expected raw mode with it"),
       ("run --mode raw --allow-host-ports 80,x -- true", "--allow-host-ports: found \"80,x\", expected ports"),
       ("run --mode raw --capture nfqueue --allow-host-ports 80 -- true", "--allow-host-ports: with nfqueue"),
       ("run --mode raw --capture nfqueue -p 22:22/udp -- true", "-p 0.0.0.0:22:22/udp: port 22 is the host's own"),

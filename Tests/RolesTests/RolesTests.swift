@@ -1,5 +1,6 @@
 import Inet
 import LinuxSystem
+import Policy
 import Proxying
 import Relaying
 import Roles
@@ -17,6 +18,9 @@ struct RolesTests {
     settings.tunnelAddresses = [IPPrefix("10.118.0.2/30"), IPPrefix("fd74:6f6d:626f::2/64")].compactMap { $0 }
     settings.tunnelMTU = 9000
     settings.ingressPorts = [1, 443, 65535]
+    settings.allowedDestinations = [
+      try DestinationRule("169.254.169.254:80"), try DestinationRule("[fd00:ec2::]/32:1-9"),
+    ]
     settings.verbose = true
     var made = ProxyHandOver(settings)
     func file() throws -> FileHandle { try makePipe().reading }
@@ -56,7 +60,7 @@ struct RolesTests {
         (String(decoding: document[(start + 1)..<(start + 1 + Int(count))], as: UTF8.self), document[start..<end]))
       rest = document[end...]
     }
-    #expect(fields.count == 15)
+    #expect(fields.count == 16)
     for (index, field) in fields.enumerated() {
       var less = fields
       less.remove(at: index)

@@ -30,10 +30,11 @@ int64_t ctoml_integer(const ctoml_node *node);
 bool ctoml_boolean(const ctoml_node *node);
 const char *ctoml_string(const ctoml_node *node, size_t *length); // not terminated
 
-// Calls `body` for each entry of a table or element of an array, whose key is NULL; `line` is the key's or the element's,
-// or 0 where nothing in the text stands for it.
+// Calls `body` for each entry of a table or element of an array, whose key is NULL; `line` and `column` are the key's or
+// the element's, from 1, or 0 where nothing in the text stands for it.
 void ctoml_each(const ctoml_node *node, void *context,
-                void (*body)(void *context, const char *key, size_t length, uint32_t line, const ctoml_node *value));
+                void (*body)(void *context, const char *key, size_t length, uint32_t line, uint32_t column,
+                             const ctoml_node *value));
 
 #ifdef __cplusplus
 }

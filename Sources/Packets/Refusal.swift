@@ -1,0 +1,83 @@
+/// What answers a packet whose destination is denied, so that the program knows at once: a reset to what opens a TCP
+/// connection, ICMP's "administratively prohibited" to everything else (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1).
+/// Both say that they come from the destination.
+public enum Refusal {
+  /// Bytes of the packet that an ICMP error carries: more than the header and eight bytes that its receiver needs, and
+  /// what is in our own memory of every frame.
+  private static let quoted = 128
+  /// The longest frame that `answer` writes.
+  public static let frameLimit = PacketGuard.offloadHeaderLength + 40 + 8 + quoted
+
+  /// - Parameters:
+  ///   - frame: the denied one; of it at least `copied` bytes are there.
+  ///   - answer: room for `frameLimit` bytes, outside the frame.
+  /// - Returns: the length of the answer as a frame; 0 where there is to be none.
+  public static func answer(
+    to frame: UnsafeRawBufferPointer, copied: Int, _ answer: UnsafeMutableRawPointer
+  ) -> Int {
+    let seen = UnsafeRawBufferPointer(rebasing: frame.prefix(min(copied, frame.count)))
+    guard seen.count >= PacketGuard.offloadHeaderLength + 28 else { return 0 }
+    let packet = PacketBytes(seen, from: PacketGuard.offloadHeaderLength)
+    let is6 = packet.u8(0) >> 4 == 6
+    guard is6 ? packet.count >= 48 : packet.u8(0) >> 4 == 4 && packet.u8(0) & 15 >= 5 else { return 0 }
+    let (transport, number) = is6 ? PacketGuard.transport6(packet) : (Int(packet.u8(0) & 15) * 4, Int(packet.u8(9)))
+    // Never to a later fragment, nor to what was for many (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
+    guard transport >= 20, packet.count >= transport + 8 else { return 0 }
+    guard is6 ? packet.u8(24) != 0xff : packet.u8(16) < 224 || packet.u8(16) >= 240 && packet.u32(16) != ~0 else {
+      return 0
+    }
+    guard is6 || packet.u16(6) & 0x1fff == 0 else { return 0 }
+    answer.initializeMemory(as: UInt8.self, repeating: 0, count: PacketGuard.offloadHeaderLength)
+    let start = answer + PacketGuard.offloadHeaderLength
+    let length: Int
+    switch number {
+    case 6:
+      guard packet.count >= transport + 20, packet.u8(transport + 13) & 0x14 == 0 else { return 0 }
+      length = SharedCapture.reset(seen, start)
+    // Errors are not answered by errors.
+    case 1 where !is6 && [3, 4, 5, 11, 12].contains(packet.u8(transport)): return 0
+    case 58 where is6 && packet.u8(transport) < 128: return 0
+    default: length = prohibited(packet, is6, start)
+    }
+    return length == 0 ? 0 : PacketGuard.offloadHeaderLength + length
+  }
+
+  private static func prohibited(_ packet: PacketBytes, _ is6: Bool, _ start: UnsafeMutableRawPointer) -> Int {
+    let inner = min(packet.count, quoted)
+    let header = is6 ? 40 : 20
+    let total = header + 8 + inner
+    func put<T: FixedWidthInteger>(_ value: T, _ offset: Int) {
+      start.storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
+    }
+    start.initializeMemory(as: UInt8.self, repeating: 0, count: header + 8)
+    (start + header + 8).copyMemory(from: packet.base, byteCount: inner)
+    if is6 {
+      put(UInt32(0x6000_0000), 0)
+      put(UInt16(truncatingIfNeeded: 8 + inner), 4)
+      put(UInt16(58 << 8 | 64), 6)
+      (start + 8).copyMemory(from: packet.base + 24, byteCount: 16)
+      (start + 24).copyMemory(from: packet.base + 8, byteCount: 16)
+      // Destination unreachable, administratively prohibited.
+      put(UInt16(0x0101), header)
+      var sum = Checksum()
+      sum.add(start + 8, 32)
+      sum.add(UInt64(58 + 8 + inner))
+      sum.add(start + header, 8 + inner)
+      put(sum.value, header + 2)
+    } else {
+      put(UInt16(0x4500), 0)
+      put(UInt16(truncatingIfNeeded: total), 2)
+      put(UInt16(64 << 8 | 1), 8)
+      put(packet.u32(16), 12)
+      put(packet.u32(12), 16)
+      var sum = Checksum()
+      sum.add(start, 20)
+      put(sum.value, 10)
+      put(UInt16(0x030d), header)
+      var whole = Checksum()
+      whole.add(start + header, 8 + inner)
+      put(whole.value, header + 2)
+    }
+    return total
+  }
+}
