@@ -41,7 +41,7 @@ public struct Document {
     /// As an error message shows it.
     var shown: String {
       switch self {
-      case .string(let text): "\"\(text)\""
+      case .string(let text): tomlString(text)
       case .integer(let number): "\(number)"
       case .boolean(let flag): "\(flag)"
       case .array(let values): "[" + values.map(\.value.shown).joined(separator: ", ") + "]"
