@@ -19,7 +19,8 @@ import Wire
 //                                   ▶ connect: policy, connect(2), answer, relay
 //                                   ▶ resolve: queries to the host's resolvers
 //                                   ▶ logs:    records to the sink, acknowledgements back
-//                                   ▶ control: addresses (raw mode); which published ports are listened on
+//                                   ▶ control: addresses, in raw mode
+//                                   ▶ listening: which published ports are listened on
 //   client of a published port ▶ stream to the enclave, connect hello ▶ answer ▶ relay, or reset
 //
 // A published port's socket is bound from the start, so that nobody else takes it. It listens only while the enclave says
@@ -227,12 +228,8 @@ public final class Gateway {
       case .resolve: try resolve(stream, early)
       case .logs: try logs(stream, boot, early)
       case .packets: try packets(stream, try PacketsRequest(parameters: hello.parameters), early)
-      case .control:
-        if try ListeningPorts.isAsked(by: hello.parameters) {
-          try listening(stream, early)
-        } else {
-          try control(stream, hello.parameters)
-        }
+      case .control: try control(stream, hello.parameters)
+      case .listening: try listening(stream, early)
       }
     } catch {
       complaints.say(.refusedRequests, "a \(hello.channel) stream from the enclave: \(error)")
@@ -374,7 +371,7 @@ public final class Gateway {
         let ports = try ListeningPorts.decode(bytes)
         if stream === listeningStream { listen(on: ports) }
       } catch {
-        log("a control stream from the enclave: \(error)")
+        log("a listening stream from the enclave: \(error)")
         stream.close()
       }
     } closed: { [unowned self] in

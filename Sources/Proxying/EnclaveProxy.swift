@@ -15,7 +15,7 @@ import Wire
 //   egress:   accept ▶ SO_ORIGINAL_DST ▶ policy ▶ stream to the host, connect hello ▶ answer ▶ relay, or reset
 //   ingress:  stream from the host ▶ hello ▶ policy ▶ connect to the program ▶ answer ▶ relay
 //   DNS:      datagram or message ▶ policy ▶ resolve stream ▶ response
-//   listening: what the program listens on ▶ control stream, so that the host refuses clients where nothing does
+//   listening: what the program listens on ▶ listening stream, so that the host refuses clients where nothing does
 
 /// The networking proxy inside the enclave, TCP mode.
 public final class EnclaveProxy {

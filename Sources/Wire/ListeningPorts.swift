@@ -1,23 +1,11 @@
-/// What the enclave tells its host on a control stream of its own: which of its published ports a program listens on.
-/// The hello's parameters are one byte. Each message is the whole set and takes the place of the one before: ports in
+/// What the proxy tells the host on a stream of its own: which of the published ports a program listens on. Each message is the whole set and takes the place of the one before: ports in
 /// ascending order, two bytes each. See docs/protocol.md.
 public enum ListeningPorts {
-  /// The first byte of the control hello.
-  public static let kind: UInt8 = 2
   /// Ports in one message: as many as its length of 16 bits has room for.
   public static let limit = 32_767
 
-  public static var hello: Hello { Hello(.control, parameters: [kind]) }
-
-  /// Whether a control hello is this one.
-  /// - Throws: where it is, and something follows.
-  public static func isAsked(by parameters: [UInt8]) throws(WireError) -> Bool {
-    var reader = ByteReader(parameters)
-    let found: UInt8 = try reader.integer()
-    guard found == kind else { return false }
-    try reader.finish()
-    return true
-  }
+  /// Without parameters.
+  public static var hello: Hello { Hello(.listening) }
 
   /// Ports behind the first `limit` are left out.
   public static func encode(_ ports: Set<UInt16>) -> [UInt8] {

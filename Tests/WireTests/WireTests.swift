@@ -334,13 +334,9 @@ struct AddressesHandshakeTests {
 struct ListeningPortsTests {
   @Test func vectors() throws {
     #expect(
-      ListeningPorts.hello.encoded() == [0x54, 0x4d, 0x42, 0x4c, Hello.version, 5, 0, 1] + Token.none.bytes + [2])
+      ListeningPorts.hello.encoded() == [0x54, 0x4d, 0x42, 0x4c, Hello.version, 7, 0, 0] + Token.none.bytes)
     #expect(ListeningPorts.encode([443, 80]) == [0, 80, 1, 0xbb])
     #expect(try ListeningPorts.decode([]) == [])
-    #expect(try ListeningPorts.isAsked(by: [2]))
-    #expect(try !ListeningPorts.isAsked(by: [1, 1, 0, 0]))
-    #expect(throws: WireError.trailingBytes(1)) { try ListeningPorts.isAsked(by: [2, 0]) }
-    #expect(throws: WireError.truncated) { try ListeningPorts.isAsked(by: []) }
   }
 
   @Test func refused() {
