@@ -432,7 +432,7 @@ private func datagram(v6: Bool, from port: Int, to destination: Int, sent: Bool 
         let frame = TestFrame(packet: sent).bytes.withUnsafeBytes { UnreachableAnswer.make($0, reason) }
         let guarding = PacketGuard(.enclave, address4: IPv4Address(own), address6: IPv6Address(own6), ports: [80])
         #expect(guarding.defect(in: frame) == nil)
-        #expect(frame.withUnsafeBytes { capture.decide($0) } == .take)
+        #expect(frame.withUnsafeBytes { capture.decide($0) { _ in false } } == .take)
         let answer = Array(frame[PacketGuard.offloadHeaderLength...])
         let transport = v6 ? 40 : 20
         #expect(Array(answer[transport...(transport + 1)]) == [v6 ? 1 : 3, code])

@@ -173,7 +173,7 @@ final class NeighbourTests: XCTestCase {
   func testRawModeInRawMode() {
     check(
       """
-      run -- sleep 1\(RawWorld.id) & p=$!
+      $H $T run --mode raw --dns 10.8.0.2 -- sleep 1\(RawWorld.id) & p=$!
       up $p; for i in $(seq 50); do q=$(pgrep -x -f 'sleep 1\(RawWorld.id)'); [ -n "$q" ] && break; sleep 0.1; done
       nsenter -t $q -n $T run --mode raw --dns 10.8.0.2 -- sh -c 'hostname -I | cut -d" " -f1; curl -sS --max-time 5 http://10.8.0.2:8080/file; curl -gsS --max-time 5 http://[fd08::2]:8080/file'
       kill $p; wait $p
