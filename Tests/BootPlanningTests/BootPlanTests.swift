@@ -259,6 +259,7 @@ struct BootPlanTests {
   @Test func anImageIsUsedAsItIs() {
     var local = Self.local
     local.rootfs = "/image"
+    local.pieces = []
     let steps = BootPlan(Configuration(), .local(local)).fileSystem
     #expect(steps.contains(.bind(source: "/image", target: "/s", recursive: true)))
     #expect(!steps.contains { $0.description.contains("overlay") })

@@ -19,13 +19,13 @@ final class BytesTests: XCTestCase {
       mkdir $'d\xe9\xff'
       \#(run) -e $'A=\xe9=\xff' -w $'\#(place)/d\xe9\xff' -- python3 \#(place)/show.py $'caf\xe9' $'\xc3\xa9' $'\xf4\x8f\xbb\xa9' $'\xc3' $'e\xcc\x81' ''
       cd $'d\xe9\xff' && \#(run) -e $'A=\xcc\x81x' -- python3 \#(place)/show.py
-      cd ..; mkdir $'r\xe9' && cp /bin/busybox $'r\xe9/p\xff' && \#(run) --rootfs $'r\xe9' -- $'/p\xff' echo $'x\xe9' | od -An -tx1
+      cd ..; mkdir -p $'r\xe9/\xff' && cp /bin/busybox $'r\xe9/\xff' && \#(run) --rootfs $'r\xe9' -- $'/\xff/busybox' echo $'x\xe9' | od -An -tx1
       ls $'r\xe9' | od -An -tx1
       \#(run) -- $'/no\xe9'; echo $?
       """#)
     XCTAssertEqual(
       outcome.output,
-      "636166e9 c3a9 f48fbba9 c3 65cc81  e93dff 64e9ff\n cc8178 64e9ff\n 78 e9 0a\n 70 ff 0a\n127\n", outcome.errors)
+      "636166e9 c3a9 f48fbba9 c3 65cc81  e93dff 64e9ff\ncc8178 64e9ff\n 78 e9 0a\n ff 0a\n127\n", outcome.errors)
     XCTAssertTrue(outcome.errors.contains(#"/no\xE9: not found in the enclave"#), outcome.errors)
   }
 

@@ -63,7 +63,7 @@ final class LocalEnclaveTests: XCTestCase {
     let outcome = bash(
       """
       mkdir -p /etc/netns/\(World.host); trap 'rm -r /etc/netns/\(World.host); rmdir /etc/netns 2>/dev/null' EXIT
-      printf 'nameserver 10.9.0.2\\nsearch nothing.example test\\noptions ndots:2 timeout:3\\n' > /etc/netns/\(World.host)/resolv.conf
+      printf 'nameserver 10.9.0.2\\nsearch test nothing.example\\noptions ndots:2 timeout:3\\n' > /etc/netns/\(World.host)/resolv.conf
       \(run) -- sh -c 'curl -sS http://web:8080/file; cat /etc/resolv.conf'
       \(run) --mode none --dns-search lab.example --dns-search b --dns-option rotate -- cat /etc/resolv.conf
       \(run) --mode none --dns-search . -- cat /etc/resolv.conf
@@ -71,7 +71,7 @@ final class LocalEnclaveTests: XCTestCase {
     let server = "nameserver 169.254.53.53\n"
     XCTAssertEqual(
       outcome.output,
-      "content-of-file\n\(server)search nothing.example test\noptions ndots:2 timeout:3\n"
+      "content-of-file\n\(server)search test nothing.example\noptions ndots:2 timeout:3\n"
         + "\(server)search lab.example b\noptions rotate\n\(server)options ndots:2 timeout:3\n", outcome.errors)
   }
 
