@@ -62,7 +62,7 @@ extension MachineTests {
       """
       cd \(directory); rm -rf root; cp -a \(Self.debian) root
       cp \(World.binaries)/tombolo \(World.binaries)/tombolo-init root/usr/local/bin/
-      printf '[network]\\nmode = "raw"\\n[ingress]\\nports = [80]\\n' > outer.toml
+      printf '[network]\\nmode = "raw"\\n[ingress]\\nports = [80]\\n' > outer.toml; echo '\(World.everyRight)' >> outer.toml
       cat > root/inner.sh <<'X'
       nginx
       curl -sS http://10.9.0.2:8080/file; curl -gsS http://[fd09::2]:8080/file; curl -sS http://web.test:8080/file

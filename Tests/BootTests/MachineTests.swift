@@ -333,7 +333,7 @@ final class MachineTests: XCTestCase {
       cd \(directory); rm -rf root; cp -a \(Self.debian) root
       cp \(World.binaries)/tombolo \(World.binaries)/tombolo-init root/usr/local/bin/
       printf '[network]\\nparent_cid = 1\\nparent_port = 7700\\n[ingress]\\nports = [80]\\n' > root/inner.toml
-      printf '[network]\\nmode = "raw"\\n' > outer.toml
+      printf '[network]\\nmode = "raw"\\n' > outer.toml; echo '\(World.everyRight)' >> outer.toml
       cat > root/outer.sh <<'X'
       tombolo host --cid 1 --port 7700 -p 127.0.0.1:9090:80 --dns 127.0.0.1 > /tmp/host.out 2> /tmp/host.err & host=$!
       unshare -n tombolo-init --config /inner.toml -- sh -c 'curl -sS http://10.9.0.2:8080/file; nginx; for i in $(seq 300); do [ -e /tmp/asked ] && break; sleep 0.1; done; echo "from inside"; exit 7' & enclave=$!

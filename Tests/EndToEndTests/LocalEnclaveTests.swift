@@ -300,7 +300,8 @@ final class LocalEnclaveTests: XCTestCase {
   func testInsideAsRoot() {
     let outcome = bash(
       """
-      \(run) -- sh -c 'nft list ruleset | grep -c "redirect to :61001"; ps -e --no-headers -o pid= -o args= | cut -c1-30
+      printf '[program]\\ncapabilities = ["NET_ADMIN"]\\n' > \(directory)/look.toml # nft needs it, to read too
+      \(run) --config \(directory)/look.toml -- sh -c 'nft list ruleset | grep -c "redirect to :61001"; ps -e --no-headers -o pid= -o args= | cut -c1-30
       grep -E "^(CapEff|NoNewPrivs|Uid)" /proc/2/status; ip route; ip -6 route show table all | grep default; hostname
       ls /sys/class/net'
       """)
@@ -319,7 +320,7 @@ final class LocalEnclaveTests: XCTestCase {
   func testTheSameOverXtables() {
     let outcome = bash(
       """
-      printf '[network]\\nfirewall = "xtables"\\n' > \(directory)/xt.toml
+      printf '[network]\\nfirewall = "xtables"\\n[program]\\ncapabilities = ["NET_ADMIN", "NET_RAW"]\\n' > \(directory)/xt.toml
       \(run) --config \(directory)/xt.toml --dns 10.9.0.2 -- sh -c '
         curl -sS http://web.test:8080/file; curl -gsS "http://[fd09::2]:8080/file"
         iptables-legacy-save | grep -c REDIRECT; nft list ruleset 2>/dev/null | grep -c redirect'

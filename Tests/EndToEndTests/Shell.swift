@@ -15,6 +15,14 @@ final class World: @unchecked Sendable {
     ?? URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
     .deletingLastPathComponent().appendingPathComponent(".build/release").path
   static let tombolo = binaries + "/tombolo"
+  /// For guests whose program starts enclaves of its own: a container could not either. TOML, without single quotes.
+  static let everyRight = """
+    [program]
+    seccomp = "none"
+    capabilities = ["CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+      "NET_BIND_SERVICE", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "SYS_CHROOT", "SYS_PTRACE", "SYS_ADMIN", "SYS_NICE",
+      "SYS_RESOURCE", "MKNOD", "AUDIT_WRITE", "SETFCAP"]
+    """
   /// Debian's own, which other users may execute too.
   static let python = "/usr/bin/python3"
   /// A `tombolo run` in H.
