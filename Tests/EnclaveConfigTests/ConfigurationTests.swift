@@ -95,7 +95,7 @@ struct ConfigurationTests {
     ),
     (
       "[program]\n# note\ncomand = [\"x\"]",
-      "t.toml:3: program.comand: unknown key; known here: command, env, stop_signal, stop_timeout, user, working_directory"
+      "t.toml:3: program.comand: unknown key; known here: capabilities, command, env, limits, new_privileges, read_only_root, seccomp, stop_signal, stop_timeout, user, vsock, working_directory"
     ),
     ("[ingress]\nports = [0]", "t.toml:2: ingress.ports: found [0], expected an array of numbers from 1 to 65535"),
     ("[ingress]\nports = 80", "t.toml:2: ingress.ports: found 80, expected an array of numbers from 1 to 65535"),
