@@ -39,8 +39,8 @@ final class PublishedPortTests: XCTestCase {
         cd \(directory); ip netns exec \(World.host) bash -c '
         . ./port.sh; rm -f steps; mkfifo steps
         \(World.tombolo) run -i -p 127.0.0.1:9280:80 -- python3 \(directory)/steps.py \(address) < steps >&2 & p=$!; exec 4> steps
-        until_is 9280 refused; \(World.tombolo) status | grep -o "→ 80.*"
-        echo >&4; until_is 9280 open; \(World.tombolo) status | grep -o "→ 80.*"
+        until_is 9280 refused; \(World.tombolo) status $p | grep -o "→ 80.*"
+        echo >&4; until_is 9280 open; \(World.tombolo) status $p | grep -o "→ 80.*"
         exec 5<>/dev/tcp/127.0.0.1/9280; echo x >&5; echo >&4; until_is 9280 refused
         echo >&4; cat <&5; echo >&4; wait $p; echo "status $?"; nc 9280; rm steps'
         """, timeout: 60)
