@@ -30,7 +30,7 @@ final class RoleFilterTests: XCTestCase {
         """
         cd \(World.directory); rm -f go; mkfifo go
         \(World.run) -i --mode \(mode) -- sh -c '
-          for p in 2 3; do grep -qE "tombolo-(proxy|keeper)" /proc/$p/comm && grep -hE "^(NoNewPrivs|Seccomp|CapEff):" /proc/$p/status | xargs; done
+          for p in $(cd /proc; ls -d [0-9]*); do grep -qE "tombolo-(proxy|keeper)" /proc/$p/comm && grep -hE "^(NoNewPrivs|Seccomp|CapEff):" /proc/$p/status | xargs; done
           read x; curl -sS http://10.9.0.2:8080/file' < go > role.out 2> role.err & r=$!
         exec 4> go; for i in $(seq 100); do grep -q Seccomp role.out && break; sleep 0.1; done
         init=$(pgrep -P $r tombolo-init); proxy=$(pgrep -P $init tombolo-proxy); \(World.python) inject.py $proxy 59
@@ -41,7 +41,7 @@ final class RoleFilterTests: XCTestCase {
       let keeper = "CapEff: 0000000000001000 NoNewPrivs: 1 Seccomp: 2\n"
       XCTAssertEqual(
         outcome.output,
-        "status 0\n" + filtered + (mode.contains("nfqueue") ? keeper : "")
+        "status 0\n" + (mode.contains("nfqueue") ? keeper : "") + filtered
           + "content-of-file\na system call that this process must not make: execve (59)\n"
           + "the proxy exited with status 159; starting it again\n", mode + outcome.errors)
     }
