@@ -185,7 +185,8 @@ let package = Package(
     tests(
       "PacketRelayingTests",
       [
-        "PacketRelaying", "Packets", "CLinux", "EventLoop", "LinuxSystem", "Inet", "Netlink", "Netfilter", "Relaying",
+        "PacketRelaying", "Packets", "Policy", "CLinux", "EventLoop", "LinuxSystem", "Inet", "Netlink", "Netfilter",
+        "Relaying",
         "Wire", "HostNetwork", "Proxying",
       ]),
     tests("InetTests", ["Inet"]),

@@ -235,9 +235,9 @@ public final class HostTunnel {
   public func change(_ wanted: Destinations) {
     var wanted = wanted
     wanted.own = []
-    // Our own name server on the link.
+    // The host's address on every link, where its name server is; the rules say which ports are open.
     if let server = IPPrefix(.v4(Self.nameServer), 32) {
-      wanted.allowed.append(DestinationRule(server, ports: 53...53))
+      wanted.allowed.append(DestinationRule(server))
     }
     guard wanted != destinations.current else { return }
     destinations.current = wanted

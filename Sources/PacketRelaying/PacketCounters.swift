@@ -9,6 +9,8 @@ public struct PacketCounters: Sendable {
   public var reconnects: UInt64 = 0
   /// Packets of our own kernel that came while there was no stream.
   public var unsent: UInt64 = 0
+  /// Answers of our own to packets of the other side whose destination is denied; not among `packetsOut`.
+  public var refusals: UInt64 = 0
   /// As many as `PacketDefect` has cases; a fixed array, since the loop must not allocate.
   private var dropped = Dropped(repeating: 0)
 

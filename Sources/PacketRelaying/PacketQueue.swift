@@ -312,6 +312,7 @@ public final class PacketQueue: EventSource {
     else { return }
     room.copyMemory(from: start, byteCount: answer.count)
     link.commit(answer.count)
+    counters.refusals &+= 1
   }
 
   /// - Returns: the frame that answers it; nil where there is to be none.

@@ -65,11 +65,12 @@ final class EnclavePackets {
     }
   }
 
-  /// With a link of its own the enclave asks the host's name server on it (EnclaveLayout.nameServer).
+  /// With a link of its own the enclave asks the host's name server on it (EnclaveLayout.nameServer). Which ports of that
+  /// address are open is the host's business.
   private static func destinations(_ plan: ProxyPlan) -> Destinations {
     var destinations = Destinations(allowed: plan.settings.allowedDestinations)
     if plan.descriptors.captureSockets.isEmpty, let server = IPPrefix(.v4(IPv4Address(169, 254, 53, 53)), 32) {
-      destinations.allowed.append(DestinationRule(server, ports: 53...53))
+      destinations.allowed.append(DestinationRule(server))
     }
     return destinations
   }

@@ -229,7 +229,13 @@ private struct Attack {
         wrong.append("\(counters.packetsIn) packets were delivered, and the link had only \(device.sent)")
       }
     }
-    if received.packets > counters.packetsOut { wrong.append("\(received.packets) frames came, more than were read") }
+    // A host answers what goes to a denied destination, at most once.
+    if received.packets > counters.packetsOut + counters.refusals {
+      wrong.append("\(received.packets) frames came, more than were read or answered")
+    }
+    if counters.refusals > counters.drops(.badDestination) || (!kind.isHost && counters.refusals > 0) {
+      wrong.append("\(counters.refusals) packets were answered, more than had a denied destination")
+    }
     print(
       "\(kind)\(throughMemory ? ", memory" : ""): \(total) frames in \(seconds) s, \(streams) streams, \(received.packets) frames"
         + " back; \(counters)")

@@ -3,9 +3,14 @@ import EventLoop
 import Inet
 import LinuxSystem
 import Packets
+import Policy
 import Testing
 
 @testable import PacketRelaying
+
+/// Addresses for documentation stand for the internet here.
+private let documentation = Destinations(
+  allowed: ["192.0.2.0/24"].compactMap { IPPrefix($0) }.map { DestinationRule($0) })
 
 /// A queue whose TUN device is a pair of datagram sockets: one read or write is one packet there as well.
 final class TestQueue {
@@ -32,7 +37,7 @@ final class TestQueue {
     self.far = far
     let made = try PacketQueue(
       loop: loop, tun: FileHandle(OwnedFileDescriptor(pair[0])),
-      packetGuard: PacketGuard(side, address4: IPv4Address(10, 118, 0, 2), address6: nil)
+      packetGuard: PacketGuard(side, address4: IPv4Address(10, 118, 0, 2), address6: nil, destinations: documentation)
     ) { [unowned self] in losses.append($0) }
     queue = made
     try made.attach(near, use)

@@ -119,7 +119,7 @@ final class NeighbourTests: XCTestCase {
         ping -c 1 -W 1 -q 10.8.0.2 | grep -c ' 0% packet loss'
         X
         $H $T run --config $D/fire.toml --mode raw -- bash -c "$(cat $D/look.sh)" $D
-        $H $T run --config $D/fire.toml --mode raw --allow-host-ports 8999-9001 --allow-destination 169.254.53.53:9000 -- bash -c "$(cat $D/look.sh)" $D
+        $H $T run --config $D/fire.toml --mode raw --allow-host-ports 8999-9001 -- bash -c "$(cat $D/look.sh)" $D
         kill $s $u; wait $s $u; rm -r /etc/netns/\(RawWorld.host)
         """,
         """
