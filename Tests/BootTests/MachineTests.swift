@@ -414,13 +414,15 @@ final class MachineTests: XCTestCase {
       inside="unshare --net --mount --pid --fork --kill-child --mount-proc \(World.binaries)/tombolo-init --config killed.toml --"
       $inside sh -c 'echo first; sleep 30' & first=$!
       for i in $(seq 100); do grep -q first killed.out && break; sleep 0.1; done
-      $inside true 2>&1 | grep -o 'Address already in use'
+      $inside true 2>&1 | grep -o "refuses this enclave's session: denied by policy"
       kill -9 $first; wait $first 2>/dev/null; sleep 0.3; [ -S $d/enclave_7766 ] && echo "left behind"
       $inside curl -sS http://10.9.0.2:8080/file; echo "init says $?"
       sleep 0.3; kill $h; wait $h; cat killed.out; rm -r $d
       """, timeout: 40)
     XCTAssertEqual(
-      outcome.output, "Address already in use\nleft behind\ninit says 0\nfirst\ncontent-of-file\n", outcome.errors)
+      outcome.output,
+      "refuses this enclave's session: denied by policy\nleft behind\ninit says 0\nfirst\ncontent-of-file\n",
+      outcome.errors)
   }
 
   /// In production nobody sees an ENTRYPOINT's standard error: why it did not start is in the host's log too.
