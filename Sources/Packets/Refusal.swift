@@ -2,11 +2,8 @@
 /// connection, ICMP's "administratively prohibited" to everything else (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1).
 /// Both say that they come from the destination.
 public enum Refusal {
-  /// Bytes of the packet that an ICMP error carries: more than the header and eight bytes that its receiver needs, and
-  /// what is in our own memory of every frame.
-  private static let quoted = 128
   /// The longest frame that `answer` writes.
-  public static let frameLimit = PacketGuard.offloadHeaderLength + 40 + 8 + quoted
+  public static let frameLimit = PacketGuard.offloadHeaderLength + UnreachableAnswer.lengthLimit
 
   /// - Parameters:
   ///   - frame: the denied one; of it at least `copied` bytes are there.
@@ -37,47 +34,8 @@ public enum Refusal {
     // Errors are not answered by errors.
     case 1 where !is6 && [3, 4, 5, 11, 12].contains(packet.u8(transport)): return 0
     case 58 where is6 && packet.u8(transport) < 128: return 0
-    default: length = prohibited(packet, is6, start)
+    default: length = UnreachableAnswer.write(packet, is6, .prohibited, at: start)
     }
     return length == 0 ? 0 : PacketGuard.offloadHeaderLength + length
-  }
-
-  private static func prohibited(_ packet: PacketBytes, _ is6: Bool, _ start: UnsafeMutableRawPointer) -> Int {
-    let inner = min(packet.count, quoted)
-    let header = is6 ? 40 : 20
-    let total = header + 8 + inner
-    func put<T: FixedWidthInteger>(_ value: T, _ offset: Int) {
-      start.storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
-    }
-    start.initializeMemory(as: UInt8.self, repeating: 0, count: header + 8)
-    (start + header + 8).copyMemory(from: packet.base, byteCount: inner)
-    if is6 {
-      put(UInt32(0x6000_0000), 0)
-      put(UInt16(truncatingIfNeeded: 8 + inner), 4)
-      put(UInt16(58 << 8 | 64), 6)
-      (start + 8).copyMemory(from: packet.base + 24, byteCount: 16)
-      (start + 24).copyMemory(from: packet.base + 8, byteCount: 16)
-      // Destination unreachable, administratively prohibited.
-      put(UInt16(0x0101), header)
-      var sum = Checksum()
-      sum.add(start + 8, 32)
-      sum.add(UInt64(58 + 8 + inner))
-      sum.add(start + header, 8 + inner)
-      put(sum.value, header + 2)
-    } else {
-      put(UInt16(0x4500), 0)
-      put(UInt16(truncatingIfNeeded: total), 2)
-      put(UInt16(64 << 8 | 1), 8)
-      put(packet.u32(16), 12)
-      put(packet.u32(12), 16)
-      var sum = Checksum()
-      sum.add(start, 20)
-      put(sum.value, 10)
-      put(UInt16(0x030d), header)
-      var whole = Checksum()
-      whole.add(start + header, 8 + inner)
-      put(whole.value, header + 2)
-    }
-    return total
   }
 }

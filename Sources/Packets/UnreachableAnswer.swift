@@ -34,45 +34,59 @@ public enum UnreachableAnswer {
     let packet = PacketBytes(frame, from: start)
     let is6 = packet.u8(0) >> 4 == 6
     guard !is6 || packet.count >= 40 else { return [] }
+    var answer = [UInt8](repeating: 0, count: start + Self.lengthLimit)
+    let length = answer.withUnsafeMutableBytes { bytes in
+      guard let base = bytes.baseAddress else { return 0 }
+      let length = write(packet, is6, reason, at: base + start)
+      OffloadHeader.write(bytes, needsChecksum: false, isChecked: true, segmentSize: nil)
+      return length
+    }
+    answer.removeLast(Self.lengthLimit - length)
+    return answer
+  }
+
+  /// The longest that `write` writes.
+  static let lengthLimit = 40 + 8 + quoteLimit
+
+  /// - Parameters:
+  ///   - packet: at least its header is there.
+  ///   - made: room for `lengthLimit` bytes, outside the packet.
+  /// - Returns: the length of the answer.
+  static func write(_ packet: PacketBytes, _ is6: Bool, _ reason: Reason, at made: UnsafeMutableRawPointer) -> Int {
     let header = is6 ? 40 : 20
     let quote = min(packet.count, quoteLimit)
     let length = header + 8 + quote
-    var answer = [UInt8](repeating: 0, count: start + length)
-    answer.withUnsafeMutableBytes { bytes in
-      guard let base = bytes.baseAddress else { return }
-      let made = base + start
-      func put<T: FixedWidthInteger>(_ value: T, _ offset: Int) {
-        made.storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
-      }
-      if is6 {
-        put(UInt32(0x6000_0000), 0)
-        put(UInt16(clamping: 8 + quote), 4)
-        put(UInt16(58 << 8 | 64), 6)
-        (made + 8).copyMemory(from: packet.base + 24, byteCount: 16)
-        (made + 24).copyMemory(from: packet.base + 8, byteCount: 16)
-      } else {
-        put(UInt16(0x4500), 0)
-        put(UInt16(clamping: length), 2)
-        put(UInt16(64 << 8 | 1), 8)
-        put(packet.u32(16), 12)
-        put(packet.u32(12), 16)
-        var sum = Checksum()
-        sum.add(made, 20)
-        put(sum.value, 10)
-      }
-      put(UInt8(is6 ? 1 : 3), header)
-      put(reason.code(is6: is6), header + 1)
-      (made + header + 8).copyMemory(from: packet.base, byteCount: quote)
-      var sum = Checksum()
-      if is6 {
-        // The pseudo-header of RFC 8200 section 8.1.
-        sum.add(made + 8, 32)
-        sum.add(UInt64(58 + 8 + quote))
-      }
-      sum.add(made + header, 8 + quote)
-      put(sum.value, header + 2)
-      OffloadHeader.write(bytes, needsChecksum: false, isChecked: true, segmentSize: nil)
+    func put<T: FixedWidthInteger>(_ value: T, _ offset: Int) {
+      made.storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
     }
-    return answer
+    made.initializeMemory(as: UInt8.self, repeating: 0, count: header + 8)
+    if is6 {
+      put(UInt32(0x6000_0000), 0)
+      put(UInt16(clamping: 8 + quote), 4)
+      put(UInt16(58 << 8 | 64), 6)
+      (made + 8).copyMemory(from: packet.base + 24, byteCount: 16)
+      (made + 24).copyMemory(from: packet.base + 8, byteCount: 16)
+    } else {
+      put(UInt16(0x4500), 0)
+      put(UInt16(clamping: length), 2)
+      put(UInt16(64 << 8 | 1), 8)
+      put(packet.u32(16), 12)
+      put(packet.u32(12), 16)
+      var sum = Checksum()
+      sum.add(made, 20)
+      put(sum.value, 10)
+    }
+    put(UInt8(is6 ? 1 : 3), header)
+    put(reason.code(is6: is6), header + 1)
+    (made + header + 8).copyMemory(from: packet.base, byteCount: quote)
+    var sum = Checksum()
+    if is6 {
+      // The pseudo-header of RFC 8200 section 8.1.
+      sum.add(made + 8, 32)
+      sum.add(UInt64(58 + 8 + quote))
+    }
+    sum.add(made + header, 8 + quote)
+    put(sum.value, header + 2)
+    return length
   }
 }
