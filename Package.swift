@@ -1,8 +1,9 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-// Layers, imports downwards only (checked in CI with --explicit-target-dependency-import-check error):
-//   C shims → pure values and decisions → kernel wrappers → engines → programs. See docs/architecture.md.
+// The list of modules, and what each one is. A module's layer is its folder below Sources/; its tests are below Tests/ in the
+// same one. Imports go downwards only: C → Pure → Kernel → Streams → Enclave or Host → Tools → Programs (Tests/lint checks
+// that; docs/architecture.md says what a layer may touch).
 
 // MemberImportVisibility, because ArgumentParser imports Foundation: without it a `contains` or `range(of:)` anywhere above
 // is silently Foundation's, which makes the static program 40 MB larger.
@@ -28,15 +29,17 @@ let foundationEssentials: [LinkerSetting] = [
   .linkedLibrary("swiftSynchronization", .when(configuration: .release)),
 ]
 
-func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-  .target(name: name, dependencies: dependencies, swiftSettings: strict)
+func module(_ path: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name(path), dependencies: dependencies, path: "Sources/\(path)", swiftSettings: strict)
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+func tests(_ path: String, _ dependencies: [Target.Dependency]) -> Target {
   .testTarget(
-    name: name, dependencies: dependencies, swiftSettings: strict,
+    name: name(path), dependencies: dependencies, path: "Tests/\(path)", swiftSettings: strict,
     linkerSettings: [.unsafeFlags(["-L/usr/local/lib"])])
 }
+
+func name(_ path: String) -> String { String(path.split(separator: "/")[1]) }
 
 let package = Package(
   name: "tombolo",
@@ -52,123 +55,153 @@ let package = Package(
   ],
   targets: [
     // C
-    .target(name: "CLinux"),
-    .systemLibrary(name: "CMnl"),
-    .systemLibrary(name: "CCap"),
-    .systemLibrary(name: "CMd"),
+    // Calls and constants that glibc's Swift module lacks; everything between fork and exec; what runs before Swift does.
+    .target(name: "CLinux", path: "Sources/C/CLinux"),
+    // libmnl, libcap and libmd.
+    .systemLibrary(name: "CMnl", path: "Sources/C/CMnl"),
+    .systemLibrary(name: "CCap", path: "Sources/C/CCap"),
+    .systemLibrary(name: "CMd", path: "Sources/C/CMd"),
     .target(
-      name: "CDecompress", linkerSettings: [.linkedLibrary("z"), .linkedLibrary("lzma"), .linkedLibrary("zstd")]),
-
+      name: "CDecompress", path: "Sources/C/CDecompress",
+      linkerSettings: [.linkedLibrary("z"), .linkedLibrary("lzma"), .linkedLibrary("zstd")]),
     // toml++ comes from libtomlplusplus-dev: headers only.
-    .target(name: "CToml"),
+    .target(name: "CToml", path: "Sources/C/CToml"),
 
     // Pure
-    module("Inet"),
-    module("SystemText"),
-    module("Wire", ["Inet"]),
-    module("LogText", ["Wire"]),
-    module("DNS", ["Inet"]),
-    module("Policy", ["Inet"]),
-    module("Supervision"),
-    module("Roles"),
-    module("Seccomp"),
-    module("EnclaveConfig", ["SystemText", "Inet", "Policy", "CToml"]),
-    module("Netfilter", ["Inet"]),
-    module("BootPlanning", ["EnclaveConfig", "Inet", "Netfilter"]),
-    module("Packets", ["Inet", "Policy"]),
+    // Addresses, endpoints, prefixes; what an address is for.
+    module("Pure/Inet"),
+    // Text that stands for any bytes: arguments, variables and file names that are not UTF-8.
+    module("Pure/SystemText"),
+    // Hello, answer, session, frames, log records.
+    module("Pure/Wire", ["Inet"]),
+    // The formats of the log's lines, and what makes foreign text harmless; how often a complaint is repeated.
+    module("Pure/LogText", ["Wire"]),
+    // Messages, resolv.conf.
+    module("Pure/DNS", ["Inet"]),
+    // What may pass.
+    module("Pure/Policy", ["Inet"]),
+    // The life of an enclave's services as a state machine.
+    module("Pure/Supervision"),
+    // What PID 1 hands to processes of its own.
+    module("Pure/Roles"),
+    // Filters of system calls, as instructions.
+    module("Pure/Seccomp"),
+    // The configuration, users and groups, units.
+    module("Pure/EnclaveConfig", ["SystemText", "Inet", "Policy", "CToml"]),
+    // Rulesets as values; their bytes for nf_tables and for legacy xtables.
+    module("Pure/Netfilter", ["Inet"]),
+    // A boot as data.
+    module("Pure/BootPlanning", ["EnclaveConfig", "Inet", "Netfilter"]),
+    // What may be in a packet of raw mode.
+    module("Pure/Packets", ["Inet", "Policy"]),
 
     // Kernel
-    module("LinuxSystem", ["SystemText", "CLinux", "Inet"]),
-    module("EventLoop", ["CLinux", "LinuxSystem"]),
-    module("Netlink", ["CLinux", "CMnl", "Inet", "LinuxSystem", "Netfilter"]),
+    // Owned descriptors, errors, files, mounts, processes, sockets; the only module that imports Glibc.
+    module("Kernel/LinuxSystem", ["SystemText", "CLinux", "Inet"]),
+    // epoll, timers, turns; looking before sleeping.
+    module("Kernel/EventLoop", ["CLinux", "LinuxSystem"]),
+    // Routes and nf_tables over libmnl; legacy xtables over setsockopt.
+    module("Kernel/Netlink", ["CLinux", "CMnl", "Inet", "LinuxSystem", "Netfilter"]),
+    // Capability sets over libcap.
+    module("Kernel/Capabilities", ["CCap", "CLinux", "LinuxSystem"]),
+    // SHA-384 over libmd.
+    module("Kernel/Digests", ["CMd"]),
 
-    module("Capabilities", ["CCap", "CLinux", "LinuxSystem"]),
-    module("Digests", ["CMd"]),
-
-    // Engines
+    // Streams
+    // Relays, listeners, opening and serving streams, message streams.
+    module("Streams/Relaying", ["CLinux", "Inet", "Wire", "LinuxSystem", "EventLoop"]),
+    // Raw mode's data path: a TUN queue, or packet queues and raw sockets, joined to a stream or to shared memory.
     module(
-      "Booting",
+      "Streams/PacketRelaying",
+      ["CLinux", "Inet", "Netlink", "Packets", "Policy", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
+
+    // Enclave
+    // Carries out a boot plan.
+    module(
+      "Enclave/Booting",
       [
         "CLinux", "EnclaveConfig", "Inet", "Wire", "LinuxSystem", "EventLoop", "BootPlanning", "Netfilter", "Netlink",
         "Relaying",
       ]),
-    module("Relaying", ["CLinux", "Inet", "Wire", "LinuxSystem", "EventLoop"]),
+    // The proxy inside: egress, ingress, DNS.
     module(
-      "Proxying",
+      "Enclave/Proxying",
       [
         "CLinux", "Inet", "Wire", "DNS", "Policy", "Roles", "LinuxSystem", "EventLoop", "Relaying", "PacketRelaying",
         "Packets",
       ]),
+    // The enclave's end of the log.
+    module("Enclave/LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
+    // PID 1's work: how each service is started, signals, readiness, the reaper.
     module(
-      "HostNetwork",
-      [
-        "CLinux", "Inet", "Policy", "Wire", "Netfilter", "Netlink", "Packets", "LinuxSystem", "EventLoop",
-        "PacketRelaying",
-      ]),
-    module("HostStatus", ["CLinux", "LinuxSystem", "EventLoop", "Relaying"]),
-    module(
-      "HostGateway",
-      [
-        "CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "HostNetwork", "HostStatus",
-        "Netlink", "PacketRelaying", "Packets", "LogText",
-      ]),
-    module(
-      "PacketRelaying",
-      ["CLinux", "Inet", "Netlink", "Packets", "Policy", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
-    module("LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
-    module(
-      "ServiceControl",
+      "Enclave/ServiceControl",
       [
         "CLinux", "EnclaveConfig", "Supervision", "Wire", "LinuxSystem", "EventLoop", "Capabilities", "LogForwarding",
         "Proxying", "Relaying", "Seccomp",
       ]),
+
+    // Host
+    // Raw mode on the host: its TUN device or its share of the host's ports, rules, settings, and their undoing.
     module(
-      "LocalRunning",
+      "Host/HostNetwork",
+      [
+        "CLinux", "Inet", "Policy", "Wire", "Netfilter", "Netlink", "Packets", "LinuxSystem", "EventLoop",
+        "PacketRelaying",
+      ]),
+    // What a host side says of itself, and how it is asked.
+    module("Host/HostStatus", ["CLinux", "LinuxSystem", "EventLoop", "Relaying"]),
+    // The host side: sessions, connections, resolver, published ports, log sink.
+    module(
+      "Host/HostGateway",
+      [
+        "CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "HostNetwork", "HostStatus",
+        "Netlink", "PacketRelaying", "Packets", "LogText",
+      ]),
+
+    // Tools
+    // A local enclave, seen from outside.
+    module(
+      "Tools/LocalRunning",
       [
         "CLinux", "Inet", "Policy", "DNS", "BootPlanning", "EnclaveConfig", "Supervision", "LinuxSystem", "EventLoop",
-        "Relaying",
-        "HostGateway",
-        "HostNetwork", "LogText",
+        "Relaying", "HostGateway", "HostNetwork", "LogText",
       ]),
-    module("VhostVsock", ["CLinux", "LinuxSystem"]),
-
+    // A vhost-user vsock device for QEMU.
+    module("Tools/VhostVsock", ["CLinux", "LinuxSystem"]),
+    // Trees and archives to initramfs and EIF.
     module(
-      "Imaging",
+      "Tools/Imaging",
       [
         "SystemText", "CDecompress", "CLinux", "EnclaveConfig", "LinuxSystem",
         .product(name: "Crypto", package: "swift-crypto"), .product(name: "SwiftASN1", package: "swift-asn1"),
       ]),
-
+    // An image in QEMU, seen from outside: the command line, the console, the vsock device's thread.
     module(
-      "MachineRunning",
+      "Tools/MachineRunning",
       [
         "CLinux", "Inet", "Policy", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
-        "HostNetwork",
-        "VhostVsock", "Imaging", "LogText",
+        "HostNetwork", "VhostVsock", "Imaging", "LogText",
       ]),
 
-    // Programs
+    // Programs: command lines, and which parts go together
     .executableTarget(
       name: "tombolo-init",
       dependencies: [
         "SystemText", "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop",
-        "Capabilities",
-        "Digests",
-        "Relaying", "Roles", "Seccomp",
-        "Netlink", "Proxying", "LogForwarding", "Booting", "ServiceControl",
+        "Capabilities", "Digests", "Relaying", "Roles", "Seccomp", "Netlink", "Proxying", "LogForwarding", "Booting",
+        "ServiceControl",
         .product(name: "Logging", package: "swift-log"),
       ],
-      swiftSettings: strict, linkerSettings: staticLink),
+      path: "Sources/Programs/tombolo-init", swiftSettings: strict, linkerSettings: staticLink),
     .executableTarget(
       name: "tombolo",
       dependencies: [
         "SystemText", "CLinux", "Inet", "Policy", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop",
-        "Relaying",
-        "HostGateway",
-        "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink", "VhostVsock", "LogText",
+        "Relaying", "HostGateway", "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink",
+        "VhostVsock", "LogText",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
-      swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
+      path: "Sources/Programs/tombolo", swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 
     // The engine of raw mode between two TUN devices and nothing else: Tests/bench compares it with others.
     .executableTarget(
@@ -177,44 +210,44 @@ let package = Package(
       path: "Tests/bench/PacketBench", swiftSettings: strict, linkerSettings: staticLink + foundationEssentials),
 
     // Tests
-    tests("BootTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
-    tests("VhostVsockTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
-    tests("RawModeTests", []),
-    tests("HostNetworkTests", ["HostNetwork", "Netfilter", "Inet"]),
-    tests("PacketsTests", ["Packets", "Policy", "Inet"]),
+    tests("Programs/BootTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
+    tests("Tools/VhostVsockTests", ["VhostVsock", "CLinux", "LinuxSystem"]),
+    tests("Programs/RawModeTests", []),
+    tests("Host/HostNetworkTests", ["HostNetwork", "Netfilter", "Inet"]),
+    tests("Pure/PacketsTests", ["Packets", "Policy", "Inet"]),
     tests(
-      "PacketRelayingTests",
+      "Streams/PacketRelayingTests",
       [
         "PacketRelaying", "Packets", "Policy", "CLinux", "EventLoop", "LinuxSystem", "Inet", "Netlink", "Netfilter",
         "Relaying",
         "Wire", "HostNetwork", "Proxying",
       ]),
-    tests("InetTests", ["Inet"]),
-    tests("SystemTextTests", ["SystemText"]),
-    tests("PolicyTests", ["Policy", "Inet"]),
-    tests("WireTests", ["Wire", "Inet"]),
-    tests("LogTextTests", ["LogText", "Wire"]),
-    tests("DNSTests", ["DNS", "Inet"]),
-    tests("SupervisionTests", ["Supervision"]),
-    tests("EnclaveConfigTests", ["EnclaveConfig", "Inet", "Policy"]),
-    tests("BootPlanningTests", ["BootPlanning", "EnclaveConfig"]),
-    tests("HostGatewayTests", ["HostGateway", "Wire"]),
-    tests("SeccompTests", ["Seccomp"]),
-    tests("RolesTests", ["Roles", "Proxying", "Policy", "Inet", "LinuxSystem", "Relaying", "Wire"]),
-    tests("ServiceControlTests", ["ServiceControl", "CLinux", "EventLoop", "LinuxSystem", "Relaying", "Wire"]),
-    tests("HostStatusTests", ["HostStatus", "CLinux", "EventLoop", "LinuxSystem"]),
-    tests("LocalRunningTests", ["LocalRunning", "BootPlanning", "LinuxSystem"]),
-    tests("RelayingTests", ["Relaying", "EventLoop", "LinuxSystem", "CLinux", "Inet", "Wire"]),
-    tests("LogForwardingTests", ["LogForwarding", "Relaying", "EventLoop", "LinuxSystem", "Wire"]),
-    tests("EndToEndTests", []),
-    tests("DifferencesTests", []),
-    tests("NetfilterTests", ["Netfilter", "Inet"]),
-    tests("NetlinkTests", ["Netlink", "Netfilter", "CLinux", "Inet"]),
+    tests("Pure/InetTests", ["Inet"]),
+    tests("Pure/SystemTextTests", ["SystemText"]),
+    tests("Pure/PolicyTests", ["Policy", "Inet"]),
+    tests("Pure/WireTests", ["Wire", "Inet"]),
+    tests("Pure/LogTextTests", ["LogText", "Wire"]),
+    tests("Pure/DNSTests", ["DNS", "Inet"]),
+    tests("Pure/SupervisionTests", ["Supervision"]),
+    tests("Pure/EnclaveConfigTests", ["EnclaveConfig", "Inet", "Policy"]),
+    tests("Pure/BootPlanningTests", ["BootPlanning", "EnclaveConfig"]),
+    tests("Host/HostGatewayTests", ["HostGateway", "Wire"]),
+    tests("Pure/SeccompTests", ["Seccomp"]),
+    tests("Enclave/RolesTests", ["Roles", "Proxying", "Policy", "Inet", "LinuxSystem", "Relaying", "Wire"]),
+    tests("Enclave/ServiceControlTests", ["ServiceControl", "CLinux", "EventLoop", "LinuxSystem", "Relaying", "Wire"]),
+    tests("Host/HostStatusTests", ["HostStatus", "CLinux", "EventLoop", "LinuxSystem"]),
+    tests("Tools/LocalRunningTests", ["LocalRunning", "BootPlanning", "LinuxSystem"]),
+    tests("Streams/RelayingTests", ["Relaying", "EventLoop", "LinuxSystem", "CLinux", "Inet", "Wire"]),
+    tests("Enclave/LogForwardingTests", ["LogForwarding", "Relaying", "EventLoop", "LinuxSystem", "Wire"]),
+    tests("Programs/EndToEndTests", []),
+    tests("Programs/DifferencesTests", []),
+    tests("Pure/NetfilterTests", ["Netfilter", "Inet"]),
+    tests("Kernel/NetlinkTests", ["Netlink", "Netfilter", "CLinux", "Inet"]),
     tests(
-      "ImagingTests",
+      "Tools/ImagingTests",
       ["CDecompress", "Imaging", "CLinux", "LinuxSystem", .product(name: "Crypto", package: "swift-crypto")]),
     tests(
-      "NetworkNamespaceTests",
+      "Kernel/NetworkNamespaceTests",
       ["Netlink", "Netfilter", "CLinux", "LinuxSystem", "EventLoop", "Relaying", "Wire", "Inet"]),
   ],
   cxxLanguageStandard: .cxx17

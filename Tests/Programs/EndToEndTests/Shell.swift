@@ -13,6 +13,7 @@ final class World: @unchecked Sendable {
   static let binaries =
     ProcessInfo.processInfo.environment["TOMBOLO_BINARIES"]
     ?? URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent()
     .deletingLastPathComponent().appendingPathComponent(".build/release").path
   static let tombolo = binaries + "/tombolo"
   /// For guests whose program starts enclaves of its own: a container could not either. TOML, without single quotes.

@@ -1,4 +1,4 @@
-// A process of our own gives up every system call that its role does not need (Sources/Seccomp/RoleFilter.swift).
+// A process of our own gives up every system call that its role does not need (Sources/Pure/Seccomp/RoleFilter.swift).
 #include "CLinux.h"
 #include <sys/syscall.h>
 

@@ -25,6 +25,7 @@ func output(_ program: String, _ arguments: [String]) throws -> String {
 /// What rootfs/boot-assets has prepared. Absent is a failure, not a skip: these tests are the proof of the product.
 struct BootAssets {
   static let repository = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent()
     .deletingLastPathComponent().path
   let folder: String
   init() throws {

@@ -6,6 +6,7 @@ import XCTest
 final class DockerfileTests: XCTestCase {
   static let repository =
     URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent()
     .path
   static let guests = repository + "/Tests/boot-guests"
   /// As the tests' own build says it, with the line's end.

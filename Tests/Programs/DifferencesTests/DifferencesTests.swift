@@ -5,7 +5,7 @@ import XCTest
 /// Tests/differences ask, compare, and end with status 1 where anything else differs.
 final class DifferencesTests: XCTestCase {
   private static let scripts = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-    .deletingLastPathComponent().appendingPathComponent("differences").path
+    .deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("differences").path
 
   private func check(_ script: String, file: StaticString = #filePath, line: UInt = #line) {
     let outcome = bash("\(Self.scripts)/\(script)", timeout: 300, file: file, line: line)

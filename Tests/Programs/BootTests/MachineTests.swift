@@ -6,6 +6,7 @@ import XCTest
 final class MachineTests: XCTestCase {
   static let repository =
     URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent()
     .path
   nonisolated(unsafe) static var assets = ""
   nonisolated(unsafe) static var debian = ""

@@ -12,6 +12,7 @@ enum RawWorld {
   static let binaries =
     ProcessInfo.processInfo.environment["TOMBOLO_BINARIES"]
     ?? URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent()
     .deletingLastPathComponent().appendingPathComponent(".build/release").path
   /// Words that the scripts use.
   static let prelude = """
