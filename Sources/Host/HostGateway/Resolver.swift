@@ -1,6 +1,7 @@
 import CLinux
 import DNS
 import EventLoop
+import HostStatus
 import Inet
 import LinuxSystem
 import Relaying
@@ -13,27 +14,26 @@ final class Resolver {
 
   private let loop: EventLoop
   private let configuration: () -> ResolverConfiguration
-  private(set) var running = 0
-  private(set) var asked: UInt64 = 0
-  private(set) var failed: UInt64 = 0
+  private let counters: HostCounters
 
   /// - Parameter configuration: asked for every query, so that a changed resolv.conf counts at once.
-  init(loop: EventLoop, configuration: @escaping () -> ResolverConfiguration) {
+  init(loop: EventLoop, counters: HostCounters, configuration: @escaping () -> ResolverConfiguration) {
     self.loop = loop
+    self.counters = counters
     self.configuration = configuration
   }
 
   func resolve(_ query: DNSMessage, reply: @escaping (DNSMessage) -> Void) {
-    asked &+= 1
-    guard running < Self.limit else {
-      failed &+= 1
+    counters.names.queries &+= 1
+    guard counters.names.underway < Self.limit else {
+      counters.names.failed &+= 1
       reply(query.errorResponse(code: 2))
       return
     }
-    running += 1
+    counters.names.underway += 1
     UpstreamQuery(loop: loop, configuration: configuration(), query: query) { [unowned self] response in
-      running -= 1
-      if response == nil { failed &+= 1 }
+      counters.names.underway -= 1
+      if response == nil { counters.names.failed &+= 1 }
       reply(response ?? query.errorResponse(code: 2))
     }.start()
   }

@@ -22,27 +22,25 @@ final class SessionServer {
 
   private let loop: EventLoop
   private let store: BootStore?
+  private let counters: HostCounters
   private let log: (String) -> Void
   private var admission: BootAdmission
   private var sessions: [PeerKey: Session] = [:]
-  private var strangers = Strangers(what: "a stream that does not prove that it belongs to the enclave's boot")
-  private var impostors = Strangers(what: "a session that is not this boot's own")
 
   /// - Parameter store: where boots outlive this process; nil where the enclaves end with it.
-  init(loop: EventLoop, store: BootStore?, log: @escaping (String) -> Void) {
+  init(loop: EventLoop, store: BootStore?, counters: HostCounters, log: @escaping (String) -> Void) {
     self.loop = loop
     self.store = store
+    self.counters = counters
     self.log = log
     let saved = store?.load(log) ?? []
     admission = BootAdmission(saved: saved, now: monotonicNanoseconds())
   }
 
-  var refused: UInt64 { strangers.count &+ impostors.count }
-
   /// The boot that the stream belongs to; nil, counted and answered where it proves none.
   func check(_ stream: FileHandle, _ hello: Hello, from peer: PeerKey) -> BootID? {
     if let boot = admission.boot(of: hello, from: peer) { return boot }
-    strangers.refused { log("\(hello.channel): \($0)") }
+    counters.strangers.refused { log("\(hello.channel): \($0)") }
     answer(stream, Answer(.denied))
     return nil
   }
@@ -54,7 +52,7 @@ final class SessionServer {
     let report = try StartReport(parameters: hello.parameters)
     switch admission.open(report, token: hello.token, from: peer, now: monotonicNanoseconds()) {
     case .refused(let reason):
-      impostors.refused { log("\($0): \(reason)") }
+      counters.impostors.refused { log("\($0): \(reason)") }
       answer(stream, Answer(.denied))
     case .later:
       answer(stream, Answer(.noResources))

@@ -9,16 +9,17 @@ import Packets
 import Relaying
 
 /// Lets `tombolo status` ask a host side: its socket, and what it answers.
-public final class StatusService {
+final class StatusService {
   private var listener: StatusListener?
 
   /// A host side without a place for its socket does its work all the same; the sentence says why it is not listed.
   /// - Parameters:
   ///   - command: of `tombolo`.
   ///   - transport: how the enclave is reached, in words.
-  public init(
-    loop: EventLoop, gateway: Gateway, command: String, name: String, transport: String, published: [PublishedPort],
-    report: @escaping (String) -> Void
+  ///   - complete: called with what is known from the start; adds what is so now, and hands it on.
+  init(
+    loop: EventLoop, command: String, name: String, transport: String, published: [PublishedPort],
+    report: @escaping (String) -> Void, complete: @escaping (HostStatus, @escaping (HostStatus) -> Void) -> Void
   ) {
     let born = monotonicNanoseconds()
     let base = HostStatus(
@@ -27,10 +28,10 @@ public final class StatusService {
         .init(listen: $0.listen.description, port: $0.enclavePort, transport: $0.transport.rawValue)
       })
     do throws(SystemError) {
-      listener = try StatusListener(loop: loop, report: report) { [unowned gateway] reply in
+      listener = try StatusListener(loop: loop, report: report) { reply in
         var now = base
         now.seconds = (monotonicNanoseconds() &- born) / 1_000_000_000
-        gateway.status(now) { reply((try? $0.encoded()) ?? []) }
+        complete(now) { reply((try? $0.encoded()) ?? []) }
       }
     } catch {
       report("`tombolo status` will not list this enclave: \(error)")
@@ -38,7 +39,7 @@ public final class StatusService {
   }
 
   /// Takes the socket away.
-  public func close() {
+  func close() {
     listener?.close()
     listener = nil
   }

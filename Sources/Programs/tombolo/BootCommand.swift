@@ -55,12 +55,10 @@ struct BootCommand: ParsableCommand {
 
   func run() throws {
     do {
-      let request = try request()
-      let tunnel = try rawOptions.tunnel(request.published, gateway, isQuiet: !request.verbose)
-      try gateway.check(raw: tunnel != nil)
-      let sockets = try request.published.map { port in (try listen(publishedPort: port, raw: tunnel != nil), port) }
-      let run = try MachineRun(request, tunnel: tunnel, report: say)
-      throw ExitCode(try run.run(published: sockets))
+      var request = try request()
+      request.host.tunnel = try rawOptions.tunnel(request.host.published, gateway, isQuiet: !verbose)
+      try gateway.check(raw: request.host.tunnel != nil)
+      throw ExitCode(try MachineRun(request, report: say).run())
     } catch let code as ExitCode {
       throw code
     } catch {
@@ -71,8 +69,11 @@ struct BootCommand: ParsableCommand {
   private func request() throws -> MachineRequest {
     var request = MachineRequest(image: try source(), qemu: try findQEMU())
     request.kind = machine
-    request.name = lastComponent(image ?? kernel ?? "enclave")
-    if request.name.hasSuffix(".eif") { request.name.removeLast(4) }
+    request.host = try gateway.settings()
+    request.host.name = lastComponent(image ?? kernel ?? "enclave")
+    if request.host.name.hasSuffix(".eif") { request.host.name.removeLast(4) }
+    request.host.logFormat = logFormat
+    request.host.verbose = verbose
     request.qemuData = try data(request.qemu)
     guard ["tcg", "kvm"].contains(accel) else { throw Misuse("--accel: found \"\(accel)\", expected tcg or kvm") }
     request.accelerator = accel
@@ -89,12 +90,7 @@ struct BootCommand: ParsableCommand {
     }
     request.port = port
     request.appended = append
-    request.published = try gateway.published()
-    request.nameServer = try gateway.nameServer()
-    request.destinations = try gateway.destinations()
-    request.logFormat = logFormat
     request.showsConsole = console
-    request.verbose = verbose
     return request
   }
 

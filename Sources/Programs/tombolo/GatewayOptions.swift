@@ -70,6 +70,15 @@ struct GatewayOptions: ParsableArguments {
     }
   }
 
+  /// What every host side is told.
+  func settings() throws -> HostSettings {
+    var settings = HostSettings()
+    settings.published = try published()
+    settings.nameServer = try nameServer()
+    settings.destinations = try destinations()
+    return settings
+  }
+
   /// What the enclave may reach, as this machine sees it.
   func destinations() throws -> Destinations {
     var destinations = Destinations()

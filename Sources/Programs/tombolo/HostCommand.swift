@@ -53,18 +53,8 @@ struct HostCommand: ParsableCommand {
   }
 
   /// Where we listen, where the enclave is, and whom we serve.
-  fileprivate struct Place {
-    var listen: SocketAddress
-    var enclave: StreamTarget
-    var peers = PeerRule.only
-    /// Who may be at the other end of a Unix socket: root, ourselves, the enclave's proxy.
-    var peerUsers: Set<UInt32>?
-    /// For `tombolo status`.
-    var name: String
-    var transport: String
-  }
-
-  private func place() throws -> Place {
+  /// - Returns: also a name for `tombolo status`.
+  private func place() throws -> (place: HostPlace, name: String) {
     guard [cid, hybrid, transport].compactMap({ $0 }).count == 1 else {
       throw Misuse("expected exactly one of --cid, --hybrid and --transport")
     }
@@ -83,21 +73,26 @@ struct HostCommand: ParsableCommand {
         guard !rawOptions.raw else {
           throw Misuse("--raw: with --cid any several enclaves would share one link; start one `tombolo host` for each")
         }
-        return Place(
-          listen: listen, enclave: StreamTarget(.vsock(cid: .max, port: port)), peers: .any, name: "any",
-          transport: "vsock, every CID")
+        var place = HostPlace(
+          listen: listen, enclave: StreamTarget(.vsock(cid: .max, port: port)), transport: "vsock, every CID")
+        place.peers = .any
+        return (place, "any")
       }
       guard let number = UInt32(cid), number == 1 || number > 2, number != .max else {
         throw Misuse("--cid: found \"\(cid)\", expected \"any\", 1 or a number from 3 to 4294967294")
       }
-      return Place(
-        listen: listen, enclave: StreamTarget(.vsock(cid: number, port: port)), peers: .cid(number),
-        name: "cid-\(number)", transport: "vsock, CID \(number)")
+      var place = HostPlace(
+        listen: listen, enclave: StreamTarget(.vsock(cid: number, port: port)), transport: "vsock, CID \(number)")
+      place.peers = .cid(number)
+      return (place, "cid-\(number)")
     }
     if let hybrid {
-      return Place(
+      var place = HostPlace(
         listen: .unix("\(hybrid)_\(own)"), enclave: StreamTarget(.unix(hybrid), hybridPort: port),
-        name: lastComponent(hybrid), transport: "hybrid vsock at \(hybrid)")
+        transport: "hybrid vsock at \(hybrid)")
+      let directory = hybrid.lastIndex(of: "/").map { String(hybrid[..<$0]) } ?? "."
+      place.group = fileGroup(directory.isEmpty ? "/" : directory)
+      return (place, lastComponent(hybrid))
     }
     let text = transport ?? ""
     guard text.hasPrefix("unix:"), text.utf8.count > 5 else {
@@ -105,57 +100,50 @@ struct HostCommand: ParsableCommand {
     }
     let directory = String(text.dropFirst(5))
     guard fileKind(directory) == .directory else { throw Misuse("--transport: \(directory) is not a directory") }
-    return Place(
+    var place = HostPlace(
       listen: .unix(EnclaveLayout.hostSocket(in: directory)),
-      enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: directory))),
-      peerUsers: [0, effectiveUserID(), EnclaveLayout.proxyID],
-      name: lastComponent(directory), transport: "unix:\(directory)")
+      enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: directory))), transport: "unix:\(directory)")
+    place.group = EnclaveLayout.proxyID
+    place.peers = .users([0, effectiveUserID(), EnclaveLayout.proxyID])
+    return (place, lastComponent(directory))
   }
 
   private func serve() throws {
     // This process has the secrets of enclaves.
     try forbidInspection()
-    let place = try place()
-    let published = try gateway.published()
-    let server = try gateway.nameServer()
-    let destinations = try gateway.destinations()
-    let tunnel = try rawOptions.tunnel(published, gateway)
-    let raw = tunnel != nil
-    try gateway.check(raw: raw)
+    let (place, name) = try place()
+    var settings = try gateway.settings()
+    settings.tunnel = try rawOptions.tunnel(settings.published, gateway)
+    settings.logFormat = logFormat
+    settings.waitsForRoom = true
+    settings.verbose = verbose
+    settings.name = name
+    let tunnel = settings.tunnel
+    try gateway.check(raw: tunnel != nil)
     defer { tunnel?.close() }
     let signals = try openSignals([SIGTERM, SIGINT, SIGUSR1])
-    ignoreBrokenPipes()
-    raiseOpenFilesLimit()
-    let loop = try EventLoop(spin: EventLoop.dataSpin)
+    let loop = try HostSide.makeLoop()
     let stop = StopSource(signals, loop) { tunnel?.report() }
     _ = try loop.add(signals.rawValue, [.readable], stop)
-    let sockets = try published.map { port in (try listen(publishedPort: port, raw: raw), port) }
-    let listener = try listen(transport: place.listen, hybrid: hybrid != nil)
-    defer { if case .unix(let path) = place.listen { removeFile(path) } }
-    let side = try Gateway(
-      loop: loop, transport: listener, enclave: place.enclave, published: raw ? [] : sockets, peers: place.peers,
-      peerUsers: place.peerUsers, boots: bootStore(place),
-      logFormat: logFormat, waitsForRoom: true, verbose: verbose, destinations: destinations,
-      resolverConfiguration: resolverConfiguration(server), log: say)
-    side.tunnel = tunnel
+    let published = try settings.openPublished()
+    let side = try HostSide(
+      settings, command: "host", place: place, loop: loop, transport: try place.open(), published: published,
+      boots: bootStore(place), log: say)
+    defer { side.close() }
     var lost: SystemError?
     side.onOutputLost = {
       lost = $0
       loop.stop()
     }
-    let status = StatusService(
-      loop: loop, gateway: side, command: "host", name: place.name, transport: place.transport,
-      published: published, report: say)
-    defer { status.close() }
     side.onExit = { say("the enclave's program ended with status \($0)") }
-    try withExtendedLifetime((side, stop, sockets)) { try loop.run() }
+    try withExtendedLifetime((side, stop)) { try loop.run() }
     // What the enclave has not been told is written stays with it, for the next one to be started.
     if let lost { throw OutputLost(error: lost) }
   }
 }
 
 /// A daemon without a place for it does its work all the same; the sentence says what it cannot do.
-private func bootStore(_ place: HostCommand.Place) -> BootStore? {
+private func bootStore(_ place: HostPlace) -> BootStore? {
   do throws(SystemError) {
     return try BootStore(place.listen)
   } catch {
@@ -172,33 +160,6 @@ struct OutputLost: Error, CustomStringConvertible {
 
 /// What stands behind the last slash.
 func lastComponent(_ path: String) -> String { path.split(separator: "/").last.map(String.init) ?? path }
-
-/// A socket of the transport. A Unix socket is for its owner and one group: the enclave's proxy, which has a user of its own,
-/// or, where a virtual machine's monitor connects, the group of the socket's directory.
-func listen(transport address: SocketAddress, hybrid: Bool) throws -> FileHandle {
-  let listener = FileHandle(try takeOverStream(address))
-  guard case .unix(let path) = address else { return listener }
-  if effectiveUserID() == 0 {
-    let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
-    let group = hybrid ? fileGroup(directory.isEmpty ? "/" : directory) : EnclaveLayout.proxyID
-    if let group { try changeOwner(path, user: nil, group: group) }
-  }
-  try changeMode(path, 0o660)
-  return listener
-}
-
-/// The socket of a published port, which listens as soon as the program does; in raw mode, where the kernel passes clients
-/// on, one that only keeps the port from others.
-func listen(publishedPort port: PublishedPort, raw: Bool) throws -> FileHandle {
-  do throws(SystemError) {
-    return try port.open(raw: raw)
-  } catch {
-    if error.errno == EADDRINUSE {
-      throw Misuse("-p \(port): port \(port.listen.port) is already taken on this machine (\(error))")
-    }
-    throw Misuse("-p \(port): \(error)")
-  }
-}
 
 /// A sentence on standard error. What it repeats of names and messages of others acts on no terminal.
 func say(_ sentence: String) { _ = try? writeAll(2, harmless(Array("tombolo: \(shownText(sentence))\n".utf8))) }

@@ -93,8 +93,8 @@ struct RunCommand: ParsableCommand {
       // Said now, where the file and its name are at hand, and not by init.
       _ = try Configuration(toml: file?.text ?? "", file: config)
     }
-    let published = try gateway.published()
-    let server = try gateway.nameServer()
+    var settings = try gateway.settings()
+    let published = settings.published
     let root = try rootfs.map { path in
       guard fileKind(path) == .directory, let real = realPath(path) else {
         throw Misuse("--rootfs: \(path) is not a directory")
@@ -106,7 +106,6 @@ struct RunCommand: ParsableCommand {
       }
       return real
     }
-    var destinations = try gateway.destinations()
     var overrides = try overrides(published)
     var configuration = try Configuration(toml: file?.text ?? "", file: config ?? "")
     try configuration.apply(toml: overrides, file: "command line", isSystemText: true, relativePaths: true)
@@ -117,31 +116,35 @@ struct RunCommand: ParsableCommand {
     }
     try gateway.check(raw: configuration.networkMode == .raw)
     // In raw mode the program itself asks the server that it was given, so that one is named as well.
-    if configuration.networkMode == .raw, let server, let whole = IPPrefix(server, UInt8(clamping: server.bitCount)) {
-      destinations.allowed.append(DestinationRule(whole, ports: 53...53))
+    if configuration.networkMode == .raw, let server = settings.nameServer,
+      let whole = IPPrefix(server, UInt8(clamping: server.bitCount))
+    {
+      settings.destinations.allowed.append(DestinationRule(whole, ports: 53...53))
     }
     // What is denied on both sides is allowed on both.
-    overrides += "[egress]\nallow = [\(destinations.allowed.map { tomlString("\($0)") }.joined(separator: ", "))]\n"
-    var tunnel: (any RawGateway)?
+    overrides +=
+      "[egress]\nallow = [\(settings.destinations.allowed.map { tomlString("\($0)") }.joined(separator: ", "))]\n"
     if configuration.networkMode == .raw, configuration.raw.capture == .nfqueue {
       try gateway.refuseHostPorts()
       let made = try RawMode.sharedTunnel(published, configuration, isQuiet: verbose == 0)
       overrides += try RawMode.configure(made, &configuration)
-      tunnel = made
+      settings.tunnel = made
     } else if configuration.networkMode == .raw {
       let made = try RawMode.tunnel(
         published, RawMode.ranges(configuration.raw), configuration.firewall, hostPorts: gateway.hostPorts(),
         isQuiet: verbose == 0)
       overrides += try RawMode.configure(made, &configuration)
-      tunnel = made
+      settings.tunnel = made
     } else if let mode {
       overrides += "[network]\nmode = \"\(mode.rawValue)\"\n"
     }
-    var request = LocalRunRequest(
-      initPath: try initPath(), rootfs: root, configuration: file, overrides: overrides, published: published,
-      nameServer: server, destinations: destinations, logFormat: logFormat, passesInput: interactive,
-      verbose: verbose > 1,
-      tunnel: tunnel, name: configuration.hostname)
+    settings.logFormat = logFormat
+    settings.verbose = verbose > 1
+    settings.name = configuration.hostname
+    var request = LocalRunRequest(initPath: try initPath(), overrides: overrides, host: settings)
+    request.rootfs = root
+    request.configuration = file
+    request.passesInput = interactive
     request.explainsUsers = verbose > 0 || ![nil, "root", "0", "root:root", "0:0"].contains(configuration.program.user)
     return request
   }

@@ -17,38 +17,16 @@ public struct LocalRunRequest {
   public var rootfs: String?
   public var configuration: (name: String, text: String)?
   public var overrides: String
-  public var published: [PublishedPort]
-  public var nameServer: IPAddress?
-  /// What the enclave may reach, as this machine sees it.
-  public var destinations: Destinations
-  public var logFormat: LogFormat
-  public var passesInput: Bool
-  public var verbose: Bool
-  /// Raw mode, already configured.
-  public var tunnel: (any RawGateway)?
-  /// For `tombolo status`.
-  public var name: String
+  public var passesInput = false
   /// Where there are no users but root inside, it is said why.
   public var explainsUsers = false
+  /// The host's side; in raw mode its tunnel is configured already.
+  public var host: HostSettings
 
-  public init(
-    initPath: String, rootfs: String?, configuration: (name: String, text: String)?, overrides: String,
-    published: [PublishedPort], nameServer: IPAddress?, destinations: Destinations, logFormat: LogFormat,
-    passesInput: Bool, verbose: Bool,
-    tunnel: (any RawGateway)? = nil, name: String = "enclave"
-  ) {
-    self.name = name
-    self.tunnel = tunnel
+  public init(initPath: String, overrides: String, host: HostSettings) {
     self.initPath = initPath
-    self.rootfs = rootfs
-    self.configuration = configuration
     self.overrides = overrides
-    self.published = published
-    self.nameServer = nameServer
-    self.destinations = destinations
-    self.logFormat = logFormat
-    self.passesInput = passesInput
-    self.verbose = verbose
+    self.host = host
   }
 }
 
@@ -73,14 +51,12 @@ public final class LocalRun: EventSource {
   private let loop: EventLoop
   private let signals: FileHandle
   private let report: (String) -> Void
-  private var gateway: Gateway?
-  private var statusService: StatusService?
+  private var side: HostSide?
   private var initPID: Int32 = 0
   private var stopsRegistration: Registration?
   private var status: Int32?
   private var outputFailed = false
   private var directory: RunDirectory?
-  private var reserved: [FileHandle] = []
   private var root = RootDirectory()
   private var rootfsPieces: [RootPiece] = []
   /// Has a byte for every time that the program has stopped as it was asked to.
@@ -91,9 +67,7 @@ public final class LocalRun: EventSource {
     self.request = request
     self.report = report
     signals = try openSignals(SignalRules.passed + [SIGCHLD])
-    ignoreBrokenPipes()
-    raiseOpenFilesLimit()
-    loop = try EventLoop(spin: EventLoop.dataSpin)
+    loop = try HostSide.makeLoop()
     super.init()
     _ = try loop.add(signals.rawValue, [.readable], self, tag: Tag.signals)
   }
@@ -109,17 +83,7 @@ public final class LocalRun: EventSource {
   }
 
   private func start() throws {
-    let published = try request.published.map { port in
-      do throws(SystemError) {
-        return (try port.open(raw: request.tunnel != nil), port)
-      } catch  where error.errno == EADDRINUSE {
-        throw LocalRunError(
-          sentence: "-p \(port): port \(port.listen.port) is already taken on this machine (\(error))")
-      } catch {
-        throw LocalRunError(sentence: "-p \(port): \(error)")
-      }
-    }
-    if request.tunnel != nil { reserved = published.map(\.0) }
+    let published = try request.host.openPublished()
     let home = try RunDirectory(in: environmentVariable("TMPDIR") ?? "/tmp")
     directory = home
     let transport = home.path + "/host"
@@ -130,24 +94,17 @@ public final class LocalRun: EventSource {
     try makeDirectories(stage)
     if let rootfs = request.rootfs { rootfsPieces = try root.prepare(rootfs) }
 
-    let hostSocket = EnclaveLayout.hostSocket(in: transport)
-    let listener = FileHandle(try listenStream(.unix(hostSocket)))
-    // Without root it is the enclave's init that can give it to the proxy's group, where there is one.
-    if effectiveUserID() == 0 { try changeOwner(hostSocket, user: nil, group: EnclaveLayout.proxyID) }
-    try changeMode(hostSocket, 0o660)
-    let made = try Gateway(
-      loop: loop, transport: listener,
-      enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: transport))),
-      published: request.tunnel == nil ? published : [],
-      logFormat: request.logFormat, verbose: request.verbose, destinations: request.destinations,
-      resolverConfiguration: resolverConfiguration(request.nameServer), log: report)
+    var place = HostPlace(
+      listen: .unix(EnclaveLayout.hostSocket(in: transport)),
+      enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: transport))), transport: "unix:\(transport)")
+    // Without root it is the enclave's init that can give the socket to the proxy's group, where there is one.
+    place.group = EnclaveLayout.proxyID
+    let made = try HostSide(
+      request.host, command: "run", place: place, loop: loop, transport: try place.open(), published: published,
+      log: report)
     made.onLogStreamClosed = { [unowned self] in stopIfDone() }
     made.onOutputLost = { [unowned self] in outputLost($0) }
-    made.tunnel = request.tunnel
-    gateway = made
-    statusService = StatusService(
-      loop: loop, gateway: made, command: "run", name: request.name, transport: "unix:\(transport)",
-      published: request.published, report: report)
+    side = made
     try startInit(transport: transport, stage: stage)
   }
 
@@ -158,7 +115,7 @@ public final class LocalRun: EventSource {
       rootfs: request.rootfs, stage: stage, transport: transport,
       pieces: request.rootfs == nil ? try pieces(hasUserNamespace: needsUserNamespace) : rootfsPieces,
       hasUserNamespace: needsUserNamespace,
-      nameServer: request.nameServer?.description ?? EnclaveLayout.nameServer, search: machine.search,
+      nameServer: request.host.nameServer?.description ?? EnclaveLayout.nameServer, search: machine.search,
       resolverOptions: machine.options)
     // Written when the ids are known, before init goes on.
     let document = try makeMemoryFile([])
@@ -287,8 +244,8 @@ public final class LocalRun: EventSource {
 
   /// Init has ended and everything it had to say has been written.
   private func stopIfDone() {
-    guard status != nil, let gateway else { return }
-    if gateway.isLogDelivered {
+    guard status != nil, let side else { return }
+    if side.isLogDelivered {
       loop.stop()
     } else {
       loop.schedule(after: .milliseconds(10), self)
@@ -303,8 +260,8 @@ public final class LocalRun: EventSource {
       clinux_wait(initPID)
       initPID = 0
     }
-    statusService?.close()
-    request.tunnel?.close()
+    side?.close()
+    request.host.tunnel?.close()
     root.restore()
     directory?.remove()
   }

@@ -1,11 +1,8 @@
 import BootPlanning
 import HostGateway
-import Inet
-import LogText
-import Policy
 
 /// What `tombolo boot` was asked for, checked.
-public struct MachineRequest: Sendable {
+public struct MachineRequest {
   public enum Kind: String, CaseIterable, Sendable {
     /// The nitro-enclave machine for an EIF where QEMU has it, else q35.
     case auto
@@ -33,15 +30,9 @@ public struct MachineRequest: Sendable {
   public var port = EnclaveLayout.port
   /// Words added to the kernel's command line; measured by nobody.
   public var appended = ""
-  public var published: [PublishedPort] = []
-  public var nameServer: IPAddress?
-  /// What the enclave may reach, as this machine sees it.
-  public var destinations = Destinations()
-  public var logFormat = LogFormat.raw
   public var showsConsole = false
-  public var verbose = false
-  /// For `tombolo status`.
-  public var name = "enclave"
+  /// The host's side; without a tunnel the image must not be in raw mode.
+  public var host = HostSettings()
 
   public init(image: Image, qemu: String) {
     self.image = image

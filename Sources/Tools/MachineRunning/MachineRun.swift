@@ -11,7 +11,7 @@ import VhostVsock
 
 // Theory of operation.
 //
-//   guest ═ virtio-vsock ═ QEMU ═ vhost-user ═ VhostVsockDevice (a thread) ═ hybrid Unix sockets ═ Gateway (our loop)
+//   guest ═ virtio-vsock ═ QEMU ═ vhost-user ═ VhostVsockDevice (a thread) ═ hybrid Unix sockets ═ HostSide (our loop)
 //
 // QEMU is a child, and dies with us. Its serial line, the guest's console, is read through a pipe: shown as it comes, or
 // kept (its end) for the case that the machine ends without a word on the log channel. The guest's last record is the
@@ -27,12 +27,10 @@ public final class MachineRun: EventSource {
   private static let consoleTail = 16 * 1024
 
   private let request: MachineRequest
-  private let tunnel: (any RawGateway)?
   private let report: (String) -> Void
   private let loop: EventLoop
   private let signals: FileHandle
-  private var gateway: Gateway?
-  private var statusService: StatusService?
+  private var side: HostSide?
   private var heartbeat: HeartbeatResponder?
   private var device: DeviceThread?
   private var machine: Int32 = 0
@@ -47,29 +45,22 @@ public final class MachineRun: EventSource {
   private var home: RunDirectory?
   private var directory: String { home?.path ?? "" }
 
-  /// - Parameter tunnel: raw mode's way into the network; nil where the image must not have one.
-  public init(
-    _ request: MachineRequest, tunnel: (any RawGateway)? = nil, report: @escaping (String) -> Void
-  ) throws(SystemError) {
+  public init(_ request: MachineRequest, report: @escaping (String) -> Void) throws(SystemError) {
     self.request = request
-    self.tunnel = tunnel
     self.report = report
     signals = try openSignals(Self.signals)
-    ignoreBrokenPipes()
-    raiseOpenFilesLimit()
-    loop = try EventLoop(spin: EventLoop.dataSpin)
+    loop = try HostSide.makeLoop()
     super.init()
     _ = try loop.add(signals.rawValue, [.readable], self, tag: Tag.signals)
   }
 
-  /// - Parameter published: the ports' sockets, opened before; with a tunnel they only keep the ports.
   /// - Returns: the program's status; 125 where the machine ended without one.
-  public func run(published: [(FileHandle, PublishedPort)]) throws -> Int32 {
+  public func run() throws -> Int32 {
     defer { cleanUp() }
-    try start(published)
+    try start()
     try loop.run()
     // The log's last record may not have come, and the session's report has.
-    if let end = status ?? gateway?.reportedExit.map({ Int32($0) }) { return outputFailed ? 125 : end }
+    if let end = status ?? side?.reportedExit.map({ Int32($0) }) { return outputFailed ? 125 : end }
     let end = machineEnd ?? "was stopped"
     let text = request.showsConsole ? "" : "; the end of its console:\n" + consoleText()
     throw MachineError("the machine \(end) before the program's status was reported\(text)")
@@ -85,20 +76,20 @@ public final class MachineRun: EventSource {
     return String(decoding: harmless(bytes), as: UTF8.self)
   }
 
-  private func start(_ published: [(FileHandle, PublishedPort)]) throws {
+  private func start() throws {
+    let published = try request.host.openPublished()
     // This process has the secrets of the enclave. QEMU is another program, and has none.
     try forbidInspection()
     let machines = try self.machines()
     home = try RunDirectory(in: environmentVariable("TMPDIR") ?? "/tmp")
     let hybrid = directory + "/vsock"
     let port = EnclaveLayout.port
-    let made = try Gateway(
-      loop: loop, transport: FileHandle(try listenStream(.unix("\(hybrid)_\(request.port)"))),
-      enclave: StreamTarget(.unix(hybrid), hybridPort: port), published: tunnel == nil ? published : [],
-      logFormat: request.logFormat,
-      verbose: request.verbose, destinations: request.destinations,
-      resolverConfiguration: resolverConfiguration(request.nameServer), log: report)
-    made.tunnel = tunnel
+    let place = HostPlace(
+      listen: .unix("\(hybrid)_\(request.port)"), enclave: StreamTarget(.unix(hybrid), hybridPort: port),
+      transport: "vsock of QEMU")
+    let made = try HostSide(
+      request.host, command: "boot", place: place, loop: loop, transport: try place.open(), published: published,
+      log: report)
     made.onExit = { [unowned self] code in
       status = Int32(code)
       loop.schedule(after: Self.endTimeout, self, key: Key.overdue)
@@ -111,10 +102,7 @@ public final class MachineRun: EventSource {
       }
       stop()
     }
-    gateway = made
-    statusService = StatusService(
-      loop: loop, gateway: made, command: "boot", name: request.name, transport: "vsock of QEMU",
-      published: request.published, report: report)
+    side = made
     heartbeat = try HeartbeatResponder(
       loop: loop, socket: FileHandle(try listenStream(.unix("\(hybrid)_\(HeartbeatResponder.port)"))), report: report)
     let socket = directory + "/device"
@@ -122,7 +110,7 @@ public final class MachineRun: EventSource {
     device = thread
     deviceRegistration = try loop.add(thread.ended.rawValue, [.readable], self, tag: Tag.device)
     let command = try MachineCommand(request, machines: machines, socket: socket, directory: directory)
-    if request.verbose { report(([request.qemu] + command.arguments).joined(separator: " ")) }
+    if request.host.verbose { report(([request.qemu] + command.arguments).joined(separator: " ")) }
     let (reading, writing) = try makePipe()
     try reading.descriptor.setNonblocking()
     let null = FileHandle(try openFile("/dev/null", O_RDONLY))
@@ -178,7 +166,7 @@ public final class MachineRun: EventSource {
       if signal == SIGCHLD {
         reap()
       } else if signal == SIGUSR1 {
-        tunnel?.report()
+        request.host.tunnel?.report()
       } else if machineEnd != nil {
         // Only our output waits for a reader.
         loop.stop()
@@ -190,7 +178,7 @@ public final class MachineRun: EventSource {
 
   /// The first request goes to the program, through the enclave's init; the second ends the machine.
   private func stop() {
-    if stopping || gateway?.requestStop() != true {
+    if stopping || side?.requestStop() != true {
       if machine > 1 { sendSignal(SIGKILL, to: machine) }
     }
     stopping = true
@@ -230,7 +218,7 @@ public final class MachineRun: EventSource {
   override public func timerFired(_ key: Int) {
     if key == Key.overdue {
       if machine > 1 { sendSignal(SIGKILL, to: machine) }
-    } else if gateway?.isLogDelivered != false {
+    } else if side?.isLogDelivered != false {
       loop.stop()
     } else {
       loop.schedule(after: .milliseconds(20), self, key: Key.settle)
@@ -238,8 +226,8 @@ public final class MachineRun: EventSource {
   }
 
   private func cleanUp() {
-    statusService?.close()
-    tunnel?.close()
+    side?.close()
+    request.host.tunnel?.close()
     if machine > 1 {
       sendSignal(SIGKILL, to: machine)
       clinux_wait(machine)

@@ -1,0 +1,59 @@
+import EventLoop
+import HostStatus
+import Inet
+import LinuxSystem
+import Policy
+import Relaying
+import Wire
+
+/// Connections of the program to the outside: the policy is asked, then connect(2), the answer, and a relay.
+final class ConnectServer: ChannelServer {
+  /// tcp(7): with tcp_syn_retries at its default the kernel gives up after about 127 s.
+  private static let timeout: Duration = .seconds(130)
+
+  private let loop: EventLoop
+  private let policy: HostPolicy
+  private let connections: Connections
+  private let counters: HostCounters
+  private let complaints: ComplaintLog
+  private let debug: (String) -> Void
+
+  init(
+    loop: EventLoop, policy: HostPolicy, connections: Connections, counters: HostCounters, complaints: ComplaintLog,
+    debug: @escaping (String) -> Void
+  ) {
+    self.loop = loop
+    self.policy = policy
+    self.connections = connections
+    self.counters = counters
+    self.complaints = complaints
+    self.debug = debug
+  }
+
+  func serve(_ admitted: AdmittedStream) throws {
+    let request = try ConnectRequest(parameters: admitted.hello.parameters)
+    counters.traffic.outgoing.total &+= 1
+    guard case .endpoint(let destination) = request.destination else {
+      counters.traffic.outgoing.failed &+= 1
+      return admitted.answer(.badRequest)
+    }
+    if case .deny(let reason) = policy.egress(to: destination) {
+      counters.traffic.outgoing.denied &+= 1
+      complaints.say(.deniedConnections, "connection to \(destination) denied: \(reason)")
+      return admitted.answer(.denied)
+    }
+    PlainConnecting(loop: loop, address: .ip(destination), timeout: Self.timeout) { [unowned self] _, result in
+      switch result {
+      case .success(let endpoint):
+        admitted.answer(.ok)
+        connections.relay(
+          plain: endpoint, framed: admitted.stream, early: admitted.early, \.outgoing.open,
+          "connection to \(destination)")
+      case .failure(let error):
+        counters.traffic.outgoing.failed &+= 1
+        debug("connection to \(destination): \(error)")
+        admitted.answer(Status(errno: error.errno))
+      }
+    }.start()
+  }
+}

@@ -1,0 +1,207 @@
+import EventLoop
+import HostNetwork
+import HostStatus
+import Inet
+import LinuxSystem
+import LogText
+import Policy
+import Relaying
+import Wire
+
+// Theory of operation.
+//
+// The other half of the enclave's proxy and the home of its log. One loop, put together here, for `run`, `host` and `boot`
+// alike:
+//
+//   stream from the enclave ▶ Dispatcher: peer, hello ▶ SessionServer: a boot admitted, reports and orders
+//                                      ▶ token of the boot, or refused
+//                                      ▶ ConnectServer:  policy, connect(2), answer, relay
+//                                      ▶ ResolveServer:  queries to the host's resolvers
+//                                      ▶ LogServer:      records to the sink, acknowledgements back
+//                                      ▶ ControlServer:  addresses, in raw mode
+//                                      ▶ PacketsServer:  queues, in raw mode
+//                                      ▶ PublishedPorts: which published ports are listened on
+//   client of a published port ▶ PublishedPorts: stream to the enclave, connect hello ▶ answer ▶ relay, or reset
+//
+// What the servers count is in `HostCounters`, which `StatusService` shows.
+//
+// A start goes in this order: `HostSettings` and `HostPlace` are put together; `openPublished` and `HostPlace.open` take
+// what rights may be needed for (ports below 1024, directories, owners); `HostSide` is made of what is open; the loop runs.
+
+/// What a host side is told, whichever way its enclave is reached.
+public struct HostSettings {
+  public var published: [PublishedPort] = []
+  /// The name server to ask; nil for the machine's own.
+  public var nameServer: IPAddress?
+  /// What the enclave may reach; this machine's own addresses are found out here.
+  public var destinations = Destinations()
+  public var logFormat = LogFormat.raw
+  /// Keeps the log while the disk it goes to is full, instead of calling that the loss of its reader.
+  public var waitsForRoom = false
+  /// Says how every connection ended.
+  public var verbose = false
+  /// Raw mode's way into the network; its maker closes it.
+  public var tunnel: (any RawGateway)?
+  /// For `tombolo status`.
+  public var name = "enclave"
+
+  public init() {}
+
+  /// Takes the published ports' sockets, so that a port already taken is found before anything is started.
+  public func openPublished() throws(PublishedPortError) -> [FileHandle] {
+    var sockets: [FileHandle] = []
+    for port in published { sockets.append(try port.open(raw: tunnel != nil)) }
+    return sockets
+  }
+}
+
+/// Where a host side listens, where its enclave is, and whom it serves.
+public struct HostPlace {
+  public var listen: SocketAddress
+  /// Who may connect to a Unix socket beside its owner; root gives it to that group.
+  public var group: UInt32?
+  public var enclave: StreamTarget
+  public var peers = PeerRule.only
+  /// For `tombolo status`, in words.
+  public var transport: String
+
+  public init(listen: SocketAddress, enclave: StreamTarget, transport: String) {
+    self.listen = listen
+    self.enclave = enclave
+    self.transport = transport
+  }
+
+  /// Opens the transport's socket. One that a dead process left behind is taken over. A Unix socket is for its owner and one
+  /// group: the enclave's proxy, which has a user of its own, or the group in which a virtual machine's monitor is.
+  public func open() throws(SystemError) -> FileHandle {
+    let listener = FileHandle(try takeOverStream(listen))
+    guard case .unix(let path) = listen else { return listener }
+    if effectiveUserID() == 0, let group { try changeOwner(path, user: nil, group: group) }
+    try changeMode(path, 0o660)
+    return listener
+  }
+}
+
+/// The host's side of one enclave, or of all of them.
+public final class HostSide {
+  private let place: HostPlace
+  private let tunnel: (any RawGateway)?
+  /// In raw mode the kernel passes clients on, and these only keep the ports from others.
+  private let reserved: [FileHandle]
+  private let complaints: ComplaintLog
+  private let counters = HostCounters()
+  private let sessions: SessionServer
+  private let connections: Connections
+  private let logs: LogServer
+  private let publishedPorts: PublishedPorts
+  private let dispatcher: Dispatcher
+  private let listener: Listener
+  private let loop: EventLoop
+  private var status: StatusService?
+
+  /// The program's exit status, as the log has it.
+  public var onExit: ((UInt8) -> Void)? {
+    get { logs.onExit }
+    set { logs.onExit = newValue }
+  }
+  /// Standard output or standard error takes no more; with EPIPE its reader has gone.
+  public var onOutputLost: ((SystemError) -> Void)? {
+    get { logs.onOutputLost }
+    set { logs.onOutputLost = newValue }
+  }
+  public var onLogStreamClosed: (() -> Void)? {
+    get { logs.onStreamClosed }
+    set { logs.onStreamClosed = newValue }
+  }
+
+  /// What every process needs that is a host side.
+  public static func makeLoop() throws(SystemError) -> EventLoop {
+    ignoreBrokenPipes()
+    raiseOpenFilesLimit()
+    return try EventLoop(spin: EventLoop.dataSpin)
+  }
+
+  /// - Parameters:
+  ///   - command: of `tombolo`.
+  ///   - transport: `place`'s socket.
+  ///   - published: the settings' sockets.
+  ///   - boots: where the boots of enclaves that outlive this process are kept.
+  ///   - log: takes sentences for the operator.
+  public init(
+    _ settings: HostSettings, command: String, place: HostPlace, loop: EventLoop, transport: FileHandle,
+    published: [FileHandle], boots: BootStore? = nil, log: @escaping (String) -> Void
+  ) throws {
+    self.place = place
+    self.loop = loop
+    tunnel = settings.tunnel
+    let debug: (String) -> Void = settings.verbose ? log : { _ in }
+    let complaints = ComplaintLog(loop: loop, log: log)
+    let sessions = SessionServer(loop: loop, store: boots, counters: counters, log: log)
+    let connections = Connections(loop: loop, counters: counters, complaints: complaints, debug: debug)
+    let resolver = Resolver(loop: loop, counters: counters, configuration: resolverConfiguration(settings.nameServer))
+    let policy = try HostPolicy(settings.destinations, loop: loop, tunnel: tunnel, log: log)
+    logs = LogServer(
+      loop: loop, format: settings.logFormat, waitsForRoom: settings.waitsForRoom, labels: place.peers == .any,
+      complaints: complaints, log: log)
+    let isRaw = tunnel != nil
+    reserved = isRaw ? published : []
+    publishedPorts = try PublishedPorts(
+      loop: loop, enclave: place.enclave, peer: place.peers.enclave,
+      published: isRaw ? [] : Array(zip(published, settings.published)), sessions: sessions, connections: connections,
+      counters: counters, complaints: complaints, log: log, debug: debug)
+    let dispatcher = Dispatcher(
+      loop: loop, peers: place.peers, sessions: sessions,
+      servers: [
+        .connect: ConnectServer(
+          loop: loop, policy: policy, connections: connections, counters: counters, complaints: complaints,
+          debug: debug),
+        .resolve: ResolveServer(loop: loop, resolver: resolver),
+        .logs: logs,
+        .packets: PacketsServer(loop: loop, tunnel: tunnel, resolver: resolver, complaints: complaints, log: log),
+        .control: ControlServer(tunnel: tunnel, complaints: complaints, log: log),
+        .listening: publishedPorts,
+      ], counters: counters, complaints: complaints, log: log)
+    listener = try Listener(loop: loop, socket: transport, report: log) { stream, _ in dispatcher.accept(stream) }
+    self.complaints = complaints
+    self.sessions = sessions
+    self.connections = connections
+    self.dispatcher = dispatcher
+    status = StatusService(
+      loop: loop, command: command, name: settings.name, transport: place.transport, published: settings.published,
+      report: log
+    ) { [unowned self] in complete($0, $1) }
+  }
+
+  deinit { complaints.finish() }
+
+  /// Takes away what would be left of it on the machine: its sockets' names.
+  public func close() {
+    status?.close()
+    status = nil
+    if case .unix(let path) = place.listen { removeFile(path) }
+  }
+
+  public var isLogDelivered: Bool { logs.isDelivered }
+
+  /// Asks the enclave to stop its program.
+  /// - Returns: false where there is no session to ask on.
+  public func requestStop() -> Bool { sessions.order(.stop) }
+
+  /// The program's status as the session has it: also where the log's last record never came.
+  public var reportedExit: UInt8? { sessions.exit }
+
+  /// Completes what a host side says of itself; at once in TCP mode.
+  private func complete(_ base: HostStatus, _ completion: @escaping (HostStatus) -> Void) {
+    var status = base
+    status.logConnected = logs.isConnected
+    status.sessions = sessions.status
+    counters.write(to: &status)
+    connections.add(to: &status.traffic)
+    publishedPorts.write(to: &status)
+    guard let tunnel else { return completion(status) }
+    tunnel.count(in: loop) { counts in
+      status.raw = .init(tunnel, counts)
+      completion(status)
+    }
+  }
+}

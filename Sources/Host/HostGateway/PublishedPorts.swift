@@ -1,0 +1,112 @@
+import EventLoop
+import HostStatus
+import Inet
+import LinuxSystem
+import Relaying
+import Wire
+
+/// Clients of published ports, and the stream on which the enclave says which of these ports are listened on.
+///
+/// A published port's socket is bound from the start, so that nobody else takes it. It listens only while the enclave says
+/// that a program does on the enclave's port, so clients are refused as they would be without an enclave.
+final class PublishedPorts: ChannelServer {
+  private static let enclaveTimeout: Duration = .seconds(15)
+  /// How long what the enclave said last holds when it has gone: the proxy inside starts again in that time.
+  private static let grace: Duration = .seconds(1)
+
+  private let loop: EventLoop
+  private let enclave: StreamTarget
+  private let peer: PeerKey
+  private let sessions: SessionServer
+  private let connections: Connections
+  private let counters: HostCounters
+  private let complaints: ComplaintLog
+  private let log: (String) -> Void
+  private let debug: (String) -> Void
+  private var listeners: [(listener: Listener, port: PublishedPort)] = []
+  private var stream: MessageStream?
+
+  /// - Parameters:
+  ///   - enclave: where streams to it are opened, and `peer` whose they are.
+  ///   - published: sockets of `PublishedPort.open`.
+  init(
+    loop: EventLoop, enclave: StreamTarget, peer: PeerKey, published: [(FileHandle, PublishedPort)],
+    sessions: SessionServer, connections: Connections, counters: HostCounters, complaints: ComplaintLog,
+    log: @escaping (String) -> Void, debug: @escaping (String) -> Void
+  ) throws(SystemError) {
+    self.loop = loop
+    self.enclave = enclave
+    self.peer = peer
+    self.sessions = sessions
+    self.connections = connections
+    self.counters = counters
+    self.complaints = complaints
+    self.log = log
+    self.debug = debug
+    for (socket, port) in published {
+      setResetOnClose(socket.rawValue, true)
+      let listener = try Listener(loop: loop, socket: socket, listening: false, report: { log("-p \(port): \($0)") }) {
+        [unowned self] in accepted($0, $1, port)
+      }
+      listeners.append((listener, port))
+    }
+  }
+
+  /// One stream at a time: a proxy that was started again has a new one.
+  func serve(_ admitted: AdmittedStream) throws {
+    admitted.answer(.ok)
+    let old = stream
+    stream = try MessageStream(loop: loop, socket: admitted.stream, early: admitted.early) {
+      [unowned self] from, bytes in
+      do throws(WireError) {
+        let ports = try ListeningPorts.decode(bytes)
+        if from === stream { listen(on: ports) }
+      } catch {
+        complaints.say(.brokenStreams, "a listening stream from the enclave: \(error)")
+        from.close()
+      }
+    } closed: { [unowned self] in
+      guard $0 === stream else { return }
+      stream = nil
+      loop.schedule(
+        after: Self.grace, TimerSource { [weak self] in if let self, stream == nil { listen(on: []) } })
+    }
+    old?.close()
+  }
+
+  private func listen(on ports: Set<UInt16>) {
+    for (listener, port) in listeners { listener.setListening(ports.contains(port.enclavePort)) }
+  }
+
+  private func accepted(_ client: FileHandle, _ from: IPEndpoint?, _ port: PublishedPort) {
+    counters.traffic.incoming.total &+= 1
+    let request = ConnectRequest(.port(port.enclavePort), source: from)
+    guard let token = sessions.hostToken(peer) else {
+      // Clients that wait for the enclave try again and again.
+      counters.traffic.incoming.failed &+= 1
+      debug("client \(from?.description ?? "?") of \(port): the enclave has not come yet")
+      return
+    }
+    StreamOpening(
+      loop: loop, target: enclave, hello: request.hello.proven(by: token), timeout: Self.enclaveTimeout
+    ) { [unowned self] outcome in
+      switch outcome {
+      case .opened(let stream, _, let early):
+        connections.relay(
+          plain: client, framed: stream, early: early, \.incoming.open, "client \(from?.description ?? "?") of \(port)")
+      case .refused(let status):
+        counters.traffic.incoming.failed &+= 1
+        debug("client \(from?.description ?? "?") of \(port): \(status)")
+      case .failed(let sentence):
+        counters.traffic.incoming.failed &+= 1
+        complaints.say(.lostClients, "client \(from?.description ?? "?") of \(port): \(sentence)")
+      }
+    }.start()
+  }
+
+  func write(to status: inout HostStatus) {
+    for (index, published) in listeners.enumerated() where status.published.indices.contains(index) {
+      status.published[index].listening = published.listener.isListening
+    }
+  }
+}
