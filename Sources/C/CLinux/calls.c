@@ -147,6 +147,11 @@ int64_t clinux_peer_user(int fd) {
 }
 
 const char *clinux_errno_name(int error) { return strerrorname_np(error); }
+int clinux_lock_byte(int fd, int64_t offset) {
+  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1};
+  if (fcntl(fd, F_OFD_SETLK, &lock) == 0) return 1;
+  return errno == EAGAIN || errno == EACCES ? 0 : -errno;
+}
 int clinux_dup_cloexec(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 3); }
 int clinux_set_nonblocking(int fd, bool on) {
   int flags = fcntl(fd, F_GETFL);

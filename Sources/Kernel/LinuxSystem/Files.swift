@@ -175,6 +175,12 @@ public func fileGroup(_ path: String) -> UInt32? {
   return path.withSystemCString({ stat($0, &info) }) == 0 ? info.st_gid : nil
 }
 
+/// Locks one byte of an open file for as long as the file is open here. The C function is `fcntl(F_OFD_SETLK)`.
+/// - Returns: false where somebody else has it.
+public func lockByte(_ fd: Int32, at offset: Int64) throws(SystemError) -> Bool {
+  try check("fcntl", "F_OFD_SETLK", clinux_lock_byte(fd, offset)) == 1
+}
+
 /// The C function is `chown`; nil leaves the one that is there.
 public func changeOwner(_ path: String, user: UInt32?, group: UInt32?) throws(SystemError) {
   try checkErrno("chown", path) { path.withSystemCString { chown($0, user ?? .max, group ?? .max) } }

@@ -15,7 +15,8 @@ struct BootCommand: ParsableCommand {
     abstract: "Boot an image in QEMU and be its host side.",
     discussion: """
       The machine is QEMU's nitro-enclave for an EIF where that QEMU has it, else q35; its vsock device is our own. The \
-      program's output and exit status are ours, as with `tombolo run`; 125 means that the machine ended without one.
+      program's output and exit status are ours, as with `tombolo run`; 125 means that the machine ended without one. \
+      Started by root, QEMU runs as a user of its own, and is handed the image open.
       """)
 
   @Argument(help: "An EIF, as `tombolo image build` or nitro-cli makes it.")
@@ -40,6 +41,8 @@ struct BootCommand: ParsableCommand {
   var qemu: String?
   @Option(help: ArgumentHelp("QEMU's ROMs (default: \"share\" beside --qemu, else QEMU's own).", valueName: "dir"))
   var qemuData: String?
+  @Flag(help: "Start a QEMU that was built without libseccomp, and so cannot confine itself.")
+  var noSandbox = false
   @Option(help: "QEMU's accelerator: tcg or kvm.")
   var accel = "tcg"
   @Option(help: "The machine's memory in MiB, 64 to 1048576.")
@@ -77,6 +80,7 @@ struct BootCommand: ParsableCommand {
     request.qemuData = try data(request.qemu)
     guard ["tcg", "kvm"].contains(accel) else { throw Misuse("--accel: found \"\(accel)\", expected tcg or kvm") }
     request.accelerator = accel
+    request.isSandboxed = !noSandbox
     guard (64...1_048_576).contains(memory) else {
       throw Misuse("--memory: found \(memory), expected 64 to 1048576 (MiB)")
     }

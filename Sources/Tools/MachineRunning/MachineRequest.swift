@@ -22,6 +22,8 @@ public struct MachineRequest {
   /// QEMU's ROMs (`-L`); nil for its own.
   public var qemuData: String?
   public var accelerator = "tcg"
+  /// QEMU gives up what system calls a machine does not need; one built without libseccomp cannot.
+  public var isSandboxed = true
   /// MiB.
   public var memory = 512
   public var processors = 1

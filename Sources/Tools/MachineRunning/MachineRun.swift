@@ -13,7 +13,8 @@ import VhostVsock
 //
 //   guest ═ virtio-vsock ═ QEMU ═ vhost-user ═ VhostVsockDevice (a thread) ═ hybrid Unix sockets ═ HostSide (our loop)
 //
-// QEMU is a child, and dies with us. Its serial line, the guest's console, is read through a pipe: shown as it comes, or
+// QEMU is a child, and dies with us. It has no right of ours: what it needs it is handed open (`MachineFiles`), root starts
+// it as a user of its own (`MachineUser`), and it gives up what system calls it does not need. Its serial line, the guest's console, is read through a pipe: shown as it comes, or
 // kept (its end) for the case that the machine ends without a word on the log channel. The guest's last record is the
 // program's status; after it QEMU has a few seconds to end by itself.
 
@@ -34,6 +35,7 @@ public final class MachineRun: EventSource {
   private var heartbeat: HeartbeatResponder?
   private var device: DeviceThread?
   private var machine: Int32 = 0
+  private var user: MachineUser?
   private var machineEnd: String?
   private var console: FileHandle?
   private var consoleRegistration: Registration?
@@ -80,6 +82,7 @@ public final class MachineRun: EventSource {
     let published = try request.host.openPublished()
     // This process has the secrets of the enclave. QEMU is another program, and has none.
     try forbidInspection()
+    if effectiveUserID() == 0 { user = try MachineUser() }
     let machines = try self.machines()
     home = try RunDirectory(in: environmentVariable("TMPDIR") ?? "/tmp")
     let hybrid = directory + "/vsock"
@@ -109,21 +112,41 @@ public final class MachineRun: EventSource {
     let thread = try DeviceThread(socket: socket, cid: request.guestCID, hybrid: hybrid)
     device = thread
     deviceRegistration = try loop.add(thread.ended.rawValue, [.readable], self, tag: Tag.device)
-    let command = try MachineCommand(request, machines: machines, socket: socket, directory: directory)
+    let connection = FileHandle(try makeSocket(SocketAddress.unix(socket).family, .stream))
+    _ = try connectStream(connection.rawValue, .unix(socket))
+    var files = MachineFiles(isOther: user != nil)
+    let command = try MachineCommand(
+      request, machines: machines, device: connection, directory: directory, files: &files)
+    // Where it puts the kernel and the ramdisk of an EIF.
+    let own = directory + "/qemu"
+    try makeDirectories(own, mode: 0o700)
+    if let user { try changeOwner(own, user: user.id, group: user.id) }
+    let temporary = try files.directory(own)
     if request.host.verbose { report(([request.qemu] + command.arguments).joined(separator: " ")) }
     let (reading, writing) = try makePipe()
     try reading.descriptor.setNonblocking()
     let null = FileHandle(try openFile("/dev/null", O_RDONLY))
-    machine = try spawnMachine(command.arguments, [null.rawValue, writing.rawValue, writing.rawValue])
+    machine = try spawnMachine(
+      command.arguments, [null, writing, writing] + files.handles, temporary: temporary)
     console = reading
     consoleRegistration = try loop.add(reading.rawValue, [.readable], self, tag: Tag.console)
   }
 
-  private func spawnMachine(_ arguments: [String], _ descriptors: [Int32]) throws -> Int32 {
+  private func spawnMachine(_ arguments: [String], _ files: [FileHandle], temporary: String) throws -> Int32 {
+    // By its file where we are somebody else, who may not enter its directory; a script has to be found by name.
+    let program = FileHandle(try openFile(request.qemu, O_RDONLY))
+    let isScript = try readStart(program) == Array("#!".utf8)
     var spawnRequest = SpawnRequest(
-      .path(request.qemu), arguments: [request.qemu] + arguments,
-      environment: ["PATH=/usr/local/bin:/usr/bin:/bin", "TMPDIR=\(directory)"], descriptors: descriptors)
+      user == nil || isScript ? .path(request.qemu) : .descriptor(program.rawValue),
+      arguments: [request.qemu] + arguments,
+      environment: ["PATH=/usr/local/bin:/usr/bin:/bin", "TMPDIR=\(temporary)"], descriptors: files.map(\.rawValue))
     spawnRequest.parentDeathSignal = SIGKILL
+    spawnRequest.noNewPrivileges = true
+    spawnRequest.clearsCapabilities = true
+    if let user {
+      spawnRequest.keptCapabilities = 0
+      spawnRequest.identity = (user.id, user.id, MachineUser.groups(accelerator: request.accelerator))
+    }
     do throws(SpawnError) {
       return try spawn(spawnRequest)
     } catch {
@@ -131,11 +154,24 @@ public final class MachineRun: EventSource {
     }
   }
 
-  /// What `qemu -M help` prints: into a file, so that a program that prints without end fills no pipe of ours.
+  private func readStart(_ file: FileHandle) throws(SystemError) -> [UInt8] {
+    var bytes: [UInt8] = [0, 0]
+    guard case .bytes(let count) = bytes.withUnsafeMutableBytes({ readBytes(file.rawValue, $0) }) else { return [] }
+    return Array(bytes.prefix(count))
+  }
+
   private func machines() throws -> String {
+    let found = try machines(request.isSandboxed ? MachineCommand.sandbox : [])
+    guard found.isEmpty, request.isSandboxed, try !machines([]).isEmpty else { return found }
+    throw MachineError(
+      "\(request.qemu) was built without libseccomp and cannot confine itself; use another, or --no-sandbox")
+  }
+
+  /// What `qemu -M help` prints: into a file, so that a program that prints without end fills no pipe of ours.
+  private func machines(_ options: [String]) throws -> String {
     let output = try makeMemoryFile([])
     let null = FileHandle(try openFile("/dev/null", O_RDWR))
-    let pid = try spawnMachine(["-M", "help"], [null.rawValue, output.rawValue, null.rawValue])
+    let pid = try spawnMachine(options + ["-no-user-config", "-M", "help"], [null, output, null], temporary: "/tmp")
     for _ in 0..<500 {
       if clinux_has_ended(pid) { break }
       sleepMilliseconds(10)

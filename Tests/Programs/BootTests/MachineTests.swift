@@ -247,6 +247,54 @@ final class MachineTests: XCTestCase {
     XCTAssertEqual(outcome.output, "status 3\nup\nstopping\n", outcome.errors)
   }
 
+  /// A guest that has broken out of QEMU is a user without files, rights, other programs or a way to be another user; and an
+  /// image that only root may read boots all the same, from where only root may look.
+  func testQEMUHasNoRightsOfOurs() {
+    let outcome = bash(
+      """
+      cd \(directory); rm -rf bad; cp -a busybox bad; mkdir -p -m 700 closed
+      \(tombolo) image build --rootfs bad --kernel \(Self.assets)/kernel-enclave/bzImage -o closed/up.eif -- /bin/sh -c 'echo up; while :; do /bin/busybox sleep 0.1; done' >/dev/null || exit 90
+      chmod 600 closed/up.eif
+      for machine in nitro-enclave q35; do
+        \(tombolo) boot \(qemu) --machine $machine closed/up.eif > up.out & p=$!
+        for i in $(seq 300); do grep -q up up.out && break; sleep 0.1; done; cat up.out
+        q=$(pgrep -P $p -f qemu-system); uid=$(awk '/^Uid:/ {print $2}' /proc/$q/status)
+        [ $uid -ge 61100 ] && [ $uid -lt 61164 ] && sed -n "s/$uid/user/g; s/[[:space:]]\\+/ /gp" /proc/$q/status | grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:)'
+        kill -KILL $q; wait $p; echo "status $?"
+      done
+      """, timeout: 60)
+    let rights = """
+      up
+      Uid: user user user user
+      Gid: user user user user
+      Groups: 
+      CapInh: 0000000000000000
+      CapPrm: 0000000000000000
+      CapEff: 0000000000000000
+      CapBnd: 0000000000000000
+      CapAmb: 0000000000000000
+      NoNewPrivs: 1
+      Seccomp: 2
+      status 125
+
+      """
+    XCTAssertEqual(outcome.output, rights + rights, outcome.errors)
+    XCTAssertTrue(outcome.errors.contains("was ended by signal 9"), outcome.errors)
+  }
+
+  /// Without a filter QEMU is not started, unless somebody says so.
+  func testAQEMUThatCannotConfineItself() {
+    let outcome = bash(
+      """
+      cd \(directory); printf '#!/bin/sh\ncase " $* " in *" -sandbox "*) echo "-sandbox support is not enabled in this QEMU binary" >&2; exit 1;; *) echo "q35 PC";; esac\n' > bare-qemu; chmod 755 bare-qemu
+      \(tombolo) boot --qemu ./bare-qemu --kernel /bin/true --initrd /bin/true; echo "status $?"
+      """, timeout: 30)
+    XCTAssertEqual(outcome.output, "status 125\n", outcome.errors)
+    XCTAssertEqual(
+      outcome.errors,
+      "tombolo: ./bare-qemu was built without libseccomp and cannot confine itself; use another, or --no-sandbox\n")
+  }
+
   /// QEMU with our device and nobody, or not enough, behind it: each ends with its sentence, within its bound.
   func bareMachine(_ toml: String, host: String = "", device: Bool = true) -> Outcome {
     bash(

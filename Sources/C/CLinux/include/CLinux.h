@@ -135,6 +135,8 @@ ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_stor
 ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length);
 int64_t clinux_peer_user(int fd); // SO_PEERCRED; negative errno
 const char *clinux_errno_name(int error); // or NULL
+// A lock on one byte that the kernel lets go of with the open file (F_OFD_SETLK): 1, 0 where somebody has it, or a negative errno.
+int clinux_lock_byte(int fd, int64_t offset);
 int clinux_dup_cloexec(int fd);           // -1 and errno
 int clinux_set_nonblocking(int fd, bool on); // -1 and errno
 int clinux_pipe(int pair[2]);
@@ -166,6 +168,7 @@ int clinux_set_dumpable(bool on); // prctl(PR_SET_DUMPABLE)
 #include "CLinuxVhost.h"
 #include "CLinuxNetfilter.h"
 #include "CLinuxBoot.h"
+
 uint32_t clinux_peer_cid(int fd); // of a connected AF_VSOCK socket, else 0
 #include "CLinuxTun.h"
 #include "CLinuxQueue.h"
