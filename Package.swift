@@ -245,7 +245,7 @@ let package = Package(
     tests("Pure/SupervisionTests", ["Supervision"]),
     tests("Pure/EnclaveConfigTests", ["EnclaveConfig", "Inet", "Policy"]),
     tests("Pure/BootPlanningTests", ["BootPlanning", "EnclaveConfig"]),
-    tests("Host/HostGatewayTests", ["HostGateway", "Wire"]),
+    tests("Host/HostGatewayTests", ["HostGateway", "LinuxSystem", "Wire"]),
     tests("Pure/SeccompTests", ["Seccomp"]),
     tests("Enclave/RolesTests", ["Roles", "Proxying", "Policy", "Inet", "LinuxSystem", "Relaying", "Wire"]),
     tests("Enclave/ServiceControlTests", ["ServiceControl", "CLinux", "EventLoop", "LinuxSystem", "Relaying", "Wire"]),
@@ -266,3 +266,22 @@ let package = Package(
   ],
   cxxLanguageStandard: .cxx17
 )
+
+// Tests/fuzz: every module with coverage counters, and one program that has all harnesses. Only when it asks, so that nothing
+// else is built another way.
+if Context.environment["TOMBOLO_FUZZ"] != nil {
+  for target in package.targets where target.type == .regular {
+    if target.swiftSettings == nil {
+      target.cSettings = [.unsafeFlags(["-fsanitize=fuzzer-no-link"])]
+      target.cxxSettings = [.unsafeFlags(["-fsanitize=fuzzer-no-link"])]
+    } else {
+      target.swiftSettings?.append(.unsafeFlags(["-sanitize=fuzzer"]))
+    }
+  }
+  package.targets.append(
+    .executableTarget(
+      name: "tombolo-fuzz",
+      dependencies: package.targets.filter { $0.type == .regular }.map { .byName(name: $0.name) },
+      path: "Tests/fuzz/Sources", swiftSettings: strict,
+      linkerSettings: [.unsafeFlags(["-L/usr/local/lib"]), .linkedLibrary("stdc++")]))
+}

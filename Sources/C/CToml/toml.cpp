@@ -3,7 +3,13 @@
 #include "CToml.h"
 #include <cstring>
 #include <new>
+// The parser takes some of what it has not looked at yet for granted: "[~" fails an assertion (parse_key of
+// toml++/impl/parser.inl), which would end PID 1. So a check that fails is an error of the text.
+namespace { struct failed_check {}; }
+#define TOML_ASSERT(expr) ((expr) ? void() : throw failed_check())
+#undef NDEBUG // With it the same checks are promises to the compiler, and what fails them is undefined.
 #include <toml++/toml.h>
+#include <vector>
 
 struct ctoml_document {
   toml::table root;
@@ -12,8 +18,41 @@ struct ctoml_document {
 static const toml::node &node_of(const ctoml_node *node) { return *reinterpret_cast<const toml::node *>(node); }
 static const ctoml_node *wrap(const toml::node &node) { return reinterpret_cast<const ctoml_node *>(&node); }
 
+static bool fails_check(std::string_view text) {
+  try {
+    (void)toml::parse(text);
+    return false;
+  } catch (const failed_check &) { return true; }
+}
+
+// The parser ends at the first thing that it does not take: the check fails with every text that has that line, and with
+// none that ends before it.
+static uint32_t failing_line(std::string_view text) {
+  std::vector<size_t> ends;
+  for (size_t i = 0; i < text.size(); i++) if (text[i] == '\n') ends.push_back(i + 1);
+  ends.push_back(text.size());
+  size_t low = 0, high = ends.size() - 1;
+  while (low < high) {
+    size_t middle = (low + high) / 2;
+    if (fails_check(text.substr(0, ends[middle]))) high = middle; else low = middle + 1;
+  }
+  return static_cast<uint32_t>(low + 1);
+}
+
+static ctoml_document *parse(std::string_view text, struct ctoml_error *error);
+
 ctoml_document *ctoml_parse(const char *text, size_t length, struct ctoml_error *error) {
-  toml::parse_result result = toml::parse(std::string_view{text, length});
+  try {
+    return parse(std::string_view{text, length}, error);
+  } catch (const failed_check &) {
+    std::strcpy(error->problem, "expected a key, a value or a table's name");
+    error->line = failing_line(std::string_view{text, length});
+    return nullptr;
+  }
+}
+
+static ctoml_document *parse(std::string_view text, struct ctoml_error *error) {
+  toml::parse_result result = toml::parse(text);
   if (!result) {
     auto description = result.error().description();
     size_t count = description.size() < sizeof error->problem - 1 ? description.size() : sizeof error->problem - 1;

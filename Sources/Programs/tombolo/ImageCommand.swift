@@ -1,5 +1,6 @@
 import ArgumentParser
 import CLinux
+import EnclaveConfig
 import Imaging
 import Inet
 import LinuxSystem
@@ -53,6 +54,11 @@ struct ImageBuildCommand: ParsableCommand {
   var signingCertificate: String?
   @Option(help: ArgumentHelp("The certificate's private key (PEM, P-384).", valueName: "file"))
   var privateKey: String?
+  @Option(
+    help: ArgumentHelp(
+      "The most that an archive's compressed files may unpack to together, such as 64GiB; by default 16GiB.",
+      valueName: "size"))
+  var unpackedLimit: String?
   @Flag(help: "Print one line of JSON with the file's name and size too.")
   var json = false
   @Option(
@@ -85,6 +91,13 @@ struct ImageBuildCommand: ParsableCommand {
     request.signingCertificate = signingCertificate
     request.privateKey = privateKey
     request.time = try sourceDate()
+    if let unpackedLimit {
+      guard let bytes = parseSize(unpackedLimit), bytes > 0 else {
+        throw ValidationError(
+          "--unpacked-limit: found \"\(unpackedLimit)\", expected a size such as 64GiB, at most 1024GiB")
+      }
+      request.unpackedLimit = bytes
+    }
 
     let bar = ProgressBar(label: base)
     defer { bar.clear() }

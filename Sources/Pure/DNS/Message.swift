@@ -112,7 +112,8 @@ public struct DNSMessage: Equatable, Sendable {
       case 0xc0:
         guard offset + 1 < bytes.count else { return nil }
         let target = (length & 0x3f) << 8 | Int(bytes[offset + 1])
-        guard target < lowest else { return nil }
+        // Not into the header: a name of bytes that a forwarder changes (the id) would be another one behind it.
+        guard target < lowest, target >= Self.headerLength else { return nil }
         if end == nil { end = offset + 2 }
         lowest = target
         offset = target

@@ -47,6 +47,16 @@ public struct Account: Equatable, Sendable {
       groups = groupEntries.filter { $0[3].split(separator: ",").contains(Substring(name)) }
         .compactMap { UInt32($0[2]) }
     }
+    try refuseReserved()
+  }
+
+  /// The proxy is told from the program by its user and group: as either, the program could send it signals and open the
+  /// host's socket. 2^32 - 1 is no id: setresuid(2) takes it for "as it is", which is root.
+  private func refuseReserved() throws(AccountError) {
+    for (what, id) in [("uid", uid), ("gid", gid)] + groups.map({ ("supplementary group", $0) }) {
+      if id == Configuration.proxyID { throw AccountError(sentence: "\(what) \(id) is the proxy's, and no program's") }
+      if id == .max { throw AccountError(sentence: "\(what) \(id) is none: it is the kernel's word for no change") }
+    }
   }
 
   /// Lines with at least `fields` colon-separated fields; others are passed over, as the C library does.

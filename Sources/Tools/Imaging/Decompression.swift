@@ -30,9 +30,10 @@ enum Compression: Sendable {
   }
 
   /// Hands the text of a compressed file to `body`, in pieces.
-  /// - Throws: `ImageError.malformed` for damaged input and for input that ends before its text does.
+  /// - Parameter limit: the longest text, in bytes. A few kilobytes can be made to hold terabytes.
+  /// - Throws: `ImageError.malformed` for damaged input, for input that ends before its text does, and for a longer text.
   func decompress(
-    _ source: FileSlice, _ body: (UnsafeRawBufferPointer) throws(ImageError) -> Void
+    _ source: FileSlice, limit: UnpackLimit, _ body: (UnsafeRawBufferPointer) throws(ImageError) -> Void
   ) throws(ImageError) {
     guard let stream = cdecompress_open(kind) else {
       throw .refused("\(source.name): out of memory while decompressing")
@@ -42,6 +43,7 @@ enum Compression: Sendable {
     defer { output.deallocate() }
     let out = output.bindMemory(to: UInt8.self)
     var ended = false
+    var total = 0
     try source.forEachChunk { (chunk) throws(ImageError) in
       let input = chunk.bindMemory(to: UInt8.self)
       var position = 0
@@ -58,6 +60,8 @@ enum Compression: Sendable {
         position += consumed
         full = result == 0 && produced == out.count
         if consumed > 0 || result == 1 { ended = result == 1 }
+        total += produced
+        guard total <= limit.left else { throw .malformed(file: source.name, "its \(self) data \(limit.sentence)") }
         if produced > 0 { try body(UnsafeRawBufferPointer(rebasing: output[..<produced])) }
         guard consumed > 0 || produced > 0 || position == input.count else {
           throw .malformed(file: source.name, "its \(self) data is damaged")
@@ -65,6 +69,32 @@ enum Compression: Sendable {
       }
     }
     guard ended else { throw .malformed(file: source.name, "its \(self) data ends too early") }
+  }
+}
+
+/// How many bytes may come out of compressed files together.
+public struct UnpackLimit: Sendable {
+  public let total: Int
+  fileprivate(set) var left: Int
+  /// How somebody who means it gets more; nil where nobody does.
+  private let remedy: String?
+
+  /// What an image's root may have unless somebody says more: 16 GiB, four times the memory of a usual enclave.
+  public static let usual = 16 << 30
+
+  /// All layers of one image, and the file that they are in.
+  public static func image(_ total: Int) -> UnpackLimit {
+    UnpackLimit(total, "all of an image may have together (--unpacked-limit SIZE allows more)")
+  }
+
+  init(_ total: Int, _ remedy: String?) {
+    self.total = total
+    left = total
+    self.remedy = remedy
+  }
+
+  fileprivate var sentence: String {
+    "unpacks to more than the \(total) bytes that \(remedy ?? "are expected there")"
   }
 }
 
@@ -114,10 +144,11 @@ extension FileSlice {
   var compression: Compression? { get throws(ImageError) { Compression(firstBytes: try bytes(at: 0, 6)) } }
 
   /// The same bytes, or, where they are compressed, their text in a temporary file.
-  func decompressed() throws(ImageError) -> FileSlice {
+  func decompressed(_ limit: inout UnpackLimit) throws(ImageError) -> FileSlice {
     guard let compression = try compression else { return self }
     var spool = try SpoolFile()
-    try compression.decompress(self) { (chunk) throws(ImageError) in try spool.append(chunk) }
+    try compression.decompress(self, limit: limit) { (chunk) throws(ImageError) in try spool.append(chunk) }
+    limit.left -= spool.count
     return spool.slice(name: name)
   }
 

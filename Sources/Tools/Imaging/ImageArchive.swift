@@ -24,13 +24,16 @@ public struct ImageArchive {
 
   /// Reads a tar of a root file system, a `docker save` archive, or an OCI image layout (tar or directory), each
   /// plain or compressed by gzip, xz or zstd.
-  /// - Parameter architecture: the one to take where the image has several (`amd64`, `arm64`).
+  /// - Parameters:
+  ///   - architecture: the one to take where the image has several (`amd64`, `arm64`).
+  ///   - unpackedLimit: bytes that may come out of its compressed files together.
   public static func read(
-    _ path: String, architecture: String, warn: @escaping (String) -> Void
+    _ path: String, architecture: String, unpackedLimit: Int = UnpackLimit.usual, warn: @escaping (String) -> Void
   ) throws(ImageError) -> ImageArchive {
+    var limit = UnpackLimit.image(unpackedLimit)
     if fileKind(path) == .directory {
       let layout = try DirectoryReader.read(path, warn: warn)
-      guard let archive = try fromLayout(layout, name: path, architecture: architecture) else {
+      guard let archive = try fromLayout(layout, name: path, architecture: architecture, &limit) else {
         throw .malformed(
           file: path,
           "is a directory without an OCI layout's index.json and oci-layout or docker save's manifest.json"
@@ -38,33 +41,33 @@ public struct ImageArchive {
       }
       return archive
     }
-    let source = try FileSlice(path: path).decompressed()
+    let source = try FileSlice(path: path).decompressed(&limit)
     guard try TarReader.recognises(source) else {
       throw .malformed(file: path, "is not a tar archive (plain, or compressed by gzip, xz or zstd)")
     }
     let tree = FileTree()
     var plain = LayerApplier(tree: tree, whiteouts: false)
     try plain.apply(source)
-    if let archive = try fromLayout(tree, name: path, architecture: architecture) { return archive }
+    if let archive = try fromLayout(tree, name: path, architecture: architecture, &limit) { return archive }
     return ImageArchive(tree: tree, program: nil, configuration: nil)
   }
 
   private static func fromLayout(
-    _ layout: FileTree, name: String, architecture: String
+    _ layout: FileTree, name: String, architecture: String, _ limit: inout UnpackLimit
   ) throws(ImageError) -> ImageArchive? {
     let documents = LayoutDocuments(tree: layout, name: name)
     if layout.lookup("oci-layout") != nil, layout.lookup("index.json") != nil {
-      return try assemble(try documents.ociImage(architecture: architecture), documents)
+      return try assemble(try documents.ociImage(architecture: architecture), documents, &limit)
     }
     // A root file system may have a file of that name too: then it is not this list.
     if layout.lookup("manifest.json") != nil, let image = try documents.dockerImage(architecture: architecture) {
-      return try assemble(image, documents)
+      return try assemble(image, documents, &limit)
     }
     return nil
   }
 
   private static func assemble(
-    _ image: LayoutDocuments.Image, _ documents: LayoutDocuments
+    _ image: LayoutDocuments.Image, _ documents: LayoutDocuments, _ limit: inout UnpackLimit
   ) throws(ImageError) -> ImageArchive {
     let identifiers = image.configuration.rootfs?.diffIDs ?? []
     guard identifiers.count == image.layers.count else {
@@ -75,7 +78,7 @@ public struct ImageArchive {
     let tree = FileTree()
     var applier = LayerApplier(tree: tree, whiteouts: true)
     for (layer, identifier) in zip(image.layers, identifiers) {
-      let source = try layer.decompressed()
+      let source = try layer.decompressed(&limit)
       try documents.verify(source, identifier, "layer \(layer.name)")
       guard try TarReader.recognises(source) else {
         throw .malformed(file: layer.name, "this layer is not a tar archive")

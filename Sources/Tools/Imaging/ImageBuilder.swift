@@ -25,6 +25,8 @@ public struct ImageRequest: Sendable {
   public var toolVersion: String
   public var signingCertificate: String?
   public var privateKey: String?
+  /// Bytes that may come out of an archive's compressed files together.
+  public var unpackedLimit = UnpackLimit.usual
   /// Seconds since 1970 (SOURCE_DATE_EPOCH).
   public var time: UInt32 = 0
 
@@ -165,7 +167,8 @@ public struct ImageBuilder {
     case .directory(let path):
       archive = ImageArchive(tree: try DirectoryReader.read(path, warn: warn), program: nil, configuration: nil)
     case .archive(let path):
-      archive = try ImageArchive.read(path, architecture: architecture.imageName, warn: warn)
+      archive = try ImageArchive.read(
+        path, architecture: architecture.imageName, unpackedLimit: request.unpackedLimit, warn: warn)
     }
     let plan = try ImagePlan(
       root: archive.tree, program: archive.program ?? ImageProgram(), command: request.command, given: given,

@@ -177,7 +177,8 @@ struct KernelModules {
 
   private func read(_ content: FileContent) throws(ImageError) -> [UInt8] {
     guard let slice = try content.slice() else { return try content.all(limit: KernelModules.largestModule) }
-    return try slice.decompressed().all(limit: KernelModules.largestModule)
+    var limit = UnpackLimit(KernelModules.largestModule, nil)
+    return try slice.decompressed(&limit).all(limit: KernelModules.largestModule)
   }
 }
 

@@ -44,6 +44,10 @@ struct DNSMessageTests {
     for name: [UInt8] in [[0xc0, 0x0c], [0xc0, 0x0d, 0xc0, 0x0c], [0xc0], [0x40, 1], [63], [1], []] {
       #expect(DNSMessage(header + name + [0, 1, 0, 1])?.question == nil, "\(name)")
     }
+    // The rest of the name in the header, whose first bytes a forwarder changes: the name that is judged would be another
+    // one than the name that is asked for.
+    #expect(DNSMessage(header + [1, 97, 0xc0, 0, 0, 1, 0, 1])?.question == nil)
+    #expect(DNSMessage(header + [1, 97, 0xc0, 11, 0, 1, 0, 1])?.question == nil)
     let long = [UInt8](repeating: 0, count: 0) + (0..<10).flatMap { _ in [63] + [UInt8](repeating: 97, count: 63) }
     #expect(DNSMessage(header + long + [0, 0, 1, 0, 1])?.question == nil)
     #expect(DNSMessage(header + [2, 0x2e, 0x01, 0, 0, 1, 0, 1])?.question?.name == "\\.\\001")

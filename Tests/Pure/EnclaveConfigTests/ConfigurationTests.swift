@@ -148,6 +148,21 @@ struct ConfigurationTests {
     }
   }
 
+  /// toml++ asserts that a table's name begins like a key, and does not look: in an enclave that ended PID 1, which is a
+  /// kernel panic.
+  @Test(arguments: [
+    ("[~a]", 1), ("a.b = 1\n[~", 2), ("[[~]]\n", 1), ("x = \"\"\"\n[~q]\n\"\"\"\n\n[~.a]\n[program]\n", 5),
+    ("[a.~]", 1), ("\n{ ~", 2), ("\n\na = { ~ = 1 }", 3), ("[\u{1}]", 1),
+  ])
+  func whatTheParserTakesForGranted(_ text: String, _ line: Int) {
+    do {
+      _ = try Configuration(toml: text, file: "t.toml")
+      Issue.record("\(text) was taken")
+    } catch {
+      #expect("\(error)".hasPrefix("t.toml:\(line): not TOML: "), "\(error)")
+    }
+  }
+
   @Test func syntaxErrorsHaveTheirLine() {
     do {
       _ = try Configuration(toml: "hostname = \"a\"\n[program\n", file: "t.toml")
@@ -216,4 +231,13 @@ struct AccountTests {
 
   @Test(arguments: ["nobody", "broken", "www-data:nogroup", "-1", "4294967295", ""])
   func unknown(_ text: String) { #expect(throws: AccountError.self) { try account(text) } }
+
+  /// As the proxy's user a program could end the proxy and take its place; as 2^32 - 1 it would stay root.
+  @Test(arguments: ["61042", "33:61042", "proxy", "member", "none", "33:none", "61042:33"]) func reserved(
+    _ text: String
+  ) {
+    let passwd = Self.passwd + "\nproxy:x:61042:33::/:/\nmember:x:5:5::/:/\nnone:x:4294967295:33::/:/\n"
+    let group = Self.group + "their:x:61042:member\nnone:x:4294967295:\n"
+    #expect(throws: AccountError.self) { try Account(text, passwd: passwd, group: group) }
+  }
 }

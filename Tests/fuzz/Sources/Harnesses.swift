@@ -1,0 +1,7 @@
+/// All of them. A new one is a file beside this with one `Harness`, and a word here; seeds go to Tests/fuzz/corpus/NAME.
+let harnesses: [Harness] = [
+  handshake, frames, session, logRecords, logLines, dns, resolvConf, configuration, roleDocument, localDocument,
+  packets,
+  sharedPackets, netlink, admission, services, relayState, filters, archives, measuredImages, compressed, vsockDevice,
+  status, addresses, accounts,
+]
