@@ -20,11 +20,21 @@ struct RunCommand: ParsableCommand {
       The program runs unmodified in namespaces of its own: no network but what Tombolo carries, and a throw-away \
       overlay of this machine's files unless --rootfs names others. Its output and exit status are ours (128+n for \
       signal n); 125 means that Tombolo itself failed, 126 that the program cannot be executed, 127 that it is not \
-      there.
+      there. The program can read whatever the user that it runs as can read on this machine (as root: everything), but \
+      for /proc, /sys, /dev, /run and /tmp, which the enclave has of its own; --hide covers paths, --show names those that \
+      are there, --rootfs gives it other files. It can change none of them, but for those of --rootfs.
       """)
 
   @Option(help: "Run in this directory as the root file system; writes stay in it.")
   var rootfs: String?
+  @Option(
+    help: ArgumentHelp(
+      "Of this machine's files show this file or directory only; may be repeated. Programs need /usr and often /etc.",
+      valueName: "path"))
+  var show: [String] = []
+  @Option(
+    help: ArgumentHelp("Cover this file or directory, which then is empty; may be repeated.", valueName: "path"))
+  var hide: [String] = []
   @Option(help: "The enclave's configuration (default: /etc/tombolo.toml of the enclave, which may be absent).")
   var config: String?
   @Option(name: .customShort("e"), help: ArgumentHelp("Set a variable of the program.", valueName: "key=value"))
@@ -106,6 +116,7 @@ struct RunCommand: ParsableCommand {
       }
       return real
     }
+    let files = try files()
     var overrides = try overrides(published)
     var configuration = try Configuration(toml: file?.text ?? "", file: config ?? "")
     try configuration.apply(toml: overrides, file: "command line", isSystemText: true, relativePaths: true)
@@ -145,8 +156,18 @@ struct RunCommand: ParsableCommand {
     request.rootfs = root
     request.configuration = file
     request.passesInput = interactive
+    request.files = files
     request.explainsUsers = verbose > 0 || ![nil, "root", "0", "root:root", "0:0"].contains(configuration.program.user)
     return request
+  }
+
+  private func files() throws -> ShownFiles? {
+    guard !show.isEmpty || !hide.isEmpty else { return nil }
+    guard rootfs == nil else {
+      throw Misuse(
+        "\(show.isEmpty ? "--hide" : "--show"): expected no --rootfs, which shows none of this machine's files")
+    }
+    return try ShownFiles(show: show, hide: hide, directory: currentDirectory() ?? "/") { fileKind($0) }
   }
 
   private func initPath() throws -> String {

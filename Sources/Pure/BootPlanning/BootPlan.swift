@@ -143,7 +143,9 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       // pivot_root(2) wants a mount point; an overlay of "/" is one.
       if local.pieces.first != .overlay("/") { steps.append(tmpfs(root, mode: "755", [])) }
       for (index, piece) in local.pieces.enumerated() {
-        steps += Self.steps(piece, root: root, upper: "\(local.stage)/\(index)", userxattr: local.hasUserNamespace)
+        steps += Self.steps(
+          piece, root: root, upper: "\(local.stage)/\(index)", userxattr: local.hasUserNamespace,
+          isAlone: !Self.isBelowAnOverlay(piece, local.pieces[..<index]))
       }
     }
     steps.append(.enterRoot(root))
@@ -188,6 +190,7 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       steps.append(.changeGroup(socket, to: EnclaveLayout.proxyID))
     }
     steps += KernelInterfaces.protection
+    if !local.hidden.isEmpty { steps.append(.mask(local.hidden)) }
     steps += [
       .pivotRoot(root),
       .provideFile(
@@ -201,7 +204,17 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
     return steps
   }
 
-  private static func steps(_ piece: RootPiece, root: String, upper: String, userxattr: Bool) -> [BootStep] {
+  /// The mount point of such a piece comes from the overlay around it.
+  private static func isBelowAnOverlay(_ piece: RootPiece, _ before: ArraySlice<RootPiece>) -> Bool {
+    guard case .overlay(let path) = piece, path != "/" else { return true }
+    return before.contains {
+      if case .overlay(let other) = $0 { other == "/" || path.hasPrefix(other + "/") } else { false }
+    }
+  }
+
+  private static func steps(
+    _ piece: RootPiece, root: String, upper: String, userxattr: Bool, isAlone: Bool
+  ) -> [BootStep] {
     switch piece {
     case .overlay(let path):
       let target = path == "/" ? root : root + path
@@ -211,8 +224,7 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
         .makeDirectory(upper, mode: 0o755), .makeDirectoryLike(path, at: upper + "/up"),
         .makeDirectory(upper + "/work", mode: 0o755),
       ]
-        // Elsewhere than at "/" the mount point comes from the overlay around it, unless there is none.
-        + (userxattr && path != "/" ? [.makeDirectory(target, mode: 0o755)] : [])
+        + (isAlone ? [.makeDirectory(target, mode: 0o755)] : [])
         + [.mount(source: "overlay", target: target, type: "overlay", options: [], data: data)]
     case .directory(let path, let mode): return [.makeDirectory(root + path, mode: mode)]
     case .link(let path, let target): return [.makeLink(root + path, to: target)]

@@ -42,6 +42,7 @@ public enum LocalDocument {
     if let directory = content.defaultDirectory { fields.append(("directory", directory)) }
     fields += content.local.search.map { ("search", $0) } + content.local.resolverOptions.map { ("option", $0) }
     if let count = content.local.userCount { fields.append(("users", "\(count)")) }
+    fields += content.local.hidden.map { ("hide", $0) }
     for piece in content.local.pieces { fields.append(("piece", piece.encoded)) }
     if let configuration = content.configuration {
       fields.append(("configuration-name", configuration.name))
@@ -72,6 +73,7 @@ public enum LocalDocument {
       pieces: (values["piece"] ?? []).compactMap { RootPiece(encoded: $0) },
       hasUserNamespace: one("user-namespace") == "1", nameServer: server, search: values["search"] ?? [],
       resolverOptions: values["option"] ?? [])
+    local.hidden = values["hide"] ?? []
     local.userCount = one("users").flatMap { UInt32($0) }
     let configuration = one("configuration").map { (name: one("configuration-name") ?? "", text: $0) }
     return Content(

@@ -9,6 +9,8 @@ public struct LocalEnclave: Equatable, Sendable {
   /// What the root is made of, parents first: always without `rootfs`; with it where it cannot be written, and has not all
   /// that things are mounted on.
   public var pieces: [RootPiece]
+  /// Paths that are covered: directories are empty, files too.
+  public var hidden: [String] = []
   /// In a user namespace overlayfs keeps its marks in user.* attributes.
   public var hasUserNamespace: Bool
   /// Users and groups from 0 to below this exist; nil: all that there are.

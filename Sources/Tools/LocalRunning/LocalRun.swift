@@ -15,6 +15,8 @@ import Supervision
 public struct LocalRunRequest {
   public var initPath: String
   public var rootfs: String?
+  /// Of the machine's own files, without `rootfs`.
+  public var files: ShownFiles?
   public var configuration: (name: String, text: String)?
   public var overrides: String
   public var passesInput = false
@@ -117,6 +119,7 @@ public final class LocalRun: EventSource {
       hasUserNamespace: needsUserNamespace,
       nameServer: request.host.nameServer?.description ?? EnclaveLayout.nameServer, search: machine.search,
       resolverOptions: machine.options)
+    local.hidden = request.files?.hidden ?? []
     // Written when the ids are known, before init goes on.
     let document = try makeMemoryFile([])
     let null = FileHandle(try openFile("/dev/null", O_RDWR))
@@ -159,8 +162,18 @@ public final class LocalRun: EventSource {
     try forbidInspection()
   }
 
-  private func pieces(hasUserNamespace: Bool) throws(SystemError) -> [RootPiece] {
+  private func pieces(hasUserNamespace: Bool) throws -> [RootPiece] {
     let mounts = MountTable.mounts(mountinfo: try readText("/proc/self/mountinfo"))
+    if let shown = request.files?.shown, !shown.isEmpty {
+      var budget = MountTable.copyLimit
+      return try ShownRoot.pieces(
+        shown, links: MountTable.entries(of: "/"), entry: { MountTable.entry(at: $0) },
+        whole: { path, found in
+          hasUserNamespace
+            ? MountTable.whole(path, found, mounts, &budget, entries: MountTable.entries)
+            : MountTable.whole(path, mounts) { fileKind($0) == .directory }
+        })
+    }
     return hasUserNamespace
       ? MountTable.pieces(mounts, entries: MountTable.entries)
       : MountTable.pieces(mounts) { fileKind($0) == .directory }

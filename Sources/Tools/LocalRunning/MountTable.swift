@@ -8,10 +8,11 @@ public enum MountTable {
   private static let types: Set<Substring> = [
     "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "overlay",
   ]
-  private static let hidden = ["/proc", "/sys", "/dev", "/run", "/tmp"]
+  /// What an enclave has of its own.
+  static let own = ["/proc", "/sys", "/dev", "/run", "/tmp"]
 
-  private static func isHidden(_ path: String) -> Bool {
-    hidden.contains { path == $0 || path.hasPrefix($0 + "/") }
+  private static func isOwn(_ path: String) -> Bool {
+    own.contains { path == $0 || path.hasPrefix($0 + "/") }
   }
 
   public struct Mount: Equatable, Sendable {
@@ -35,10 +36,17 @@ public enum MountTable {
   /// For root: an overlay of "/" and of every other file system on something lasting.
   /// - Parameter isDirectory: a file can be a mount point too, and not of an overlay.
   public static func pieces(_ mounts: [Mount], isDirectory: (String) -> Bool) -> [RootPiece] {
+    whole("/", mounts, isDirectory: isDirectory)
+  }
+
+  /// The same of a single directory, which may be on any file system.
+  static func whole(_ path: String, _ mounts: [Mount], isDirectory: (String) -> Bool) -> [RootPiece] {
+    let start = path == "/" ? path : path + "/"
     let others = mounts.filter { mount in
-      mount.path != "/" && types.contains(Substring(mount.type)) && !isHidden(mount.path) && isDirectory(mount.path)
+      mount.path != path && mount.path.hasPrefix(start) && types.contains(Substring(mount.type)) && !isOwn(mount.path)
+        && isDirectory(mount.path)
     }
-    return [.overlay("/")] + others.map(\.path).sorted { $0.utf8.count < $1.utf8.count }.map { .overlay($0) }
+    return [.overlay(path)] + others.map(\.path).sorted { $0.utf8.count < $1.utf8.count }.map { .overlay($0) }
   }
 
   /// What stands in a directory.
@@ -71,12 +79,20 @@ public enum MountTable {
     return pieces(mounts, below: "", &budget, entries)
   }
 
+  /// The same of a single directory, which may be on any file system.
+  static func whole(
+    _ path: String, _ found: Entry, _ mounts: [Mount], _ budget: inout Int, entries: (String) -> [Entry]
+  ) -> [RootPiece] {
+    guard mounts.contains(where: { $0.path.hasPrefix(path + "/") }) else { return [.overlay(path)] }
+    return [.directory(path, mode: found.mode)] + pieces(mounts, below: path, &budget, entries)
+  }
+
   private static func pieces(
     _ mounts: [Mount], below directory: String, _ budget: inout Int, _ entries: (String) -> [Entry]
   ) -> [RootPiece] {
     entries(directory.isEmpty ? "/" : directory).flatMap { entry -> [RootPiece] in
       let path = directory + "/" + entry.name
-      guard !isHidden(path) else { return [] }
+      guard !isOwn(path) else { return [] }
       switch entry.kind {
       case .symbolicLink: return [.link(path, to: entry.link)]
       case .file:
@@ -101,12 +117,16 @@ public enum MountTable {
   /// The machine's own directory listing, for `pieces`; what cannot be read is left out.
   public static func entries(of directory: String) -> [Entry] {
     ((try? directoryEntries(directory)) ?? []).compactMap { name in
-      let path = directory == "/" ? "/" + name : directory + "/" + name
-      guard let kind = fileKind(path, followLinks: false), let size = fileSize(path) else { return nil }
-      return Entry(
-        name, kind, link: kind == .symbolicLink ? (try? readLink(path)) ?? "" : "",
-        mode: fileOwner(path, followLinks: false)?.mode ?? 0o755, size: size.isReadable ? size.bytes : nil)
+      entry(at: directory == "/" ? "/" + name : directory + "/" + name, name)
     }
+  }
+
+  /// What stands at a path of the machine.
+  static func entry(at path: String, _ name: String = "") -> Entry? {
+    guard let kind = fileKind(path, followLinks: false), let size = fileSize(path) else { return nil }
+    return Entry(
+      name, kind, link: kind == .symbolicLink ? (try? readLink(path)) ?? "" : "",
+      mode: fileOwner(path, followLinks: false)?.mode ?? 0o755, size: size.isReadable ? size.bytes : nil)
   }
 
   /// Spaces, tabs, newlines and backslashes stand as \040 and so on.
