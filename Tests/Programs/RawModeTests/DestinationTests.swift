@@ -34,7 +34,7 @@ final class DestinationTests: XCTestCase {
     "169.254.169.254", "169.254.170.2", "169.254.1.1", "100.100.100.200", "168.63.129.16", "192.0.0.192", "198.18.0.1",
     "240.0.0.1", "255.255.255.255", "224.0.0.1", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]",
     "[2002:a9fe:a9fe::1]",
-    "[fd00:ec2::254]", "[fd20:ce::254]", "[2001:db8::1]", "[100::1]", "[ff0e::1]",
+    "[fd00:ec2::254]", "[fd20:ce::254]", "[2001:db8::1]", "[100::1]", "[ff0e::1]", "198.51.100.7", "[4000::1]",
   ].map { $0 + ":8080" }
   private static let ways = ["tun", "nfqueue"]
 
@@ -42,16 +42,26 @@ final class DestinationTests: XCTestCase {
     RawWorld.bash("$H $T run --mode raw --capture \(way) --dns 10.8.0.2 \(options) -- \(program)")
   }
 
-  /// Refused inside already, at once, and an ordinary address beside them.
+  /// connect(2) itself fails for these, before there is a packet.
+  private static let kernels = ["255.255.255.255:8080", "224.0.0.1:8080", "[ff0e::1]:8080"]
+
+  /// Refused inside already, at once, each with the reason in the log, and an ordinary address beside them.
   func testSpecialDestinationsAreRefused() {
+    XCTAssertEqual(Self.special.count, 20)
     for way in Self.ways {
-      let outcome = run(
-        way, "-v", "python3 $D/dial.py \(Self.special.joined(separator: " ")) 10.8.0.2:8080 [fd08::2]:8080")
-      let expected = Self.special.map { "\($0) refused\n" } + ["10.8.0.2:8080 answered\n", "[fd08::2]:8080 answered\n"]
-      XCTAssertEqual(outcome.output, expected.joined(), "\(way): \(outcome.errors)")
-      XCTAssertTrue(
-        outcome.errors.contains("packets to 169.254.169.254:8080 (TCP) denied: built-in rule \"metadata\""),
-        outcome.errors)
+      // As many as there are lines for at once: a flood is a few.
+      for some in [Self.special.prefix(10), Self.special.suffix(10)] {
+        let outcome = run(way, "-v", "python3 $D/dial.py \(some.joined(separator: " ")) 10.8.0.2:8080 [fd08::2]:8080")
+        let expected = some.map { "\($0) refused\n" } + ["10.8.0.2:8080 answered\n", "[fd08::2]:8080 answered\n"]
+        XCTAssertEqual(outcome.output, expected.joined(), "\(way): \(outcome.errors)")
+        for destination in some where !Self.kernels.contains(destination) {
+          // A mapped address is IPv4 for the kernel, and in its packets.
+          let packets = destination.replacingOccurrences(of: "[::ffff:169.254.169.254]", with: "169.254.169.254")
+          XCTAssertTrue(
+            outcome.errors.contains("packets to \(packets) (TCP) denied: built-in rule \""),
+            "\(way) \(destination): \(outcome.errors)")
+        }
+      }
     }
   }
 
@@ -134,5 +144,55 @@ final class DestinationTests: XCTestCase {
       """)
     let each = "content-of-file\n10.8.0.77:7100 refused\nwaiting\n10.8.0.78:7100 refused\n10.8.0.2:8080 answered\n"
     XCTAssertEqual(outcome.output, each + each, outcome.errors)
+  }
+
+  /// Datagrams too, of which none opens anything: a name server or a metrics daemon of the machine answers the first one. With
+  /// the host's own address they would come through its loopback.
+  func testDatagramsToOtherAddressesOfTheMachine() {
+    let outcome = RawWorld.bash(
+      """
+      cat > $D/echo.py <<'X'
+      import select, socket, sys
+      sockets = []
+      for address in sys.argv[1:]:
+          s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM); sockets.append(s)
+          if ":" in address: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+          s.bind((address, 7200))
+      print("ready", flush=True)
+      while True:
+          for s in select.select(sockets, [], [])[0]:
+              data, peer = s.recvfrom(100); print(s.getsockname()[0], data.decode(), flush=True); s.sendto(data, peer)
+      X
+      cat > $D/send.py <<'X'
+      import errno, socket, sys
+      for address in sys.argv[2:]:
+          s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(2)
+          s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+          try:
+              s.connect((address, 7200)); s.send(sys.argv[1].encode()); s.recv(100); print(address, "answered", flush=True)
+          except OSError as e: print(address, errno.errorcode.get(e.errno, "no answer"), flush=True)
+      X
+      ip -n \(RawWorld.host) addr add 10.8.0.77/24 dev v0; ip -n \(RawWorld.host) addr add fd09:7::77/128 dev lo nodad
+      $H python3 $D/echo.py 0.0.0.0 :: > $D/host.out & host=$!
+      $S python3 $D/echo.py 10.8.0.2 fd08::2 > $D/server.out & server=$!
+      for i in $(seq 100); do grep -qs ready $D/host.out && grep -qs ready $D/server.out && break; sleep 0.1; done
+      for way in tun nfqueue; do
+        $H $T run --mode raw --capture $way -- python3 $D/send.py $way-denied 10.8.0.77 fd09:7::77 ::ffff:10.8.0.77 10.8.0.2 fd08::2 10.8.0.255 2>/dev/null | grep -v 10.8.0.255
+        allow=$([ $way = tun ] && echo --allow-host-ports 7200 || echo --allow-destination 10.8.0.77:7200)
+        $H $T run --mode raw --capture $way $allow -- python3 $D/send.py $way-allowed 10.8.0.77 > /dev/null 2>&1
+      done
+      sleep 0.3; kill $host $server; cat $D/host.out
+      ip -n \(RawWorld.host) addr del 10.8.0.77/24 dev v0; ip -n \(RawWorld.host) addr del fd09:7::77/128 dev lo
+      """)
+    let each = """
+      10.8.0.77 EHOSTUNREACH
+      fd09:7::77 EACCES
+      ::ffff:10.8.0.77 EHOSTUNREACH
+      10.8.0.2 answered
+      fd08::2 answered
+
+      """
+    XCTAssertEqual(
+      outcome.output, each + each + "ready\n0.0.0.0 tun-allowed\n0.0.0.0 nfqueue-allowed\n", outcome.errors)
   }
 }
