@@ -272,8 +272,8 @@ let package = Package(
 if Context.environment["TOMBOLO_FUZZ"] != nil {
   for target in package.targets where target.type == .regular {
     if target.swiftSettings == nil {
-      target.cSettings = [.unsafeFlags(["-fsanitize=fuzzer-no-link"])]
-      target.cxxSettings = [.unsafeFlags(["-fsanitize=fuzzer-no-link"])]
+      target.cSettings = (target.cSettings ?? []) + [.unsafeFlags(["-fsanitize=fuzzer-no-link"])]
+      target.cxxSettings = (target.cxxSettings ?? []) + [.unsafeFlags(["-fsanitize=fuzzer-no-link"])]
     } else {
       target.swiftSettings?.append(.unsafeFlags(["-sanitize=fuzzer"]))
     }

@@ -34,7 +34,10 @@ struct ProgramService: ServiceDescription {
     request.confine(configuration.program.rights, isLocal: isLocal, warn: warn)
     // Root too: whoever started us may have had supplementary groups.
     if configuration.program.user != nil || hasOtherUsers {
-      request.identity = (launch.account.uid, launch.account.gid, launch.account.groups)
+      // With its own group among the supplementary ones, as initgroups(3) and Docker do: else a program that changes its
+      // group (a set-group-ID one) would get past a mode that denies that group (CVE-2022-36109).
+      let account = launch.account
+      request.identity = (account.uid, account.gid, [account.gid] + account.groups.filter { $0 != account.gid })
       request.setsGroups = hasOtherUsers
       if launch.account.uid != userID() { givePipes(request.descriptors, to: launch.account.uid) }
     }
