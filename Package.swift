@@ -128,6 +128,9 @@ let package = Package(
     module(
       "Streams/PacketRelaying",
       ["CLinux", "Inet", "Netlink", "Packets", "Policy", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
+    // A device and a path in memory, for tests of the packet path without a kernel's device or a stream.
+    module(
+      "Streams/PacketTwins", ["CLinux", "Packets", "PacketRelaying", "LinuxSystem", "EventLoop"]),
 
     // Enclave
     // Carries out a boot plan.
@@ -232,9 +235,8 @@ let package = Package(
     tests(
       "Streams/PacketRelayingTests",
       [
-        "PacketRelaying", "Packets", "Policy", "CLinux", "EventLoop", "LinuxSystem", "Inet", "Netlink", "Netfilter",
-        "Relaying",
-        "Wire", "HostNetwork", "Proxying",
+        "PacketRelaying", "PacketTwins", "Packets", "Policy", "CLinux", "EventLoop", "LinuxSystem", "Inet", "Netlink",
+        "Netfilter", "Relaying", "Wire", "HostNetwork", "Proxying",
       ]),
     tests("Pure/InetTests", ["Inet"]),
     tests("Pure/SystemTextTests", ["SystemText"]),

@@ -159,6 +159,7 @@ int clinux_set_nonblocking(int fd, bool on) {
   return fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
 }
 
+int clinux_eventfd(void) { return (int)RESULT(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 int clinux_pipe(int pair[2]) { return (int)RESULT(pipe2(pair, O_CLOEXEC)); }
 bool clinux_is_anonymous_pipe(int fd) {
   struct statfs info;

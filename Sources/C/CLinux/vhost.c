@@ -96,7 +96,6 @@ int clinux_vhost_epoll_wait(int epoll, struct epoll_event *events, int capacity,
   return found < 0 ? (errno == EINTR ? 0 : -errno) : found;
 }
 uint64_t clinux_vhost_epoll_token(const struct epoll_event *event) { return event->data.u64; }
-int clinux_vhost_eventfd(void) { return (int)RESULT(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 int64_t clinux_vhost_monotonic_milliseconds(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);

@@ -47,12 +47,12 @@ final class EnclavePackets {
             _ = try? writeAll(ready.rawValue, [1])
           }
           try connector.start { lost throws(SystemError) in
-            let device =
+            let device: any PacketDevice =
               if let capture, let verdicts {
                 CaptureDevice(
                   capture: capture, socket: UInt16(clamping: index), tun: tun, verdicts: verdicts, segments: segments)
               } else {
-                PacketDevice(tun)
+                TunDevice(tun)
               }
             return try PacketQueue(
               loop: loop, device: device, packetGuard: packetGuard, outgoing: outgoing,

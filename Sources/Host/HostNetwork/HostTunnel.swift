@@ -227,7 +227,7 @@ public final class HostTunnel {
     for index in 0..<Int(wanted.queues) {
       let tun = index == 0 ? first.file : try TunQueue(link).file
       workers.append(
-        try PacketWorker(queue: index, packetGuard, destinations, log: log, answer: tally.answer) { PacketDevice(tun) })
+        try PacketWorker(queue: index, packetGuard, destinations, log: log, answer: tally.answer) { TunDevice(tun) })
     }
   }
 

@@ -13,7 +13,7 @@ extension PacketWorker {
   convenience init(
     queue index: Int, _ packetGuard: PacketGuard, _ destinations: SharedDestinations,
     log: @escaping @Sendable (String) -> Void,
-    answer: @escaping @Sendable (QueueCount) -> Void, device: @escaping @Sendable () -> PacketDevice
+    answer: @escaping @Sendable (QueueCount) -> Void, device: @escaping @Sendable () -> any PacketDevice
   ) throws(SystemError) {
     try self.init { (loop) throws(SystemError) in
       let queue = try PacketQueue(

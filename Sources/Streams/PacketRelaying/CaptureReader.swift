@@ -49,6 +49,8 @@ struct CaptureReader {
 /// The enclave's side of a shared address: what leaves through the device is taken by queue, what arrives goes in there.
 public final class CaptureDevice: PacketDevice {
   private var reader: CaptureReader
+  private let tun: FileHandle
+  public var defect: PacketDefect?
   private let verdicts: FileHandle
   private let segments: SegmentSizes
   private let socket: UInt16
@@ -64,16 +66,17 @@ public final class CaptureDevice: PacketDevice {
   ) {
     self.socket = socket
     reader = CaptureReader(capture)
+    self.tun = tun
     self.verdicts = verdicts
     self.segments = segments
-    super.init(capture, output: tun)
   }
 
   deinit { reader.free() }
 
-  override public var looksInside: Bool { true }
+  public var file: FileHandle { reader.file }
+  public var looksInside: Bool { true }
 
-  override public func read(_ frame: UnsafeMutableRawPointer) -> Int {
+  public func read(_ frame: UnsafeMutableRawPointer) -> Int {
     let (count, packet) = reader.read(frame)
     guard count > 0, let packet else {
       if count == 0, packet != nil { defect = .truncated }
@@ -85,14 +88,14 @@ public final class CaptureDevice: PacketDevice {
     return count
   }
 
-  override public func settle() {
+  public func settle() {
     for (queue, id) in reader.pending { VerdictRecord(socket: socket, queue: queue, id: id).send(verdicts.rawValue) }
     reader.forget()
   }
 
-  override public func write(_ frame: UnsafeRawBufferPointer) -> PacketDefect? {
-    segments.learn(from: frame)
-    return super.write(frame)
+  public func write(_ frame: DeviceFrame) -> PacketDefect? {
+    segments.learn(from: frame.bytes)
+    return TunDevice.write(frame, to: tun.rawValue)
   }
 }
 

@@ -7,17 +7,17 @@ import Policy
 
 // Theory of operation.
 //
-// One queue of a TUN device joined to one link to the other side. A frame is as many bytes as the TUN device gave:
-// virtio-net header and packet.
+// One queue of a device joined to one path to the other side. A frame is as many bytes as a TUN device gives: virtio-net
+// header and packet.
 //
-//   TUN ──read, several──▶ link ──frame by frame: checked, one write──▶ TUN
+//   device ──read, several──▶ path ──frame by frame: checked, one write──▶ device
 //
-// On a stream data is copied by the kernel alone. While a link has no room the TUN device is not read: so no more than
-// the link holds is in flight, and behind it the device's queue (txqueuelen) fills. Writing to a TUN device does not
+// On a stream data is copied by the kernel alone. While a path has no room the TUN device is not read: so no more than
+// the path holds is in flight, and behind it the device's queue (txqueuelen) fills. Writing to a TUN device does not
 // block.
 //
-// Without a link, or one that is not ready, the TUN device is read and what comes is thrown away (and counted): a queue
-// that nobody reads would hand minutes-old packets to the next link. TCP sends them again.
+// Without a path, or one that is not ready, the TUN device is read and what comes is thrown away (and counted): a queue
+// that nobody reads would hand minutes-old packets to the next path. TCP sends them again.
 
 /// The way of one queue's packets; everything happens in its loop's thread.
 public final class PacketQueue: EventSource {
@@ -74,8 +74,8 @@ public final class PacketQueue: EventSource {
     case awaitingMemory
   }
 
-  private static let tunTag = 0
-  private static let streamTag = 1
+  private static let deviceTag = 0
+  private static let pathTag = 1
   /// Rounds of both directions before the loop's other sources have their turn.
   private static let turnLimit = 16
   /// Frames given to the device before it is read again; its queue has 500 (TUN_READQ_SIZE of drivers/net/tun.c).
@@ -84,7 +84,7 @@ public final class PacketQueue: EventSource {
   private static let skipLimit = 4096
 
   private let loop: EventLoop
-  private let device: PacketDevice
+  private let device: any PacketDevice
   private var packetGuard: PacketGuard
   /// On the enclave's side: where what comes out of the device may go.
   private let outgoing: DestinationGuard?
@@ -99,17 +99,17 @@ public final class PacketQueue: EventSource {
   /// For what answers a denied packet.
   private let refusal: UnsafeMutableRawBufferPointer
 
-  private var tunRegistration: Registration?
-  private var link: PacketLink?
-  private var streamRegistration: Registration?
-  private var tunReadable = true
+  private var deviceRegistration: Registration?
+  private var path: (any FramePath)?
+  private var pathRegistration: Registration?
+  private var deviceReadable = true
 
   /// - Parameter lost: the stream has ended and is closed; `attach` may give another.
   public convenience init(
     loop: EventLoop, tun: FileHandle, packetGuard: PacketGuard, settings: Settings = Settings(),
     lost: @escaping (Loss) -> Void
   ) throws(SystemError) {
-    try self.init(loop: loop, device: PacketDevice(tun), packetGuard: packetGuard, settings: settings, lost: lost)
+    try self.init(loop: loop, device: TunDevice(tun), packetGuard: packetGuard, settings: settings, lost: lost)
   }
 
   /// - Parameters:
@@ -117,7 +117,7 @@ public final class PacketQueue: EventSource {
   ///   - denied: takes sentences about denied destinations, of either direction, not more than a few a second.
   ///   - lost: the stream has ended and is closed; `attach` may give another.
   public init(
-    loop: EventLoop, device: PacketDevice, packetGuard: PacketGuard, outgoing: DestinationGuard? = nil,
+    loop: EventLoop, device: any PacketDevice, packetGuard: PacketGuard, outgoing: DestinationGuard? = nil,
     settings: Settings = Settings(), denied: ((String) -> Void)? = nil, lost: @escaping (Loss) -> Void
   ) throws(SystemError) {
     self.loop = loop
@@ -131,7 +131,7 @@ public final class PacketQueue: EventSource {
     refusal = .allocate(byteCount: Refusal.frameLimit, alignment: 16)
     super.init()
     try device.file.descriptor.setNonblocking()
-    tunRegistration = try loop.add(device.file.rawValue, [.readable, .edgeTriggered], self, tag: Self.tunTag)
+    deviceRegistration = try loop.add(device.file.rawValue, [.readable, .edgeTriggered], self, tag: Self.deviceTag)
   }
 
   deinit {
@@ -148,37 +148,52 @@ public final class PacketQueue: EventSource {
   public func attach(
     _ stream: FileHandle, _ use: Use = .frames(), confirmed: (() -> Void)? = nil
   ) throws(SystemError) {
-    if link != nil || counters.packetsOut &+ counters.packetsIn > 0 { counters.reconnects &+= 1 }
+    renew()
+    try stream.descriptor.setNonblocking()
+    let made: any FramePath =
+      switch use {
+      case .frames(let early): StreamPath(stream, early: early, settings)
+      case .passing(let memory): try MemoryPath(stream, passing: memory)
+      case .awaitingMemory: MemoryPath(stream)
+      }
+    try take(made, confirmed)
+  }
+
+  /// Takes over a path; an earlier one is let go.
+  /// - Parameter confirmed: as above.
+  public func attach(_ path: any FramePath, confirmed: (() -> Void)? = nil) throws(SystemError) {
+    renew()
+    try take(path, confirmed)
+  }
+
+  private func renew() {
+    if path != nil || counters.packetsOut &+ counters.packetsIn > 0 { counters.reconnects &+= 1 }
     detach()
     // Also where this fails: the device may be full, and will not tell of that again.
     loop.enqueue(self)
-    try stream.descriptor.setNonblocking()
-    let made: PacketLink =
-      switch use {
-      case .frames(let early): StreamLink(stream, early: early, settings)
-      case .passing(let memory): try MemoryLink(stream, passing: memory)
-      case .awaitingMemory: MemoryLink(stream)
-      }
-    streamRegistration = try loop.add(stream.rawValue, made.interest, self, tag: Self.streamTag)
-    link = made
+  }
+
+  private func take(_ made: any FramePath, _ confirmed: (() -> Void)?) throws(SystemError) {
+    pathRegistration = try loop.add(made.file.rawValue, made.interest, self, tag: Self.pathTag)
+    path = made
     self.confirmed = confirmed
   }
 
-  public var isAttached: Bool { link != nil }
+  public var isAttached: Bool { path != nil }
   /// Whether packets go through memory.
-  public var sharesMemory: Bool { link.map { $0.isShared && $0.isReady } ?? false }
+  public var sharesMemory: Bool { path.map { $0.isShared && $0.isReady } ?? false }
 
   private func detach() {
-    if let streamRegistration { loop.remove(streamRegistration) }
-    streamRegistration = nil
-    link = nil
+    if let pathRegistration { loop.remove(pathRegistration) }
+    pathRegistration = nil
+    path = nil
     confirmed = nil
   }
 
   public func close() {
     detach()
-    if let tunRegistration { loop.remove(tunRegistration) }
-    tunRegistration = nil
+    if let deviceRegistration { loop.remove(deviceRegistration) }
+    deviceRegistration = nil
   }
 
   private func lose(_ loss: Loss) {
@@ -189,10 +204,10 @@ public final class PacketQueue: EventSource {
   }
 
   override public func ready(_ events: EventSet, tag: Int) {
-    if tag == Self.tunTag {
-      tunReadable = true
+    if tag == Self.deviceTag {
+      deviceReadable = true
     } else {
-      link?.note(events)
+      path?.note(events)
     }
     resume()
   }
@@ -200,14 +215,14 @@ public final class PacketQueue: EventSource {
   override public func resume() {
     do throws(Loss) {
       for _ in 0..<Self.turnLimit {
-        guard let link else { return discard() }
-        let received = try receive(link)
-        if link.isConfirmed, let confirmed {
+        guard let path else { return discard() }
+        let received = try receive(path)
+        if path.isConfirmed, let confirmed {
           self.confirmed = nil
           confirmed()
         }
-        guard link.isReady else { return discard() }
-        let sent = try send(link)
+        guard path.isReady else { return discard() }
+        let sent = try send(path)
         if !received, !sent { return }
       }
       loop.enqueue(self)
@@ -216,24 +231,24 @@ public final class PacketQueue: EventSource {
     }
   }
 
-  // MARK: device to link
+  // MARK: device to path
 
   /// - Returns: whether anything moved.
-  private func send(_ link: PacketLink) throws(Loss) -> Bool {
-    let filled = tunReadable || device.hasAnswers ? try fill(link) : false
-    return try link.flush() || filled
+  private func send(_ path: any FramePath) throws(Loss) -> Bool {
+    let filled = deviceReadable || device.hasAnswers ? try fill(path) : false
+    return try path.flush() || filled
   }
 
   /// - Returns: whether anything was taken from the device.
-  private func fill(_ link: PacketLink) throws(Loss) -> Bool {
+  private func fill(_ path: any FramePath) throws(Loss) -> Bool {
     var taken = 0
     var skipped = 0
     defer { if taken > 0 || skipped > 0 { device.settle() } }
-    let apart = link.isShared && device.looksInside ? scratch.baseAddress : nil
-    while taken < settings.batch, skipped < Self.skipLimit, let room = try link.room() {
+    let apart = path.isShared && device.looksInside ? scratch.baseAddress : nil
+    while taken < settings.batch, skipped < Self.skipLimit, let room = try path.room() {
       let result = device.read(apart ?? room)
       guard result >= 0 else {
-        tunReadable = false
+        deviceReadable = false
         break
       }
       guard result > 0 else {
@@ -245,11 +260,11 @@ public final class PacketQueue: EventSource {
       if let outgoing, outgoing.denies(frame) {
         skipped += 1
         counters.drop(.badDestination)
-        if let answer = refuse(frame, copied: result, outgoing) { _ = device.write(answer) }
+        if let answer = refuse(DeviceFrame(start: apart ?? room, length: result), outgoing) { _ = device.write(answer) }
         continue
       }
       if let apart { room.copyMemory(from: apart, byteCount: result) }
-      link.commit(result)
+      path.commit(result)
       taken += result
       counters.packetsOut &+= 1
       counters.bytesOut &+= UInt64(truncatingIfNeeded: result - PacketGuard.offloadHeaderLength)
@@ -265,39 +280,39 @@ public final class PacketQueue: EventSource {
 
   private func discard() {
     guard let base = scratch.baseAddress else { return }
-    for _ in 0..<Self.skipLimit where tunReadable {
+    for _ in 0..<Self.skipLimit where deviceReadable {
       let result = device.read(base)
       if result > 0 {
         counters.unsent &+= 1
       } else if result == 0 {
         countDefect()
       } else {
-        tunReadable = false
+        deviceReadable = false
       }
     }
     device.settle()
-    if tunReadable { loop.enqueue(self) }
+    if deviceReadable { loop.enqueue(self) }
   }
 
-  // MARK: link to device
+  // MARK: path to device
 
   /// - Returns: whether anything moved.
-  private func receive(_ link: PacketLink) throws(Loss) -> Bool {
-    guard try link.fetch() else { return false }
+  private func receive(_ path: any FramePath) throws(Loss) -> Bool {
+    guard try path.fetch() else { return false }
     var taken = 0
     var frames = 0
     // No more at once: the answers to all of it would not fit into the device's queue.
-    while taken < settings.batch, frames < Self.frameLimit, let frame = try link.next(whole: device.looksInside) {
+    while taken < settings.batch, frames < Self.frameLimit, let frame = try path.next(whole: device.looksInside) {
       if let defect = packetGuard.defect(in: frame.bytes) ?? device.write(frame) {
         counters.drop(defect)
-        if defect == .badDestination { try answer(frame, link) }
+        if defect == .badDestination { try answer(frame, path) }
       } else {
         counters.packetsIn &+= 1
         counters.bytesIn &+= UInt64(truncatingIfNeeded: frame.length - PacketGuard.offloadHeaderLength)
       }
       taken += frame.length
       frames += 1
-      link.release()
+      path.release()
     }
     return true
   }
@@ -305,28 +320,25 @@ public final class PacketQueue: EventSource {
   // MARK: denied destinations
 
   /// Tells the other side at once, where it asked for what it may not have.
-  private func answer(_ frame: IncomingFrame, _ link: PacketLink) throws(Loss) {
+  private func answer(_ frame: DeviceFrame, _ path: any FramePath) throws(Loss) {
     guard packetGuard.judgesDestinations,
-      let answer = refuse(frame.bytes, copied: frame.copied, packetGuard.destinations),
-      let start = answer.baseAddress, let room = try link.room()
+      let answer = refuse(frame, packetGuard.destinations), let room = try path.room()
     else { return }
-    room.copyMemory(from: start, byteCount: answer.count)
-    link.commit(answer.count)
+    room.copyMemory(from: answer.start, byteCount: answer.length)
+    path.commit(answer.length)
     counters.refusals &+= 1
   }
 
   /// - Returns: the frame that answers it; nil where there is to be none.
-  private func refuse(
-    _ frame: UnsafeRawBufferPointer, copied: Int, _ destinations: DestinationGuard
-  ) -> UnsafeRawBufferPointer? {
+  private func refuse(_ frame: DeviceFrame, _ destinations: DestinationGuard) -> DeviceFrame? {
     // The kernel's own multicast (IGMP, MLD, router solicitations) is nothing that anybody would want to read of.
-    if let denied, let denial = destinations.denial(of: frame), !denial.rule.contains(.multicast),
+    if let denied, let denial = destinations.denial(of: frame.bytes), !denial.rule.contains(.multicast),
       let more = denials.admit(at: monotonicNanoseconds())
     {
-      denied("\(DestinationGuard.endpoint(frame) ?? "\(denial.destination)") denied: \(denial)\(more)")
+      denied("\(DestinationGuard.endpoint(frame.bytes) ?? "\(denial.destination)") denied: \(denial)\(more)")
     }
     guard let place = refusal.baseAddress else { return nil }
-    let length = Refusal.answer(to: frame, copied: copied, place)
-    return length > 0 ? UnsafeRawBufferPointer(start: place, count: length) : nil
+    let length = Refusal.answer(to: frame.bytes, copied: frame.copied, place)
+    return length > 0 ? DeviceFrame(start: UnsafeRawPointer(place), length: length) : nil
   }
 }

@@ -29,6 +29,7 @@ public final class SharedDevice: PacketDevice {
   private static let pieceLimit = Int(CLINUX_PIECES)
 
   private var reader: CaptureReader
+  public var defect: PacketDefect?
   private let sockets: Sockets
   private let decision: SharedCapture
   private var flows = DatagramFlows()
@@ -52,7 +53,6 @@ public final class SharedDevice: PacketDevice {
     identification = UInt32.random(in: 0...UInt32.max)
     headers = .allocate(byteCount: Self.pieceLimit * PacketPieces.headerLimit, alignment: 16)
     pieces = .allocate(capacity: Self.pieceLimit)
-    super.init(capture)
   }
 
   deinit {
@@ -61,15 +61,16 @@ public final class SharedDevice: PacketDevice {
     pieces.deallocate()
   }
 
-  override public var looksInside: Bool { true }
+  public var file: FileHandle { reader.file }
+  public var looksInside: Bool { true }
 
   private static func seconds() -> UInt32 { UInt32(truncatingIfNeeded: monotonicNanoseconds() / 1_000_000_000) }
 
   // MARK: network to enclave
 
-  override public var hasAnswers: Bool { !answers.isEmpty }
+  public var hasAnswers: Bool { !answers.isEmpty }
 
-  override public func read(_ frame: UnsafeMutableRawPointer) -> Int {
+  public func read(_ frame: UnsafeMutableRawPointer) -> Int {
     if let answer = answers.popLast() {
       answer.withUnsafeBytes { if let bytes = $0.baseAddress { frame.copyMemory(from: bytes, byteCount: $0.count) } }
       return answer.count
@@ -104,7 +105,7 @@ public final class SharedDevice: PacketDevice {
     _ = send(UnsafeRawPointer(headers), 1)
   }
 
-  override public func settle() {
+  public func settle() {
     for (queue, id) in reader.pending {
       _ = clinux_queue_verdict(file.rawValue, queue, id, UInt32(CLINUX_NF_DROP), true)
     }
@@ -113,7 +114,8 @@ public final class SharedDevice: PacketDevice {
 
   // MARK: enclave to network
 
-  override public func write(_ frame: UnsafeRawBufferPointer) -> PacketDefect? {
+  public func write(_ whole: DeviceFrame) -> PacketDefect? {
+    let frame = whole.bytes
     flows.note(sent: frame, now: Self.seconds())
     identification &+= 1
     var cursor: PacketPieces

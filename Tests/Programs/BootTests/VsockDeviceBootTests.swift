@@ -16,7 +16,7 @@ import VhostVsock
     let arguments = try prepare(machine, assets, directory)
 
     let device = try VhostVsockDevice(socketPath: directory + "/vhost", guestCID: 4, hybridPath: directory + "/uds")
-    let stop = clinux_vhost_eventfd()
+    let stop = clinux_eventfd()
     defer { _ = clinux_vhost_close(stop) }
     let ended = DispatchSemaphore(value: 0)
     let fault = Box<VhostVsockError?>(nil)

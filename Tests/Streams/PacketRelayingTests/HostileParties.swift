@@ -236,13 +236,13 @@ final class EnclaveEnd: End {
         log: { _ in })
       nonisolated(unsafe) var made: PacketQueue?
       try connector.start { lost throws(SystemError) in
-        let device =
+        let device: any PacketDevice =
           if let capture {
             CaptureDevice(
               capture: capture.socket, socket: 0, tun: tun, verdicts: capture.verdicts,
               segments: SegmentSizes(mtu: HostileFrames.mtu))
           } else {
-            PacketDevice(tun)
+            TunDevice(tun)
           }
         let queue = try PacketQueue(loop: loop, device: device, packetGuard: packetGuard(.enclave), lost: lost)
         made = queue

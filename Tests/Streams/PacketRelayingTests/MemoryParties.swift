@@ -74,14 +74,17 @@ func numbered(_ side: PacketGuard.Side, _ number: Int, _ count: Int) -> [UInt8] 
 
 /// A device that looks at packets, and at where they are.
 final class LookingDevice: PacketDevice {
+  let file: FileHandle
+  var defect: PacketDefect?
+  var looksInside: Bool { true }
   var shared: [Range<UnsafeMutableRawPointer>] = []
   var next: [UInt8] = []
   var written: [UInt8] = []
   var hasSeenSharedMemory = false
 
-  override var looksInside: Bool { true }
+  init(_ file: FileHandle) { self.file = file }
 
-  override func read(_ frame: UnsafeMutableRawPointer) -> Int {
+  func read(_ frame: UnsafeMutableRawPointer) -> Int {
     look(frame)
     guard !next.isEmpty else { return -Int(EAGAIN) }
     frame.copyMemory(from: next, byteCount: next.count)
@@ -89,9 +92,10 @@ final class LookingDevice: PacketDevice {
     return next.count
   }
 
-  override func write(_ frame: UnsafeRawBufferPointer) -> PacketDefect? {
-    if let start = frame.baseAddress { look(UnsafeMutableRawPointer(mutating: start)) }
-    written = Array(frame)
+  func write(_ frame: DeviceFrame) -> PacketDefect? {
+    look(UnsafeMutableRawPointer(mutating: frame.start))
+    #expect(frame.rest == nil)
+    written = Array(frame.bytes)
     return nil
   }
 

@@ -28,7 +28,7 @@ final class RunningDevice: @unchecked Sendable {
     guard mkdir(directory, 0o700) == 0 else { throw TwinFailure("mkdir \(directory)") }
     socketPath = directory + "/vhost"
     hybridPath = directory + "/uds"
-    stopper = clinux_vhost_eventfd()
+    stopper = clinux_eventfd()
     let device = try VhostVsockDevice(socketPath: socketPath, guestCID: cid, hybridPath: hybridPath, options: options)
     Thread { [outcome, stopper] in
       do throws(VhostVsockError) { try device.run(until: stopper) } catch { outcome.error = error }
@@ -175,8 +175,8 @@ final class GuestTwin {
       throw TwinFailure("mmap")
     }
     memory = address
-    kicks = [clinux_vhost_eventfd(), clinux_vhost_eventfd()]
-    calls = [clinux_vhost_eventfd(), clinux_vhost_eventfd()]
+    kicks = [clinux_eventfd(), clinux_eventfd()]
+    calls = [clinux_eventfd(), clinux_eventfd()]
     features = 1 << 32 | 1 << 30 | 1 << 28 | (eventIndex ? 1 << 29 : 0)
     if start {
       try handshake()

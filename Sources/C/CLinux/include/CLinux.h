@@ -140,6 +140,7 @@ int clinux_lock_byte(int fd, int64_t offset);
 int clinux_dup_cloexec(int fd);           // -1 and errno
 int clinux_set_nonblocking(int fd, bool on); // -1 and errno
 int clinux_pipe(int pair[2]);
+int clinux_eventfd(void); // non-blocking; negative errno
 bool clinux_is_anonymous_pipe(int fd); // made by pipe(2), without a name in a file system
 int clinux_local_address(int fd, struct sockaddr_storage *out);
 // rt_sigprocmask(2) with SIG_SETMASK, signal n as bit n-1. glibc's own refuses to block 32 and 33, and unblocks them.

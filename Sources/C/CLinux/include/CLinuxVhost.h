@@ -30,7 +30,6 @@ int clinux_vhost_epoll_create(void);
 int clinux_vhost_epoll_control(int epoll, int operation, int fd, uint32_t events, uint64_t token);
 int clinux_vhost_epoll_wait(int epoll, struct epoll_event *events, int capacity, int milliseconds);
 uint64_t clinux_vhost_epoll_token(const struct epoll_event *event); // the struct is packed
-int clinux_vhost_eventfd(void);                   // non-blocking, close-on-exec
 int64_t clinux_vhost_monotonic_milliseconds(void);
 
 // A ring's index fields are shared with a guest that runs meanwhile (virtio 1.2, 2.7.13 and 2.7.14).
