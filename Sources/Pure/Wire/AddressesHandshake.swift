@@ -1,7 +1,7 @@
 import Inet
 
 /// The parameters of a control hello: what the enclave wants to know. There is one question so far. See
-/// docs/protocol-raw.md.
+/// docs/protocol.md.
 public struct AddressRequest: Equatable, Sendable {
   /// The first byte of a control hello.
   public static let kind: UInt8 = 1

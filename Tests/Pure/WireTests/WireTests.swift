@@ -248,7 +248,7 @@ struct RandomInputTests {
   }
 }
 
-/// Raw mode's handshake: the vectors of docs/protocol-raw.md.
+/// Raw mode's handshake: the vectors of docs/protocol.md.
 struct PacketsHandshakeTests {
   static let request = PacketsRequest(
     queue: 1, queues: 2, mtu: 1500, features: 0x6f, address4: IPPrefix("10.118.0.2/30"),
@@ -293,7 +293,7 @@ struct PacketsHandshakeTests {
   }
 }
 
-/// The question for addresses: the vectors of docs/protocol-raw.md.
+/// The question for addresses: the vectors of docs/protocol.md.
 struct AddressesHandshakeTests {
   static let answer = AddressAnswer(
     address4: IPPrefix("10.118.0.6/30"), address6: IPPrefix("fd74:6f6d:626f:1::2/64"), mtu: 0)

@@ -7,7 +7,7 @@ import Testing
 
 /// Packets through memory between two sides that keep to what was agreed.
 @Suite struct PacketMemoryTests {
-  /// The places of docs/protocol-raw.md: an image and a host of different versions must agree on them.
+  /// The places of docs/protocol.md: an image and a host of different versions must agree on them.
   @Test func layout() throws {
     let memory = try PacketMemory()
     let file = try #require(memory.file)
