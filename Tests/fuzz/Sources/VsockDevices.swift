@@ -24,6 +24,7 @@ let vsockDevice = Harness("vsock-device", limit: 2048) { bytes in
     return
   }
   queue.next = choices.number()
+  let direction: Virtqueue.Direction = choices.flag() ? .writable : .readable
   let rings = choices.remainder()
   // Descriptors at the start, and the ring of those that are offered behind them.
   let split = min(rings.count, 512)
@@ -36,7 +37,7 @@ let vsockDevice = Harness("vsock-device", limit: 2048) { bytes in
     for _ in 0..<16 where try queue.availableCount() > 0 {
       vectors.removeAll()
       let head = try queue.head()
-      let count = try queue.readChain(head, choices.flag() ? .writable : .readable, in: memory, to: &vectors)
+      let count = try queue.readChain(head, direction, in: memory, to: &vectors)
       check(count == vectors.bytes, "another length than its pieces")
       for index in 0..<vectors.count {
         guard let piece = vectors.base[index].iov_base else { continue }
