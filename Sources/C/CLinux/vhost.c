@@ -84,7 +84,6 @@ int clinux_vhost_file_identity(const char *path, uint64_t *device, uint64_t *ino
   *inode = info.st_ino;
   return 0;
 }
-int clinux_vhost_unlink(const char *path) { return (int)RESULT(unlink(path)); }
 
 int clinux_vhost_epoll_create(void) { return (int)RESULT(epoll_create1(EPOLL_CLOEXEC)); }
 int clinux_vhost_epoll_control(int epoll, int operation, int fd, uint32_t events, uint64_t token) {
@@ -96,8 +95,3 @@ int clinux_vhost_epoll_wait(int epoll, struct epoll_event *events, int capacity,
   return found < 0 ? (errno == EINTR ? 0 : -errno) : found;
 }
 uint64_t clinux_vhost_epoll_token(const struct epoll_event *event) { return event->data.u64; }
-int64_t clinux_vhost_monotonic_milliseconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}

@@ -1,15 +1,15 @@
 import CLinux
 
-/// What a guest has sent and the Unix socket would not take yet: a ring of fixed capacity.
+/// What a guest has sent and the Unix socket would not take yet: a ring.
 final class ByteRing {
-  let capacity: Int
-  private let base: UnsafeMutableRawPointer
+  private(set) var capacity: Int
+  private var base: UnsafeMutableRawPointer
   private var start = 0
   private(set) var count = 0
 
   init(capacity: Int) {
     self.capacity = capacity
-    // Not page-aligned: an allocation of 4096's alignment costs far more (docs/design).
+    // Not page-aligned: an allocation of 4096's alignment: glibc looks far longer for one.
     base = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
   }
 
@@ -18,6 +18,17 @@ final class ByteRing {
   func removeAll() {
     start = 0
     count = 0
+  }
+
+  /// - Parameter size: at least `count`.
+  func resize(to size: Int) {
+    guard size >= count else { return }
+    let made = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 16)
+    let first = min(count, capacity - start)
+    made.copyMemory(from: base + start, byteCount: first)
+    (made + first).copyMemory(from: base, byteCount: count - first)
+    base.deallocate()
+    (base, capacity, start) = (made, size, 0)
   }
 
   /// Appends the bytes of `vectors` after the first `skipping`. False, with nothing appended, where they do not fit.

@@ -172,9 +172,9 @@ extension VhostVsockDevice {
     header.sourcePort = stream.key.hostPort
     header.destinationPort = stream.key.guestPort
     header.operation = operation
-    header.bufferSize = UInt32(truncatingIfNeeded: options.bufferSize)
+    extend(stream)
+    header.bufferSize = stream.limit &- stream.forwarded
     header.forwarded = stream.forwarded
-    stream.advertised = stream.forwarded
     stream.pending.remove(.creditUpdate)
     return header
   }

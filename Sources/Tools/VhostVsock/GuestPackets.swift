@@ -79,7 +79,7 @@ extension VhostVsockDevice {
     case .readingLine, .retryingConnect, .requested: return reset(stream)
     }
     // More than was allowed, or after the guest had said that no more would come.
-    guard !stream.guestShutdown.contains(.send), payload.bytes <= options.bufferSize - stream.buffered else {
+    guard !stream.guestShutdown.contains(.send), payload.bytes <= stream.promised - stream.buffered else {
       return reset(stream)
     }
     if payload.bytes == 0 { return }
@@ -101,19 +101,10 @@ extension VhostVsockDevice {
       stream.forwarded &+= UInt32(truncatingIfNeeded: written)
     }
     if written < payload.bytes {
-      let buffer = stream.buffer ?? spareBuffers.popLast() ?? ByteRing(capacity: options.bufferSize)
-      stream.buffer = buffer
-      guard buffer.append(payload, skipping: written) else { return reset(stream) }
+      guard keep(payload, skipping: written, of: stream) else { return reset(stream) }
       awaitWritable(stream, true)
     }
     advertise(stream)
-  }
-
-  /// Tells the guest of room once a quarter of the buffer has become free since it was last told.
-  func advertise(_ stream: VsockStream) {
-    guard Int(stream.forwarded &- stream.advertised) >= options.bufferSize / 4 else { return }
-    stream.pending.insert(.creditUpdate)
-    enqueue(stream)
   }
 
   private func guestAccepted(_ stream: VsockStream) {
@@ -169,5 +160,6 @@ extension VhostVsockDevice {
     stream.state = .draining
     stream.pending = []
     if streams[stream.key] === stream { streams[stream.key] = nil }
+    settle(stream)
   }
 }

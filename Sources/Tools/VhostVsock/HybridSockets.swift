@@ -26,7 +26,7 @@ extension VhostVsockDevice {
     stream.peerBufferSize = request.bufferSize
     stream.peerForwarded = request.forwarded
     if waits {
-      stream.deadline = clinux_vhost_monotonic_milliseconds() + Self.connectPatience
+      stream.deadline = monotonicMilliseconds() + Self.connectPatience
       retrying.append(stream.token)
     } else {
       connected(stream)
@@ -42,14 +42,14 @@ extension VhostVsockDevice {
   }
 
   func retryConnects() {
-    if let until = acceptPausedUntil, clinux_vhost_monotonic_milliseconds() >= until {
+    if let until = acceptPausedUntil, monotonicMilliseconds() >= until {
       acceptPausedUntil = nil
       try? watch(hybridListener.fd, EventToken.hybridListener)
     }
     guard !retrying.isEmpty else { return }
     let tokens = retrying
     retrying.removeAll(keepingCapacity: true)
-    let now = clinux_vhost_monotonic_milliseconds()
+    let now = monotonicMilliseconds()
     for token in tokens {
       guard let stream = stream(token), stream.state == .retryingConnect else { continue }
       let result = clinux_vhost_unix_connect(stream.fd, "\(hybridPath)_\(stream.key.hostPort)")
@@ -71,7 +71,7 @@ extension VhostVsockDevice {
       if fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM || fd == -ENOBUFS {
         // The listener would stay readable and keep the loop busy until a descriptor is free.
         _ = clinux_vhost_epoll_control(epoll.rawValue, EPOLL_CTL_DEL, hybridListener.fd, 0, 0)
-        acceptPausedUntil = clinux_vhost_monotonic_milliseconds() + 100
+        acceptPausedUntil = monotonicMilliseconds() + 100
       }
       guard fd >= 0 else { return }
       guard let port = assignHostPort(),
@@ -252,13 +252,6 @@ extension VhostVsockDevice {
     stream.readable = false
     stream.awaitsWritable = false
     releaseBuffer(stream)
-  }
-
-  private func releaseBuffer(_ stream: VsockStream) {
-    guard let buffer = stream.buffer else { return }
-    stream.buffer = nil
-    buffer.removeAll()
-    if spareBuffers.count < 16 { spareBuffers.append(buffer) }
   }
 
   // MARK: - Table

@@ -28,7 +28,7 @@ final class UnixListener {
       let answer = probe < 0 ? probe : clinux_vhost_unix_connect(probe, path)
       if probe >= 0 { _ = clinux_vhost_close(probe) }
       guard answer == -ECONNREFUSED else { throw .configuration("\(path): taken, another program listens there") }
-      _ = clinux_vhost_unlink(path)
+      removeFile(path)
       result = clinux_vhost_unix_listen(path, backlog)
     }
     guard result >= 0 else { throw .system(SystemError("bind", path, errno: -result)) }
@@ -46,7 +46,7 @@ final class UnixListener {
     var inode: UInt64 = 0
     // Somebody may have put another file there since.
     if clinux_vhost_file_identity(path, &device, &inode) == 0, device == self.device, inode == self.inode {
-      _ = clinux_vhost_unlink(path)
+      removeFile(path)
     }
   }
 }

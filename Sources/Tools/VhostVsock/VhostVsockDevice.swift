@@ -17,8 +17,9 @@ enum EventToken {
 /// and their eventfds. From then on data moves without it, in one epoll loop:
 ///
 /// 1. A packet in the guest's transmit queue is written straight from the guest's memory to its stream's Unix socket.
-///    What the socket does not take is kept in a buffer of fixed size, which the guest knows (`buf_alloc`); it learns
-///    of room only as bytes are taken (`fwd_cnt`). A guest that sends more all the same has its stream reset.
+///    What the socket does not take is kept. How much that can be, the guest is told (`buf_alloc`), and it learns of more
+///    room only as bytes are taken (`fwd_cnt`); all streams together have a limit (`CreditPool`). A guest that sends more
+///    all the same has its stream reset.
 /// 2. What a Unix socket has for the guest is read straight into its receive buffers, several packets by one call, and
 ///    never more than the guest has said it can hold. Streams take turns.
 /// 3. Control packets (accept, refuse, shut down, credit) wait as bits of their stream, so their number is bounded by
@@ -29,6 +30,21 @@ enum EventToken {
 /// connection to `<hybridPath>_N` (nobody there: the guest is refused at once; who it is: `HybridPeerName`); a program
 /// that connects to `hybridPath` and writes `CONNECT N\n` is answered `OK <port>\n` when the guest has accepted, and
 /// closed when it has not. Halves end separately in both directions.
+///
+/// Why it has a loop and calls of its own, and not `EventLoop` and the sockets of `LinuxSystem`:
+///
+/// - Its work is two rings in shared memory. While there is work the guest is told not to kick, so no event tells of more:
+///   the rings are looked at behind every batch of events, whatever it was about, and the loop may sleep only when each ring
+///   has been asked to kick and was empty once more after that. `EventLoop` sleeps when no source has asked for a turn.
+/// - A stream is a number here, slot and generation in the event's own 64 bits. There can be 16,384 of them, and one that
+///   ends in the middle of a batch has to be out of the table at once, since the guest may open the next one under the same
+///   ports in the same batch.
+/// - EAGAIN, EPIPE and ECONNREFUSED are the everyday answers here, several for each packet, and each means another packet to
+///   the guest. So calls give negative errno values, and errors with sentences (`SystemError`) are made only for what ends
+///   the device. Most are calls that nothing else in this package makes: reads and writes over lists of pieces of the
+///   guest's memory, a connection from an abstract name, a peek at a line.
+///
+/// What is the same elsewhere (clocks, removal of files, descriptors passed over sockets) comes from there.
 ///
 /// Nothing that the guest writes is trusted: each index, address and length is checked against its memory. A guest that
 /// breaks the rules ends `run` with a sentence; a stream that does is reset.
@@ -41,8 +57,10 @@ public final class VhostVsockDevice: @unchecked Sendable {
     public var parentCID: UInt32 = 3
     /// Streams at the same time, including those being set up; more are refused.
     public var mostStreams = 16384
-    /// Bytes kept per stream for a Unix socket that is slower than the guest.
+    /// Bytes kept for one stream whose Unix socket is slower than the guest, at the most.
     public var bufferSize = 262_144
+    /// Bytes kept for all streams together, at the most (`CreditPool`).
+    public var heldSize = 128 << 20
     /// `run` returns when the monitor has disconnected, instead of waiting for the next one.
     public var endsWithMonitor = false
     /// Milliseconds that `run` waits at its end for slow readers of what the guest had sent.
@@ -74,8 +92,12 @@ public final class VhostVsockDevice: @unchecked Sendable {
   var acceptPausedUntil: Int64?
   var nextHostPort: UInt32 = 1 << 30
   var connectionCount: UInt64 = 0
-  /// Buffers not in use now.
+  /// What streams may have us hold.
+  var credit: CreditPool
+  private static let leastFloor = 1024
+  /// Buffers of full size that are not in use now.
   var spareBuffers: [ByteRing] = []
+  static let mostSpareBuffers = 16
 
   // Reused for every packet.
   let chainVectors = VectorList.allocate()
@@ -103,12 +125,17 @@ public final class VhostVsockDevice: @unchecked Sendable {
     guard options.bufferSize >= 65536, options.bufferSize <= 1 << 30, options.mostStreams > 0 else {
       throw .configuration("a stream's buffer must have 65536 bytes to 1 GiB, and there must be room for one stream")
     }
+    guard options.heldSize / 2 / options.mostStreams >= Self.leastFloor else {
+      throw .configuration(
+        "what is held for all streams must be at least \(2 * Self.leastFloor) bytes for each of them")
+    }
     var options = options
     // A guest with CID 3 would take a connection from CID 3 for one of its own.
     if guestCID == 3 { options.parentCID = 2 }
     self.guestCID = guestCID
     self.hybridPath = hybridPath
     self.options = options
+    credit = CreditPool(total: options.heldSize, window: options.bufferSize, streams: options.mostStreams)
     monitorListener = try UnixListener(path: socketPath, backlog: 1)
     hybridListener = try UnixListener(path: hybridPath, room: 11, backlog: 1024)
     let descriptor = clinux_vhost_epoll_create()
@@ -167,9 +194,9 @@ public final class VhostVsockDevice: @unchecked Sendable {
   /// Closes every stream; what the guest had sent before it went is given `drainTime` to be taken.
   private func end() {
     endSession()
-    let deadline = clinux_vhost_monotonic_milliseconds() + Int64(options.drainTime)
+    let deadline = monotonicMilliseconds() + Int64(options.drainTime)
     while slots.contains(where: { $0?.state == .draining }) {
-      let left = deadline - clinux_vhost_monotonic_milliseconds()
+      let left = deadline - monotonicMilliseconds()
       guard left > 0, let count = try? wait(Int32(truncatingIfNeeded: min(left, 20))) else { break }
       for index in 0..<Int(count) {
         let token = clinux_vhost_epoll_token(events + index)
@@ -242,6 +269,8 @@ public final class VhostVsockDevice: @unchecked Sendable {
     return true
   }
 }
+
+func monotonicMilliseconds() -> Int64 { Int64(clamping: monotonicNanoseconds() / 1_000_000) }
 
 /// A first-in first-out list of stream tokens in one reused ring.
 struct TokenQueue {

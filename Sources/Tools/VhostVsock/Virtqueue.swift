@@ -36,7 +36,7 @@ struct Virtqueue {
   private var descriptors: UnsafeMutableRawPointer?
   private var available: UnsafeMutableRawPointer?
   private var used: UnsafeMutableRawPointer?
-  /// What of the used ring the driver has been shown, and what is written but not yet shown.
+  /// How much of the used ring the driver has been shown, and how much is written but not yet shown.
   private var shown: UInt16 = 0
   private var written: UInt16 = 0
 

@@ -49,9 +49,12 @@ final class VsockStream {
 
   // Guest to host
   var buffer: ByteRing?
-  /// Bytes passed on to the Unix socket (`fwd_cnt`), and how many of them the guest has been told of. Modulo 2^32.
+  /// Up to which byte the guest may send, as it has been told; modulo 2^32, never moved back.
+  var limit: UInt32 = 0
+  /// Bytes that count in the device's `CreditPool`.
+  var reserved = 0
+  /// Bytes passed on to the Unix socket (`fwd_cnt`). Modulo 2^32.
   var forwarded: UInt32 = 0
-  var advertised: UInt32 = 0
   var guestShutdown: ShutdownFlags = []
   /// The socket's writing half has been shut down.
   var writingEnded = false
@@ -101,6 +104,9 @@ final class VsockStream {
 
   /// There is data to send, or to ask for room for (once, until there is some).
   @inline(__always) var wantsTurn: Bool { wantsToSend && (credit > 0 || !askedForCredit) }
+
+  /// Bytes that may be kept: what the guest may still send, and what is kept already.
+  var promised: Int { Int(limit &- forwarded) }
 
   var buffered: Int { buffer?.count ?? 0 }
 }

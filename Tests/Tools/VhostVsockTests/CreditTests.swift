@@ -37,6 +37,99 @@ import Testing
     while Int(told) < sent - 65536 { told = try guest.expect(VsockOperation.creditUpdate).header.forwarded }
   }
 
+  /// However many streams a guest opens, it can have the device hold so much and no more; every stream has room all the same,
+  /// and gets more of it when others have ended. Without this a guest had 16,384 buffers of 256 KiB of the parent's memory.
+  @Test func manyStreamsShareOneBound() throws {
+    clinux_raise_nofile()
+    let device = try RunningDevice()
+    let listener = try device.listen(80, backlog: 4096)
+    let guest = try GuestTwin(device)
+    var hosts: [HostSocket] = []
+    var windows: [Int] = []
+    func open(_ port: UInt32) throws {
+      try guest.send(guest.header(VsockOperation.request, port: 80, from: port))
+      windows.append(Int(try guest.expect(VsockOperation.response).header.bufferSize))
+      hosts.append(try listener.accept())
+    }
+    for port in 0..<UInt32(2000) { try open(port) }
+    #expect(windows.reduce(0, +) <= 128 << 20, "\(windows.reduce(0, +)) bytes promised")
+    #expect(windows.first == 262_144)
+    #expect(windows.allSatisfy { $0 >= 4096 }, "\(windows.min() ?? 0)")
+    // A connection that ends gives back what it had, and the next one has it.
+    for host in hosts { host.close() }
+    var resets = 0
+    while resets < 2000 {
+      let packet = try guest.expect(VsockOperation.shutdown)
+      try guest.send(
+        guest.header(VsockOperation.reset, port: 80, from: packet.header.destinationPort))
+      resets += 1
+    }
+    try open(5000)
+    #expect(windows.last == 262_144)
+  }
+
+  /// The bound holds for what is really kept, where no program on the host reads; nothing of it is lost, and a stream that goes
+  /// beyond its share is the only one that is reset.
+  @Test func whatManyStreamsSendIsHeldAndDelivered() throws {
+    var options = VhostVsockDevice.Options()
+    (options.mostStreams, options.heldSize) = (64, 2 << 20)
+    let device = try RunningDevice(options: options)
+    let listener = try device.listen(80)
+    let guest = try GuestTwin(device)
+    let bytes = pattern(16384)
+    var hosts: [HostSocket] = []
+    var sent: [Int] = []
+    var held = 0
+    for port in 0..<UInt32(64) {
+      try guest.send(guest.header(VsockOperation.request, port: 80, from: port))
+      // Room for earlier streams may be told of at any time.
+      var told: VsockHeader
+      repeat { told = try #require(try guest.receive()).header } while told.operation != VsockOperation.response
+      hosts.append(try listener.accept())
+      var count = 0
+      /// The answer may stand behind updates from before the question.
+      func ask() throws {
+        try guest.send(guest.header(VsockOperation.creditRequest, port: 80, from: port))
+        repeat { told = try guest.expect(VsockOperation.creditUpdate).header } while told.destinationPort != port
+      }
+      var questions = 0
+      while questions < 5 {
+        let room = Int(told.bufferSize) - (count - Int(told.forwarded))
+        guard room > 0 else {
+          try ask()
+          questions += 1
+          continue
+        }
+        questions = 0
+        let part = min(room, bytes.count - count % bytes.count)
+        try guest.send(
+          guest.header(VsockOperation.data, port: 80, from: port), Array(bytes[(count % bytes.count)...].prefix(part)))
+        count += part
+      }
+      sent.append(count)
+      held += count - Int(told.forwarded)
+    }
+    #expect(held <= 2 << 20 && held > 1 << 20, "\(held) bytes held")
+    try guest.send(guest.header(VsockOperation.data, port: 80, from: 63), [1])
+    var last: VsockHeader
+    repeat { last = try #require(try guest.receive()).header } while last.operation != VsockOperation.reset
+    #expect(last.destinationPort == 63)
+    for (index, host) in hosts.enumerated().dropLast() {
+      let expected = (0...sent[index] / bytes.count).flatMap { _ in bytes }.prefix(sent[index])
+      #expect(try host.read(sent[index]) == Array(expected), "stream \(index)")
+    }
+    // Every stream may send again.
+    for port in 0..<UInt32(63) {
+      try guest.send(guest.header(VsockOperation.creditRequest, port: 80, from: port))
+      var told: VsockHeader
+      repeat {
+        told = try guest.expect(VsockOperation.creditUpdate).header
+      } while told.destinationPort != port
+        || Int(told.forwarded) < sent[Int(port)]
+      #expect(told.bufferSize >= 16384)
+    }
+  }
+
   /// A guest that ignores the credit it was given loses that stream and nothing else.
   @Test func overrunIsReset() throws {
     let device = try RunningDevice()

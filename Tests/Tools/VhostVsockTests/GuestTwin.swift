@@ -373,11 +373,15 @@ final class GuestTwin {
   }
 
   /// Connects to a host port that is being listened on.
-  func connect(_ port: UInt32, from: UInt32 = 1000, to cid: UInt64 = 3, _ listener: HostSocket) throws -> HostSocket {
+  /// - Parameter window: what the device must promise to take.
+  func connect(
+    _ port: UInt32, from: UInt32 = 1000, to cid: UInt64 = 3, _ listener: HostSocket,
+    window: ClosedRange<UInt32> = 262_144...262_144
+  ) throws -> HostSocket {
     try send(header(VsockOperation.request, port: port, from: from, to: cid))
     let answer = try expect(VsockOperation.response)
     guard answer.header.sourcePort == port, answer.header.destinationPort == from, answer.header.sourceCID == cid,
-      answer.header.destinationCID == UInt64(self.cid), answer.header.bufferSize == 262_144
+      answer.header.destinationCID == UInt64(self.cid), window.contains(answer.header.bufferSize)
     else { throw TwinFailure("\(answer.header)") }
     return try listener.accept()
   }

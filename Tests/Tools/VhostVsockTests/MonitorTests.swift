@@ -202,7 +202,7 @@ import Testing
     do {
       let device = try VhostVsockDevice(socketPath: directory + "/s", guestCID: 4, hybridPath: directory + "/h")
       #expect(try directoryEntries(directory) == ["h", "s"])
-      _ = clinux_vhost_unlink(directory + "/h")
+      removeFile(directory + "/h")
       try writeFile(directory + "/h", "mine")
       _ = device
     }

@@ -24,13 +24,11 @@ int clinux_vhost_shutdown(int fd, int how);
 int clinux_vhost_close(int fd);
 // Device and inode of a path itself (no link followed): 0 or a negative errno.
 int clinux_vhost_file_identity(const char *path, uint64_t *device, uint64_t *inode);
-int clinux_vhost_unlink(const char *path);
 
 int clinux_vhost_epoll_create(void);
 int clinux_vhost_epoll_control(int epoll, int operation, int fd, uint32_t events, uint64_t token);
 int clinux_vhost_epoll_wait(int epoll, struct epoll_event *events, int capacity, int milliseconds);
 uint64_t clinux_vhost_epoll_token(const struct epoll_event *event); // the struct is packed
-int64_t clinux_vhost_monotonic_milliseconds(void);
 
 // A ring's index fields are shared with a guest that runs meanwhile (virtio 1.2, 2.7.13 and 2.7.14).
 static inline uint16_t clinux_vhost_load_acquire_u16(const void *address) {
