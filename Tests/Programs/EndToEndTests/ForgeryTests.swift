@@ -123,6 +123,34 @@ final class ForgeryTests: XCTestCase {
         + "status 6\nstarted\ncontent-of-file\nended with status 6\n", outcome.errors)
   }
 
+  /// The same at a hybrid socket, whose directory has the monitor's group: another user cannot open it, and one who can, with
+  /// that group or as root, is refused while the enclave's own streams are served. The enclave here reaches the socket as a
+  /// monitor would, by its path; its proxy has the directory's group.
+  func testAnotherUserOfTheParentAtAHybridSocket() {
+    let outcome = bash(
+      """
+      cd \(World.directory); export XDG_RUNTIME_DIR=\(World.directory)/runtime; mkdir -p monitor own; chmod 755 monitor own
+      chgrp 61042 monitor; ln -sf $PWD/monitor/v.sock_7766 own/host_7766
+      printf '[network]\\ntransport = "unix:%s"\\n' $PWD/own > hybrid.toml
+      ip netns exec \(World.host) \(tombolo) host --hybrid $PWD/monitor/v.sock --log-format raw > hybrid.out 2> hybrid.err & h=$!
+      for i in $(seq 100); do [ -S monitor/v.sock_7766 ] && break; sleep 0.05; done
+      stat -c "%a %u %g" monitor/v.sock_7766
+      unshare -n \(World.binaries)/tombolo-init --config hybrid.toml -- sh -c '
+        echo started; until [ -e \(World.directory)/onward ]; do sleep 0.1; done; curl -sS http://10.9.0.2:8080/file; exit 6' & e=$!
+      for i in $(seq 100); do grep -q started hybrid.out && break; sleep 0.1; done
+      as() { setpriv --reuid 65534 --regid $1 --clear-groups /usr/bin/python3 forge.py $PWD/monitor/v.sock_7766; }
+      as 65534; as 61042; python3 forge.py $PWD/monitor/v.sock_7766
+      touch onward; wait $e; echo "status $?"
+      for i in $(seq 50); do grep -q "status 6" hybrid.err && break; sleep 0.1; done
+      kill $h; wait $h; cat hybrid.out; grep -o "ended with status 6" hybrid.err; grep -c "was refused" hybrid.err; cat hybrid.err >&2
+      """, timeout: 90)
+    let other = Self.refused.replacingOccurrences(of: "denied", with: "PermissionError")
+    XCTAssertEqual(
+      outcome.output,
+      "660 0 61042\n" + other + Self.refused + Self.refused
+        + "status 6\nstarted\ncontent-of-file\nended with status 6\n2\n", outcome.errors)
+  }
+
   /// The secrets are on no command line, in no environment and no file that a program inside can read.
   func testTheSecretsAreNowhereToBeRead() {
     let outcome = bash(
