@@ -213,7 +213,7 @@ let package = Package(
     .executableTarget(
       name: "tombolo",
       dependencies: [
-        "SystemText", "CLinux", "Inet", "Policy", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop",
+        "SystemText", "CLinux", "Inet", "Policy", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop",
         "Relaying", "HostGateway", "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink",
         "VhostVsock", "LogText",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),

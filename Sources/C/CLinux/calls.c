@@ -1,8 +1,10 @@
 #include "CLinux.h"
+#include <linux/filter.h>
 #include <linux/netfilter_ipv4.h>
 #include <linux/netfilter_ipv6/ip6_tables.h>
 #include <linux/magic.h>
 #include <linux/sockios.h>
+#include <sys/file.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 
@@ -248,3 +250,19 @@ bool clinux_has_seccomp(void) {
   // seccomp(2): SECCOMP_SET_MODE_FILTER with a null pointer is EFAULT where filters exist, EINVAL where they do not.
   return syscall(SYS_seccomp, 1 /* SECCOMP_SET_MODE_FILTER */, 0, NULL) < 0 && errno == EFAULT;
 }
+
+int clinux_make_device(const char *path, unsigned major_number, unsigned minor_number) {
+  int result = (int)RESULT(mknod(path, S_IFCHR | 0666, makedev(major_number, minor_number)));
+  return result < 0 ? result : (int)RESULT(chmod(path, 0666));
+}
+
+int clinux_receive_nothing(int fd) {
+  struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+  struct sock_fprog program = {1, code};
+  return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0 ? -errno : 0;
+}
+
+int clinux_bind_to_device(int fd, const char *name) {
+  return (int)RESULT(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name)));
+}
+int clinux_flock(int fd, bool wait) { return (int)RESULT(flock(fd, LOCK_EX | (wait ? 0 : LOCK_NB))); }

@@ -142,7 +142,7 @@ int clinux_spawn_in_namespaces(uint64_t flags, int gate, const struct clinux_spa
   int pid = (int)syscall(SYS_clone, (unsigned long)flags | SIGCHLD, 0, 0, 0, 0);
   if (pid < 0) return -errno;
   if (pid > 0) return pid;
-  // Before the gate too: whoever holds its other end may be killed now.
+  // Before the gate too: the process that holds its other end may be killed now.
   if (spec->parent_death_signal) prctl(PR_SET_PDEATHSIG, spec->parent_death_signal);
   char byte;
   ssize_t got;

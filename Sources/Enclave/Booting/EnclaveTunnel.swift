@@ -54,7 +54,7 @@ enum EnclaveTunnel {
   private static func sharePorts(_ plan: TunnelPlan, _ socket: inout RouteSocket) throws {
     guard let range = plan.sharedPorts?.widest else { return }
     try writeFile("/proc/sys/net/ipv4/ip_local_port_range", "\(range.lowerBound) \(range.upperBound)")
-    guard let server = IPAddress(EnclaveLayout.nameServer).flatMap({ IPPrefix($0, 32) }) else { return }
+    let server = IPPrefix(.v4(AgreedAddresses.nameServer), clamping: 32)
     try socket.addAddress(server, link: try socket.linkIndex(named: "lo"))
   }
 }

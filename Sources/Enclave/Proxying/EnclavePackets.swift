@@ -65,12 +65,12 @@ final class EnclavePackets {
     }
   }
 
-  /// With a link of its own the enclave asks the host's name server on it (EnclaveLayout.nameServer). Which ports of that
+  /// With a link of its own the enclave asks the host's name server on it (`AgreedAddresses.nameServer`). Which ports of that
   /// address are open is the host's business.
   private static func destinations(_ plan: ProxyPlan) -> Destinations {
     var destinations = Destinations(allowed: plan.settings.allowedDestinations)
-    if plan.descriptors.captureSockets.isEmpty, let server = IPPrefix(.v4(IPv4Address(169, 254, 53, 53)), 32) {
-      destinations.allowed.append(DestinationRule(server))
+    if plan.descriptors.captureSockets.isEmpty {
+      destinations.allowed.append(DestinationRule(IPPrefix(.v4(AgreedAddresses.nameServer), clamping: 32)))
     }
     return destinations
   }

@@ -5,8 +5,8 @@ import PacketRelaying
 // Theory of operation.
 //
 // A verdict on a queue's packets may be given only by a process with CAP_NET_ADMIN (netlink_net_capable asks it of the
-// sender of each message, whoever opened the socket), and the proxy, which parses what the host sends, is to have no right
-// at all. So the packets and the verdicts part: the proxy reads packets, for which it needs no right, and writes into a
+// sender of each message, and not of the process that opened the socket), and the proxy, which parses what the host sends,
+// is to have no right at all. So the packets and the verdicts part: the proxy reads packets, for which it needs no right, and writes into a
 // pipe how far it has come; this process reads the pipe and tells the kernel. It has CAP_NET_ADMIN and nothing else, reads
 // eight bytes at a time that have no length and no meaning but a number, and has one verdict to give: drop. What a proxy
 // in other hands can do with it is to lose packets that it could lose anyway.

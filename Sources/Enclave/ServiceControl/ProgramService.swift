@@ -32,7 +32,7 @@ struct ProgramService: ServiceDescription {
       descriptors: [input.rawValue, ends.output.rawValue, ends.error.rawValue])
     request.workingDirectory = launch.workingDirectory
     request.confine(configuration.program.rights, isLocal: isLocal, warn: warn)
-    // Root too: whoever started us may have had supplementary groups.
+    // Root too: the process that started us may have had supplementary groups.
     if configuration.program.user != nil || hasOtherUsers {
       // With its own group among the supplementary ones, as initgroups(3) and Docker do: else a program that changes its
       // group (a set-group-ID one) would get past a mode that denies that group (CVE-2022-36109).
@@ -44,7 +44,7 @@ struct ProgramService: ServiceDescription {
     return request
   }
 
-  /// Whoever opens /dev/stdout anew is asked for a right to the pipe, which PID 1 has made as root.
+  /// A process that opens /dev/stdout anew needs a right to the pipe, which PID 1 has made as root.
   private func givePipes(_ descriptors: [Int32], to user: UInt32) {
     for fd in descriptors {
       do throws(SystemError) {

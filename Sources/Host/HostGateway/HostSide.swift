@@ -174,7 +174,7 @@ public final class HostSide {
 
   deinit { complaints.finish() }
 
-  /// Takes away what would be left of it on the machine: its sockets' names.
+  /// Removes the names of its sockets, which would be left on the machine.
   public func close() {
     status?.close()
     status = nil

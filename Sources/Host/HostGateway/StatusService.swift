@@ -7,6 +7,7 @@ import Netlink
 import PacketRelaying
 import Packets
 import Relaying
+import Wire
 
 /// Lets `tombolo status` ask a host side: its socket, and what it answers.
 final class StatusService {

@@ -4,35 +4,31 @@ import Inet
 /// fd74:6f6d:626f:1::/64 and so on. An enclave has the second address of its network.
 enum FreeNetwork {
   /// How many networks of each family there are.
-  static let count4: UInt32 = 1 << 14
-  static let count6: UInt32 = 1 << 16
+  static let count4: UInt32 = 1 << UInt32(AgreedAddresses.linkLength4 - AgreedAddresses.links4.length)
+  static let count6: UInt32 = 1 << UInt32(AgreedAddresses.linkLength6 - AgreedAddresses.links6.length)
 
-  static func v4(_ number: UInt32) -> IPPrefix? {
-    IPPrefix(.v4(IPv4Address(rawValue: IPv4Address(10, 118, 0, 0).rawValue | (number % count4) << 2 | 2)), 30)
-  }
-
-  static func v6(_ number: UInt32) -> IPPrefix? {
-    IPPrefix(.v6(IPv6Address(high: 0xfd74_6f6d_626f_0000 | UInt64(number % count6), low: 2)), 64)
-  }
-
-  /// The first network from `number` on of which this machine has nothing.
+  /// The first network from `number` on in which this machine has no address and no route.
   /// - Parameter taken: the machine's addresses with their networks, and the destinations of its routes.
-  static func first4(from number: UInt32, taken: [IPPrefix]) -> IPPrefix? { first(number, count4, v4, taken) }
+  static func first4(from number: UInt32, taken: [IPPrefix]) -> IPPrefix? {
+    first(number, count4, AgreedAddresses.link4, taken)
+  }
 
   /// The same for IPv6.
-  static func first6(from number: UInt32, taken: [IPPrefix]) -> IPPrefix? { first(number, count6, v6, taken) }
+  static func first6(from number: UInt32, taken: [IPPrefix]) -> IPPrefix? {
+    first(number, count6, AgreedAddresses.link6, taken)
+  }
 
   private static func first(
-    _ number: UInt32, _ count: UInt32, _ network: (UInt32) -> IPPrefix?, _ taken: [IPPrefix]
+    _ number: UInt32, _ count: UInt32, _ network: (UInt32) -> IPPrefix, _ taken: [IPPrefix]
   ) -> IPPrefix? {
     for step in 0..<count {
-      guard let candidate = network(number &+ step) else { return nil }
+      let candidate = network(number &+ step)
       if conflict(candidate, taken) == nil { return candidate }
     }
     return nil
   }
 
-  /// What of `taken` has addresses of that network.
+  /// The first of `taken` that has addresses of that network.
   ///
   /// A network that is wider than /16, of IPv6 /48, and has the wanted one in it, such as the 10.0.0.0/8 of a company, does
   /// not count: any private address would be taken then. An address of the machine itself does, wherever it is: it is a

@@ -8,7 +8,7 @@ import Netlink
 /// its link and ruleset and locked as long as the gateway lives: the kernel drops the lock however it ends. The last
 /// gateway to end restores the sysctls. `/run/tombolo/lock` is held while anything of it changes.
 ///
-/// What a killed gateway left is not taken away at once but taken over, name, rules and all: its enclave's connections
+/// What a killed gateway left is not removed at once but taken over, name, rules and all: its enclave's connections
 /// are still being translated, and without the rules the next packet from outside would be answered with a reset.
 struct HostState {
   private static let base = "/run/tombolo"

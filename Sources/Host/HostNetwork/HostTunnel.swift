@@ -35,10 +35,7 @@ public final class HostTunnel {
   }
 
   /// Ranges in which an enclave may have its address, unless the operator says otherwise.
-  public static let defaultRanges = ["10.118.0.0/16", "fd74:6f6d:626f::/48"].compactMap { IPPrefix($0) }
-
-  /// The name server that enclaves have unless they were given another (EnclaveLayout.nameServer), on every link.
-  public static let nameServer = IPv4Address(169, 254, 53, 53)
+  public static let defaultRanges = AgreedAddresses.links
 
   private let ranges: [IPPrefix]
   private let published: [Publication]
@@ -111,7 +108,7 @@ public final class HostTunnel {
 
   deinit { close() }
 
-  /// Addresses for the enclave in networks of which this machine has nothing, the same every time: the first from the
+  /// Addresses for the enclave in networks in which this machine has nothing, the same every time: the first from the
   /// link's number on. The link gets the host's at once, so that no other gateway chooses the same.
   /// - Returns: nil for IPv6 where this kernel has none.
   public func chooseAddresses() throws -> (v4: IPPrefix?, v6: IPPrefix?) {
@@ -128,7 +125,8 @@ public final class HostTunnel {
       )
       guard made.v4 != nil, made.v6 != nil || !hasIPv6 else {
         throw HostTunnelError(
-          sentence: "this machine has addresses or routes in every network of 10.118.0.0/16 or fd74:6f6d:626f::/48; "
+          sentence: "this machine has addresses or routes in every network of "
+            + "\(AgreedAddresses.links4) or \(AgreedAddresses.links6); "
             + "name others as network.address and network.address6")
       }
       for address in [made.v4, made.v6].compactMap({ $0 }) {
@@ -178,7 +176,7 @@ public final class HostTunnel {
     try socket.setLink(named: link, up: true, mtu: UInt32(wanted.mtu))
     let index = try socket.linkIndex(named: link)
     let v6 = hasIPv6 ? wanted.address6 : nil
-    if let server = IPPrefix(.v4(Self.nameServer), 32) { try socket.addAddress(server, link: index) }
+    try socket.addAddress(IPPrefix(.v4(AgreedAddresses.nameServer), clamping: 32), link: index)
     try addAddresses([wanted.address4, v6].compactMap { $0 }, &socket, index)
     var rules = HostRuleset(link: link, published: published, hostPorts: hostPorts)
     if case .v4(let address) = wanted.address4?.address { rules.enclave4 = address }
@@ -214,12 +212,12 @@ public final class HostTunnel {
 
   /// The sockets of the link's name server, at ports of the kernel's choice: port 53 may be published, and then it is taken.
   private func listenForNames() throws(SystemError) -> (address: IPv4Address, udp: UInt16, tcp: UInt16)? {
-    let place = IPEndpoint(.v4(Self.nameServer), 0)
+    let place = IPEndpoint(.v4(AgreedAddresses.nameServer), 0)
     let datagram = FileHandle(try bindDatagram(place, link: link))
     let stream = FileHandle(try listenStream(place, link: link))
     guard let udp = localEndpoint(datagram.rawValue), let tcp = localEndpoint(stream.rawValue) else { return nil }
     nameServerSockets = (datagram, stream)
-    return (Self.nameServer, udp.port, tcp.port)
+    return (AgreedAddresses.nameServer, udp.port, tcp.port)
   }
 
   private func startWorkers(_ first: TunQueue, _ wanted: Shape, _ packetGuard: PacketGuard) throws(SystemError) {
@@ -236,9 +234,7 @@ public final class HostTunnel {
     var wanted = wanted
     wanted.own = []
     // The host's address on every link, where its name server is; the rules say which ports are open.
-    if let server = IPPrefix(.v4(Self.nameServer), 32) {
-      wanted.allowed.append(DestinationRule(server))
-    }
+    wanted.allowed.append(DestinationRule(IPPrefix(.v4(AgreedAddresses.nameServer), clamping: 32)))
     guard wanted != destinations.current else { return }
     destinations.current = wanted
     for worker in workers { worker.change() }
@@ -275,7 +271,7 @@ public final class HostTunnel {
     tally.ask(workers, in: loop, completion)
   }
 
-  /// Takes away the rules and, where no other enclave is left, restores the settings; the link goes with the process.
+  /// Removes the rules and, where no other enclave is left, restores the settings; the link goes with the process.
   public func close() {
     guard !closed else { return }
     closed = true

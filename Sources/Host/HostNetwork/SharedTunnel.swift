@@ -15,8 +15,8 @@ import Wire
 //   OUTPUT, as if the host had sent it
 //   network ▶ the host's INPUT: by port to a queue ▶ PacketQueue ▶ stream; the packet itself is dropped
 //
-// The enclave has the host's own address, and of its ports a share. What of the host is changed: a ruleset, and the range
-// from which its own connections take their ports. Both are written down before they are made (`HostState`).
+// The enclave has the host's own address, and a share of its ports. Two things of the host are changed: a ruleset, and the
+// range from which its own connections take their ports. Both are written down before they are made (`HostState`).
 
 /// The host's side of raw mode with a shared address, for one enclave; there can be one in a network namespace.
 public final class SharedTunnel: RawGateway {
@@ -77,7 +77,7 @@ public final class SharedTunnel: RawGateway {
     }
     state = try HostState()
     first = try state.enter { former in
-      // Of another kind, whose traces are taken away instead.
+      // Of another kind, whose traces are removed instead.
       if let former, former != SharedRuleset.name { throw SystemError("open", former, errno: EEXIST) }
       return (try Self.openFirst(), name: SharedRuleset.name)
     }
@@ -299,7 +299,7 @@ public final class SharedTunnel: RawGateway {
     tally.ask(workers, in: loop, completion)
   }
 
-  /// Takes away the rules and, where no other enclave is left, restores the settings.
+  /// Removes the rules and, where no other enclave is left, restores the settings.
   public func close() {
     guard !closed else { return }
     closed = true

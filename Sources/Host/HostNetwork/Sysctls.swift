@@ -34,7 +34,7 @@ struct Sysctls: Equatable {
     saved.append((path, String(text.prefix { !$0.isNewline })))
   }
 
-  /// What of it was on.
+  /// Those of them that were on.
   var forwarding: HostRuleset.Forwarding {
     func isOn(_ path: String) -> Bool { saved.first { $0.path == path }?.value == "1" }
     let links = saved.compactMap { path, value -> String? in

@@ -29,7 +29,7 @@ public struct CapabilitySet: OptionSet, Sendable {
     .init(CAP_SYS_ADMIN), .init(CAP_SYS_BOOT), .init(CAP_SYS_TIME), .init(CAP_SYS_RESOURCE),
   ]
 
-  /// What nfnetlink_queue asks of whoever gives a verdict.
+  /// What nfnetlink_queue asks of the process that gives a verdict.
   public static let verdicts: CapabilitySet = [.init(CAP_NET_ADMIN)]
 
   /// The names of cap_to_name(3).

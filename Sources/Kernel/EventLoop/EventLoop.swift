@@ -47,7 +47,7 @@ public struct TimerToken: Hashable, Sendable {
 /// The kernel's event carries a slot and the slot's generation, so that an event for a descriptor closed earlier in
 /// the same batch finds nobody. Sources that have more to do than is fair take further turns through `enqueue`.
 ///
-/// A thread that sleeps has to be woken by whoever has the next event for it, and on a virtual machine both pay for that
+/// A thread that sleeps has to be woken by the one that has the next event for it, and on a virtual machine both pay for that
 /// with an exit to the hypervisor. So a loop that carries data may look for events before it sleeps (`spin`), if its last
 /// sleep was shorter than that, and lets everybody else run in between (sched_yield). When it has looked in vain it sleeps,
 /// and looks no more until a sleep was short again: rare events are never waited for like this. KVM does the same for

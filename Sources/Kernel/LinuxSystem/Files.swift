@@ -200,3 +200,41 @@ public func fileSize(_ path: String) -> (bytes: Int, isReadable: Bool)? {
   guard path.withSystemCString({ lstat($0, &info) }) == 0 else { return nil }
   return (Int(info.st_size), path.withSystemCString { access($0, R_OK) } == 0)
 }
+
+/// The corresponding C function is `symlink`; one that is already there stays.
+public func makeSymbolicLink(_ path: String, to target: String) throws(SystemError) {
+  do throws(SystemError) {
+    try checkErrno("symlink", path) {
+      target.withSystemCString { target in path.withSystemCString { symlink(target, $0) } }
+    }
+  } catch  where error.errno == EEXIST {}
+}
+
+/// The corresponding C function is `chmod`.
+public func changeMode(_ path: String, _ mode: UInt32) throws(SystemError) {
+  try checkErrno("chmod", path) { path.withSystemCString { chmod($0, mode) } }
+}
+
+/// The corresponding C function is `rename`.
+public func renameFile(_ path: String, to target: String) throws(SystemError) {
+  try checkErrno("rename", path) { rename(path, target) }
+}
+
+/// Locks a file against every other descriptor that asks, until it is closed. The C function is `flock(LOCK_EX)`.
+/// - Returns: false where another holds it and `wait` is false.
+public func lockFile(_ fd: Int32, wait: Bool) throws(SystemError) -> Bool {
+  let result = clinux_flock(fd, wait)
+  if result == -EAGAIN { return false }
+  try check("flock", "", result)
+  return true
+}
+
+/// The C function is `realpath`; nil where nothing is.
+public func realPath(_ path: String) -> String? {
+  guard let real = path.withSystemCString({ realpath($0, nil) }) else { return nil }
+  defer { free(real) }
+  return String(systemCString: real)
+}
+
+@discardableResult public func removeFile(_ path: String) -> Bool { path.withSystemCString { unlink($0) } == 0 }
+@discardableResult public func removeDirectory(_ path: String) -> Bool { path.withSystemCString { rmdir($0) } == 0 }

@@ -50,25 +50,6 @@ public func pivotRoot(to path: String) throws(SystemError) {
   try checkErrno("chdir", "/") { chdir("/") }
 }
 
-/// The corresponding C function is `symlink`; one that is already there stays.
-public func makeSymbolicLink(_ path: String, to target: String) throws(SystemError) {
-  do throws(SystemError) {
-    try checkErrno("symlink", path) {
-      target.withSystemCString { target in path.withSystemCString { symlink(target, $0) } }
-    }
-  } catch  where error.errno == EEXIST {}
-}
-
-/// The corresponding C function is `chmod`.
-public func changeMode(_ path: String, _ mode: UInt32) throws(SystemError) {
-  try checkErrno("chmod", path) { path.withSystemCString { chmod($0, mode) } }
-}
-
-/// The corresponding C function is `sethostname`.
-public func setHostname(_ name: String) throws(SystemError) {
-  try checkErrno("sethostname", name) { sethostname(name, name.utf8.count) }
-}
-
 /// Moves the mount `path` over the root and makes it the root. The C functions are `chdir`, `mount(MS_MOVE)`, `chroot`.
 public func changeRoot(to path: String) throws(SystemError) {
   try checkErrno("chdir", path) { path.withSystemCString { chdir($0) } }
@@ -76,40 +57,3 @@ public func changeRoot(to path: String) throws(SystemError) {
   try checkErrno("chroot", path) { chroot(".") }
   try checkErrno("chdir", "/") { chdir("/") }
 }
-
-/// This process in a directory as its root, with the way back: what is opened, made or mounted by name meanwhile is in
-/// that directory, wherever links there point (path_resolution(7)). The corresponding C functions are `chroot` and `fchdir`.
-public final class ConfinedRoot: Sendable {
-  private let outside: OwnedFileDescriptor
-  private let inside: OwnedFileDescriptor
-
-  /// Enters `path`.
-  public init(_ path: String) throws(SystemError) {
-    outside = try openFile("/", O_PATH | O_DIRECTORY)
-    inside = try openFile(path, O_PATH | O_DIRECTORY)
-    try Self.enter(inside.rawValue)
-  }
-
-  public func leave() throws(SystemError) { try Self.enter(outside.rawValue) }
-
-  /// Opens what has this name outside.
-  public func openOutside(_ path: String) throws(SystemError) -> OwnedFileDescriptor {
-    try leave()
-    let opened: Result<Int32, SystemError>
-    do throws(SystemError) {
-      opened = .success(try openFile(path, O_PATH).release())
-    } catch {
-      opened = .failure(error)
-    }
-    try Self.enter(inside.rawValue)
-    return OwnedFileDescriptor(try opened.get())
-  }
-
-  private static func enter(_ directory: Int32) throws(SystemError) {
-    try checkErrno("fchdir", "a root") { fchdir(directory) }
-    try checkErrno("chroot", "a root") { chroot(".") }
-  }
-}
-
-/// The corresponding C function is `sync`.
-public func syncFileSystems() { sync() }

@@ -35,7 +35,7 @@ public struct SpawnRequest {
   public var limits: [clinux_limit] = []
   /// seccomp(2); empty for none. Needs `noNewPrivileges` or CAP_SYS_ADMIN.
   public var filter: [sock_filter] = []
-  /// A session keyring of its own, so that nothing is shared through the one of whoever started us.
+  /// A session keyring of its own, so that nothing is shared through that of the process that started us.
   public var newKeyring = false
 
   public init(_ executable: Executable, arguments: [String], environment: [String], descriptors: [Int32]) {
@@ -166,7 +166,7 @@ public enum Reaped: Equatable, Sendable {
   case noChildren
 }
 
-/// The next child that has ended, whoever's it was. The corresponding C function is `waitpid(-1, WNOHANG)`.
+/// The next child that has ended, ours or an orphan that has come to us. The C function is `waitpid(-1, WNOHANG)`.
 /// - Parameter stops: tell of those that were stopped, too (WUNTRACED).
 public func reapChild(stops: Bool = false) -> Reaped {
   var pid: Int32 = 0
@@ -195,7 +195,7 @@ public func sendSignal(_ signal: Int32, toGroupOf pid: Int32) -> Bool {
   pid > 1 && kill(-pid, signal) == 0
 }
 
-/// Stops this process, for whoever started it to see and to continue (SIGCONT).
+/// Stops this process: its parent sees it and may continue it (SIGCONT).
 public func stopOneself() { _ = kill(getpid(), SIGSTOP) }
 
 /// Signals every other process of this PID namespace, which only its PID 1 may do: elsewhere kill(-1) would end
@@ -226,6 +226,8 @@ public func setProcessName(_ name: String) { _ = clinux_set_process_name(name) }
 
 public func processID() -> Int32 { getpid() }
 public func userID() -> UInt32 { getuid() }
+public func effectiveUserID() -> UInt32 { geteuid() }
+public func groupID() -> UInt32 { getgid() }
 
 /// The soft limit of open files becomes the hard one. The corresponding C function is `setrlimit(RLIMIT_NOFILE)`.
 public func raiseOpenFilesLimit() { clinux_raise_nofile() }
@@ -239,41 +241,11 @@ public func processArguments() -> [String] {
 }
 
 /// Gives a pipe to the user who is to open it again by name, as /dev/stdout: the kernel looks at its owner then, and not
-/// at who inherited it (runc's fixStdioPermissions does it for the same reason). Its group stays, and so does whatever
-/// else the descriptor is, such as a terminal, a file or a FIFO with a name. The C function is `fchown`.
+/// at who inherited it (runc's fixStdioPermissions does it for the same reason). Its group stays, and so does everything
+/// else that the descriptor may be, such as a terminal, a file or a FIFO with a name. The C function is `fchown`.
 public func givePipe(_ fd: Int32, to user: UInt32) throws(SystemError) {
   guard clinux_is_anonymous_pipe(fd) else { return }
   try checkErrno("fchown", "a pipe") { fchown(fd, user, .max) }
-}
-
-/// An unnamed file in memory with these bytes, to be read from its start. The C function is `memfd_create`.
-public func makeMemoryFile(_ bytes: [UInt8]) throws(SystemError) -> FileHandle {
-  let file = FileHandle(OwnedFileDescriptor(try check("memfd_create", "", clinux_memfd("tombolo"))))
-  try writeAll(file.rawValue, bytes, "memfd")
-  try checkErrno("lseek", "memfd") { lseek(file.rawValue, 0, SEEK_SET) }
-  return file
-}
-
-/// Whether the kernel filters system calls (CONFIG_SECCOMP_FILTER).
-public func hasSystemCallFilters() -> Bool { clinux_has_seccomp() }
-
-/// Gives up, for all threads and for good, every system call that the filter does not allow. What it traps ends the process
-/// with a line on standard error. The C functions are `prctl(PR_SET_NO_NEW_PRIVS)` and `seccomp`.
-public func confineSystemCalls(_ filter: [sock_filter]) throws(SystemError) {
-  try check("seccomp", "", clinux_confine(filter, UInt32(filter.count)))
-}
-
-/// Nobody may look into this process from now on: no core file, no ptrace(2), and its entries in /proc are root's. The
-/// corresponding C function is `prctl(PR_SET_DUMPABLE, 0)`.
-public func forbidInspection() throws(SystemError) {
-  try check("prctl", "PR_SET_DUMPABLE", clinux_set_dumpable(false))
-}
-
-/// A new directory of our own, mode 0700. The C function is `mkdtemp`.
-public func makeTemporaryDirectory(_ prefix: String) throws(SystemError) -> String {
-  var template = systemBytes(prefix + "XXXXXX").map { CChar(bitPattern: $0) } + [0]
-  guard mkdtemp(&template) != nil else { throw SystemError("mkdtemp", prefix + "XXXXXX", errno: errno) }
-  return systemText(template.dropLast().map { UInt8(bitPattern: $0) })
 }
 
 /// A variable of this process's environment.
@@ -285,18 +257,6 @@ public func currentDirectory() -> String? {
   defer { free(path) }
   return String(systemCString: path)
 }
-
-/// The C function is `realpath`; nil where nothing is.
-public func realPath(_ path: String) -> String? {
-  guard let real = path.withSystemCString({ realpath($0, nil) }) else { return nil }
-  defer { free(real) }
-  return String(systemCString: real)
-}
-
-public func groupID() -> UInt32 { getgid() }
-public func effectiveUserID() -> UInt32 { geteuid() }
-@discardableResult public func removeFile(_ path: String) -> Bool { path.withSystemCString { unlink($0) } == 0 }
-@discardableResult public func removeDirectory(_ path: String) -> Bool { path.withSystemCString { rmdir($0) } == 0 }
 
 /// Our children, orphans that have come to us included (proc(5), /proc/pid/task/tid/children).
 public func childProcesses() -> [Int32] {

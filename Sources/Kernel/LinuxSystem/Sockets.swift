@@ -212,7 +212,7 @@ public func makePipe() throws(SystemError) -> (reading: FileHandle, writing: Fil
   return (FileHandle(OwnedFileDescriptor(pair[0])), FileHandle(OwnedFileDescriptor(pair[1])))
 }
 
-/// Ends both directions at once, whoever else still holds the descriptor. The C function is `shutdown(SHUT_RDWR)`.
+/// Ends both directions at once, also where others still hold the descriptor. The C function is `shutdown(SHUT_RDWR)`.
 public func shutdownBoth(_ fd: Int32) { _ = shutdown(fd, Int32(CLINUX_SHUT_WR) + 1) }
 
 /// A connected datagram socket: only its peer's datagrams are received, and its port is random.

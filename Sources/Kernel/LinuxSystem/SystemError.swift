@@ -53,3 +53,6 @@ public func checkErrno<T: SignedInteger>(
     if code != EINTR { throw SystemError(call, object(), errno: code) }
   }
 }
+
+/// The calling thread's errno, for modules that do not import Glibc.
+public func errnoValue() -> Int32 { errno }

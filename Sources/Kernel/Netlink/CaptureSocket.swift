@@ -4,8 +4,8 @@ import Netfilter
 
 /// Sockets at which nfnetlink_queue hands out packets that rules have sent to a queue.
 ///
-/// A queue belongs to the socket that bound it (its port id), and so to whoever has a descriptor of it. To read packets no
-/// right is needed; to give verdicts CAP_NET_ADMIN, checked of the very process that sends the message
+/// A queue belongs to the socket that bound it (its port id), and so to every process with a descriptor of it. To read packets
+/// no right is needed; to give verdicts CAP_NET_ADMIN, checked of the very process that sends the message
 /// (netlink_net_capable in net/netlink/af_netlink.c). Nothing fails open: what nobody reads fills the queue, and behind it
 /// the kernel drops.
 public enum CaptureSocket {
@@ -58,7 +58,7 @@ public enum CaptureSocket {
         UInt16(NFQA_CFG_PARAMS.rawValue), .bytes([0, 0, 0xff, 0xff, UInt8(NFQNL_COPY_PACKET.rawValue)])),
       .bigEndian(UInt16(NFQA_CFG_QUEUE_MAXLEN.rawValue), lengthLimit),
     ]
-    // A queue may have been left with flags by whoever had this socket's port id before: all are said.
+    // A queue may have been left with flags by an earlier owner of this socket's port id: all are said.
     attributes += [
       .bigEndian(UInt16(NFQA_CFG_MASK.rawValue), UInt32(NFQA_CFG_F_GSO | NFQA_CFG_F_FAIL_OPEN)),
       .bigEndian(UInt16(NFQA_CFG_FLAGS.rawValue), UInt32(queue.takesSuperPackets ? NFQA_CFG_F_GSO : 0)),

@@ -16,11 +16,9 @@ public enum EnclaveRoutes {
   public static let addresses4: [IPPrefix] = [IPPrefix(.v4(.loopback), 8)].compactMap { $0 }
   public static let addresses6: [IPPrefix] = [.loopback6]
   /// Only with the routes: getaddrinfo(3) with AI_ADDRCONFIG asks for the addresses of a family only where the machine
-  /// has one other than 127.0.0.1 and ::1. The second is a unique local address (RFC 4193) that nobody else can reach.
+  /// has one other than 127.0.0.1 and ::1.
   public static let routed4: [IPPrefix] = [IPPrefix(.v4(IPv4Address(127, 0, 1, 1)), 8)].compactMap { $0 }
-  public static let routed6: [IPPrefix] = [
-    IPPrefix(.v6(IPv6Address(high: 0xfd54_6f6d_626f_0000, low: 1)), 128)
-  ].compactMap { $0 }
+  public static let routed6: [IPPrefix] = [IPPrefix(.v6(AgreedAddresses.loopback6), clamping: 128)]
 
   /// LOOPBACK_IFINDEX of include/net/flow.h: `lo` is the first link of every network namespace (loopback_net_init of
   /// drivers/net/loopback.c insists). Asking the kernel for it costs an emulated machine 5 ms.

@@ -2,7 +2,7 @@ import CLinux
 import LinuxSystem
 import Netfilter
 
-/// The kernel's nf_tables: rulesets put in place and taken away, each time as one transaction.
+/// The kernel's nf_tables: rulesets put in place and removed, each time as one transaction.
 public enum NFTables {
   /// Whether this kernel has nf_tables. Stock Nitro kernels have not even its socket family.
   public static func isAvailable() -> Bool {

@@ -169,8 +169,8 @@ struct EnclaveRole {
     try BootRunner.run(steps) { found.append($0) }
   }
 
-  /// Whoever started us sees a stopped job: `tombolo run` when it is told, a shell when we have stopped. A kernel, or an
-  /// engine whose PID 1 we are, would look for no such thing.
+  /// The process that started us sees a stopped job: `tombolo run` when it is told, a shell when we have stopped. A kernel, or
+  /// an engine whose PID 1 we are, would look for no such thing.
   private func stopNotice() -> (() -> Void)? {
     if let fd = arguments.stopDescriptor {
       let pipe = FileHandle(OwnedFileDescriptor(fd))
@@ -180,7 +180,7 @@ struct EnclaveRole {
     return nil
   }
 
-  /// A child's program keeps the standard input of whoever started us; a local one gets it where asked for.
+  /// A child's program keeps the standard input that we were started with; a local one gets it where asked for.
   private func programInput() throws -> FileHandle? {
     switch kind {
     case .kernel: nil

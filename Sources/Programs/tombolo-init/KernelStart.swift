@@ -7,6 +7,7 @@ import Inet
 import LinuxSystem
 import Logging
 import SystemText
+import Wire
 
 // The story of a boot.
 //

@@ -36,7 +36,7 @@ extension ProxySockets {
       descriptors.captureSockets.append(socket)
       keeper.append(socket)
     }
-    guard let address = IPAddress(EnclaveLayout.nameServer) else { return }
+    let address = IPAddress.v4(AgreedAddresses.nameServer)
     descriptors.dnsSockets.append(FileHandle(try bindDatagram(IPEndpoint(address, 53))))
     descriptors.dnsListeners.append(FileHandle(try listenStream(.ip(IPEndpoint(address, 53)))))
   }

@@ -3,6 +3,7 @@ import Inet
 import LinuxSystem
 import Proxying
 import Seccomp
+import Wire
 
 // The story of a start; every role ends the process itself.
 

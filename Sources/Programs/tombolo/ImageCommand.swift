@@ -4,6 +4,7 @@ import EnclaveConfig
 import Imaging
 import Inet
 import LinuxSystem
+import Wire
 
 /// `tombolo image`: enclave images, from a root file system or a container image.
 struct ImageCommand: ParsableCommand {

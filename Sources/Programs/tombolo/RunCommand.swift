@@ -220,7 +220,7 @@ struct RunCommand: ParsableCommand {
     // Of TCP; datagrams are the host side's word alone (docs/raw-mode.md).
     let ports = published.filter { $0.transport == .tcp }.map { "\($0.enclavePort)" }
     lines.append("ports = [\(ports.joined(separator: ", "))]")
-    // As under `docker run`: whoever reads our output may be slow, and loses nothing.
+    // As under `docker run`: the reader of our output may be slow, and loses nothing.
     lines += ["[logs]", "patience = \"forever\"", "drain = \"forever\""]
     lines.append("level = \"\(verbose == 0 ? "warning" : verbose == 1 ? "info" : "debug")\"")
     return lines.joined(separator: "\n") + "\n"

@@ -3,6 +3,7 @@ import CLinux
 import Inet
 import LinuxSystem
 import SystemText
+import Wire
 
 @main
 struct Tombolo: ParsableCommand {

@@ -9,15 +9,10 @@ public enum EnclaveLayout {
   public static let port = Configuration.defaultPort
   /// Where redirected TCP arrives, on both loopbacks.
   public static let egressPort: UInt16 = 61_001
-  /// The enclave's own IPv6 address besides ::1 (Netlink's `EnclaveRoutes`); connections to it stay inside.
-  public static let ownAddress6 = IPv6Address(high: 0xfd54_6f6d_626f_0000, low: 1)
   /// Where redirected DNS arrives.
   public static let dnsPort: UInt16 = 61_053
   /// The unix transport's directory as seen inside.
   public static let transportDirectory = "/run/tombolo/host"
-  /// Any address that is not loopback would do, since port 53 of all of them leads to the forwarder; this one is
-  /// link-local (RFC 3927), so that nobody takes it for a server of theirs.
-  public static let nameServer = "169.254.53.53"
 
   public static func hostSocket(in directory: String) -> String { "\(directory)/host_\(port)" }
   public static func enclaveSocket(in directory: String) -> String { "\(directory)/enclave_\(port)" }
@@ -83,7 +78,7 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
         .installRules(
           .transparentProxy(
             tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort,
-            local: [IPPrefix(.v6(EnclaveLayout.ownAddress6), 128)].compactMap { $0 }), configuration.firewall))
+            local: [IPPrefix(.v6(AgreedAddresses.loopback6), clamping: 128)]), configuration.firewall))
     }
     if configuration.program.rights.readOnlyRoot, kind != .child {
       network.append(.makeRootReadOnly(Self.rootMounts(kind)))
@@ -117,7 +112,8 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
         source: "tmpfs", target: "/tmp", type: "tmpfs", options: [.noSetUID, .noDevices], data: "mode=1777"),
       .mountControlGroups, .raiseLimits, .seedEntropy, .setClock,
       .makeDirectory("/etc", mode: 0o755),
-      .provideFile("/etc/resolv.conf", text: configuration.resolver.resolvConf(nameServer: EnclaveLayout.nameServer)),
+      .provideFile(
+        "/etc/resolv.conf", text: configuration.resolver.resolvConf(nameServer: AgreedAddresses.nameServer.description)),
       .provideFile("/etc/hosts", text: hosts(configuration)),
       .provideFile("/etc/hostname", text: "\(configuration.hostname)\n"),
     ]

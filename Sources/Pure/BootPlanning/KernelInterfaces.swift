@@ -1,4 +1,4 @@
-/// What of the kernel's own files a local enclave may write and read: its kernel is the machine's.
+/// Which of the kernel's own files a local enclave may write and read: its kernel is the machine's.
 enum KernelInterfaces {
   /// The settings that an enclave has for itself: all of its network namespace, and those of its IPC and UTS namespaces
   /// (ipc/ipc_sysctl.c, ipc/mq_sysctl.c, kernel/utsname_sysctl.c).

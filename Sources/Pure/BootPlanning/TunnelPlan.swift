@@ -51,7 +51,7 @@ public struct TunnelPlan: Equatable, Sendable, CustomStringConvertible {
     return
       (all + [
         "sysctl net.ipv4.ip_local_port_range=\"\(range.lowerBound) \(range.upperBound)\"",
-        "ip address add \(EnclaveLayout.nameServer)/32 dev lo",
+        "ip address add \(AgreedAddresses.nameServer)/32 dev lo",
       ]).joined(separator: "\n")
   }
 

@@ -8,7 +8,7 @@ public struct RawNetwork: Equatable, Sendable {
   /// Whether the host gives the address: `"host"` in the configuration. False again when it has.
   public var asksForAddress = false
   public var asksForAddress6 = false
-  /// Where an address from the host may be: networks, each in whole.
+  /// The networks in which an address from the host may be, with the whole of its own network.
   public var allowed = defaultAllowed
   /// In bytes; what a path to the internet carries whole. Segmentation offload makes larger ones useless in bulk.
   public var mtu = 1500
@@ -33,12 +33,9 @@ public struct RawNetwork: Equatable, Sendable {
   /// Each takes several descriptors of the proxy.
   public static let captureQueueLimit = 16
 
-  /// Private addresses (RFC 1918, RFC 4193) that nothing else is known to use.
-  public static let defaultAddress = prefix(.v4(IPv4Address(10, 118, 0, 2)), 30)
-  public static let defaultAddress6 = prefix(.v6(IPv6Address(high: 0xfd74_6f6d_626f_0000, low: 2)), 64)
-  public static let defaultAllowed = [
-    prefix(.v4(IPv4Address(10, 118, 0, 0)), 16), prefix(.v6(IPv6Address(high: 0xfd74_6f6d_626f_0000, low: 0)), 48),
-  ]
+  public static let defaultAddress = AgreedAddresses.link4(0)
+  public static let defaultAddress6 = AgreedAddresses.link6(0)
+  public static let defaultAllowed = AgreedAddresses.links
   private static let smallestMTU = 1280
 
   public init() {}
@@ -145,11 +142,6 @@ public struct RawNetwork: Equatable, Sendable {
   /// With room for the host's address beside the enclave's.
   private static func isLinkLength(_ prefix: IPPrefix) -> Bool {
     prefix.length >= 8 && Int(prefix.length) <= prefix.address.bytes.count * 8 - 2
-  }
-
-  private static func prefix(_ address: IPAddress, _ length: UInt8) -> IPPrefix {
-    guard let prefix = IPPrefix(address, length) else { preconditionFailure("\(length) bits of \(address)") }
-    return prefix
   }
 
   // MARK: from the host

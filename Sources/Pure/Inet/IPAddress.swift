@@ -275,6 +275,12 @@ public struct IPPrefix: Hashable, Sendable, CustomStringConvertible {
     self.length = length
   }
 
+  /// A length that is longer than the address counts as all of it.
+  public init(_ address: IPAddress, clamping length: UInt8) {
+    self.address = address
+    self.length = min(length, UInt8(address.bytes.count * 8))
+  }
+
   /// Reads `10.0.0.0/8`; an address alone is a prefix of its full length.
   public init?(_ text: some StringProtocol) {
     let parts = text.split(separator: "/", omittingEmptySubsequences: false)

@@ -1,5 +1,5 @@
 /// An entry of the table of special addresses: IANA's registries of special-purpose addresses (RFC 6890, updated by RFC
-/// 8190) as of 2025, multicast, what of IPv6 has never been given out, and the addresses of clouds.
+/// 8190) as of 2025, multicast, IPv6 space that has never been given out, and the addresses of clouds.
 public struct SpecialRange: Sendable {
   public let prefix: IPPrefix
   /// The registry's name, or the cloud's.

@@ -131,7 +131,7 @@ extension Ruleset.Rule {
 }
 
 extension Ruleset.Match {
-  /// What of the packet it looks at; a rule of xtables can look at each once.
+  /// Which part of the packet it looks at; a rule of xtables can look at each once.
   fileprivate var field: Int {
     switch self {
     case .transport: 0

@@ -1,7 +1,7 @@
 import Inet
 
 /// What may pass, decided without looking at the network. Both ends ask their own: the enclave's is part of the
-/// measured image, the host's belongs to whoever runs the parent.
+/// measured image, the host's belongs to the operator of the parent.
 public struct Policy: Equatable, Sendable {
   public enum Decision: Equatable, Sendable {
     case allow

@@ -1,7 +1,7 @@
 // The session between PID 1 and the host, and what every other stream proves that it belongs to. See docs/protocol.md,
 // "Session" and "Who may open what".
 
-/// 256 random bits. Whoever has them may open the streams that they are for. Never printed.
+/// 256 random bits. A process that has them may open the streams that they are for. Never printed.
 public struct Token: Equatable, Sendable, CustomStringConvertible {
   /// In bytes.
   public static let length = 32

@@ -120,7 +120,7 @@ public final class StreamOpening: EventSource {
       case .bytes(let count):
         received += chunk[..<count]
         parse(stream)
-      // What follows the answer stays in the socket for whoever takes the stream over.
+      // What follows the answer stays in the socket for the next owner of the stream.
       case .wouldBlock: return
       case .failed(let code):
         finish(.failed(SystemError("read", target.description, errno: code).description))

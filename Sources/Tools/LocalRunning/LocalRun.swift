@@ -117,7 +117,8 @@ public final class LocalRun: EventSource {
       rootfs: request.rootfs, stage: stage, transport: transport,
       pieces: request.rootfs == nil ? try pieces(hasUserNamespace: needsUserNamespace) : rootfsPieces,
       hasUserNamespace: needsUserNamespace,
-      nameServer: request.host.nameServer?.description ?? EnclaveLayout.nameServer, search: machine.search,
+      nameServer: request.host.nameServer?.description ?? AgreedAddresses.nameServer.description,
+      search: machine.search,
       resolverOptions: machine.options)
     local.hidden = request.files?.hidden ?? []
     // Written when the ids are known, before init goes on.

@@ -2,7 +2,7 @@ import BootPlanning
 import CLinux
 import LinuxSystem
 
-/// What a `--rootfs` needs for something to be mounted in it; what was not there is taken away again. Where nothing can be
+/// What a `--rootfs` needs for something to be mounted in it; what was not there is removed again. Where nothing can be
 /// made in it, it is shown as pieces in a directory in memory that has all that.
 ///
 /// Nothing here follows a link out of the tree: after the end the program has had it in its hands.

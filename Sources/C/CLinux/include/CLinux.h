@@ -165,6 +165,15 @@ bool clinux_has_seccomp(void); // filters: seccomp(2), CONFIG_SECCOMP_FILTER
 // no_new_privs and a filter for all threads; what it traps is named on stderr and ends the process (confine.c).
 int clinux_confine(const struct sock_filter *filter, unsigned count);
 int clinux_set_dumpable(bool on); // prctl(PR_SET_DUMPABLE)
+// A character device's node, mode 0666. Negative errno.
+int clinux_make_device(const char *path, unsigned major_number, unsigned minor_number);
+
+// A detached thread with every signal blocked but SIGSYS (thread.c). Negative errno.
+int clinux_thread(void (*body)(void *), void *context);
+// SO_ATTACH_FILTER: packets for the socket are dropped, and for a listening one SYNs. Negative errno.
+int clinux_receive_nothing(int fd);
+int clinux_bind_to_device(int fd, const char *name); // negative errno
+int clinux_flock(int fd, bool wait); // exclusive; negative errno, -EAGAIN when held by another
 #include "CLinuxShared.h"
 #include "CLinuxVhost.h"
 #include "CLinuxNetfilter.h"

@@ -1,4 +1,4 @@
-// TUN devices (linux/if_tun.h; drivers/net/tun.c) and threads.
+// TUN devices (linux/if_tun.h; drivers/net/tun.c).
 #pragma once
 #include <linux/if_tun.h>
 #include <linux/virtio_net.h>
@@ -11,15 +11,6 @@ int clinux_tun_open(const char *name, bool multi_queue, char made[16], const cha
 int clinux_tun_offload(int fd, unsigned features);
 // Whether the device outlives its descriptors.
 int clinux_tun_persist(int fd, bool on);
-// A character device's node, mode 0666. Negative errno.
-int clinux_make_device(const char *path, unsigned major_number, unsigned minor_number);
-
-// A detached thread with every signal blocked. Negative errno.
-int clinux_thread(void (*body)(void *), void *context);
-// SO_ATTACH_FILTER: packets for the socket are dropped, and for a listening one SYNs. Negative errno.
-int clinux_receive_nothing(int fd);
-int clinux_bind_to_device(int fd, const char *name); // negative errno
-int clinux_flock(int fd, bool wait); // exclusive; negative errno, -EAGAIN when held by another
 
 enum {
   CLINUX_TUN_F_CSUM = TUN_F_CSUM, CLINUX_TUN_F_TSO4 = TUN_F_TSO4, CLINUX_TUN_F_TSO6 = TUN_F_TSO6,
