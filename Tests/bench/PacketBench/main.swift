@@ -9,7 +9,7 @@ import Wire
 
 // One side of a raw mode link, for Tests/bench and by hand:
 //   tombolo-packet-bench NAME SOCKET listen|connect OFFLOAD(0|1) [OWN-ADDRESS [QUEUES]]
-// The interface is configured by whoever starts it. `listen` is the host's side, whose OWN-ADDRESS is the enclave's.
+// The program that starts it configures the interface. `listen` is the host's side, whose OWN-ADDRESS is the enclave's.
 
 func say(_ sentence: String) { _ = try? writeAll(2, Array("\(sentence)\n".utf8)) }
 
