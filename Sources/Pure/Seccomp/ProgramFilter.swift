@@ -7,6 +7,13 @@
 // ENOSYS for what is newer than this table, as runc has it: a libc then falls back to the older call, where EPERM would
 // end it.
 
+/// Numbers of calls, both ends among them. Not a ClosedRange: the first of a kind has the runtime look through every
+/// conformance of the program, on PID 1's way to the program.
+struct CallRange: Equatable, Sendable {
+  var lowerBound: UInt32
+  var upperBound: UInt32
+}
+
 /// One instruction of classic BPF (linux/filter.h, struct sock_filter).
 public struct FilterInstruction: Equatable, Sendable {
   public var code: UInt16
@@ -39,12 +46,12 @@ public struct ProgramFilter: Equatable, Sendable {
   static let last: UInt32 = 467
 
   /// Calls that need no capability, by number.
-  static let ranges: [ClosedRange<UInt32>] = [
-    0...40, 42...55, 57...102, 104...133, 137...138, 140...152, 154...154, 157...160, 162...162, 186...211, 213...226,
-    228...235, 240...245, 247...247, 251...255, 257...271, 273...278, 280...297, 299...299, 301...303, 305...307,
-    309...311, 314...319, 322...322, 324...334, 424...424, 434...434, 436...437, 439...439, 441...441, 444...449,
-    451...458, 462...466,
-  ]
+  static let ranges: [CallRange] = [
+    (0, 40), (42, 55), (57, 102), (104, 133), (137, 138), (140, 152), (154, 154), (157, 160), (162, 162), (186, 211),
+    (213, 226), (228, 235), (240, 245), (247, 247), (251, 255), (257, 271), (273, 278), (280, 297), (299, 299),
+    (301, 303), (305, 307), (309, 311), (314, 319), (322, 322), (324, 334), (424, 424), (434, 434), (436, 437),
+    (439, 439), (441, 441), (444, 449), (451, 458), (462, 466),
+  ].map { CallRange(lowerBound: $0.0, upperBound: $0.1) }
 
   private static let socket: UInt32 = 41
   private static let clone: UInt32 = 56
@@ -83,15 +90,17 @@ public struct ProgramFilter: Equatable, Sendable {
   private func has(_ capability: UInt64) -> Bool { capabilities >> capability & 1 == 1 }
 
   /// Every call that no argument decides, as ranges in order.
-  var allowed: [ClosedRange<UInt32>] {
+  var allowed: [CallRange] {
     var more: [UInt32] = []
     for entry in Self.conditional where has(entry.capability) { more += entry.calls }
     if has(Self.sysAdmin) { more += [Self.clone, Self.clone3] }
     guard !more.isEmpty else { return Self.ranges }
-    var result: [ClosedRange<UInt32>] = []
-    for range in (Self.ranges + more.map { $0...$0 }).sorted(by: { $0.lowerBound < $1.lowerBound }) {
+    var result: [CallRange] = []
+    for range in (Self.ranges + more.map { CallRange(lowerBound: $0, upperBound: $0) }).sorted(by: {
+      $0.lowerBound < $1.lowerBound
+    }) {
       if let last = result.last, last.upperBound &+ 1 >= range.lowerBound {
-        result[result.count - 1] = last.lowerBound...max(last.upperBound, range.upperBound)
+        result[result.count - 1].upperBound = max(last.upperBound, range.upperBound)
       } else {
         result.append(range)
       }

@@ -12,9 +12,13 @@ private let base: UInt32 = 0x10_fe00
 private let lead: UInt8 = 0xf4
 
 /// The text that stands for these bytes; `systemBytes` gives them back.
-public func systemText(_ bytes: some Collection<UInt8>) -> String {
+@inlinable
+public func systemText(_ bytes: some Collection<UInt8>) -> String { systemText(Array(bytes)) }
+
+/// The same for an array: code that is generic at run time would look through every conformance of the program at its first
+/// call, which a boot would wait for.
+public func systemText(_ bytes: [UInt8]) -> String {
   if !bytes.contains(lead), let text = String(validating: bytes, as: UTF8.self) { return text }
-  let bytes = Array(bytes)
   var text = String.UnicodeScalarView()
   var parser = Unicode.UTF8.ForwardParser()
   var input = bytes.makeIterator()

@@ -14,7 +14,10 @@ public struct ByteReader {
   }
 
   public mutating func integer<T: FixedWidthInteger & UnsignedInteger>(_: T.Type = T.self) throws(WireError) -> T {
-    try bytes(T.bitWidth / 8).reduce(0) { ($0 << 8) | T(truncatingIfNeeded: $1) }
+    // One loop over concrete types: a generic one looks through every conformance of the program at its first call.
+    var value: UInt64 = 0
+    for byte in try bytes(T.bitWidth / 8) { value = value << 8 | UInt64(byte) }
+    return T(truncatingIfNeeded: value)
   }
 
   /// Everything left.
