@@ -32,7 +32,7 @@ final class ProgramRightsTests: XCTestCase {
     let outcome = bash(
       """
       cat > \(World.directory)/out.py <<'X'
-      import ctypes, os, socket, struct, subprocess, sys
+      import ctypes, fcntl, os, socket, struct, subprocess, sys, termios
       libc = ctypes.CDLL(None, use_errno=True)
       def call(name, f):
           ctypes.set_errno(0)
@@ -46,17 +46,24 @@ final class ProgramRightsTests: XCTestCase {
               except OSError: value = ""
               with open(path, "w") as w: w.write(value)
           return f
+      here = ctypes.create_string_buffer(8); iov = (ctypes.c_size_t * 2)(ctypes.addressof(here), 8)
       call("mknod", lambda: os.mknod("/tmp/sda", 0o60600, os.makedev(8, 0)))
       call("mount", raw(165, b"none", b"/mnt", b"tmpfs", 0, 0)); call("umount", raw(166, b"/proc", 0))
       call("unshare", raw(272, 0x10000000)); call("setns", raw(308, 0, 0)); call("clone", raw(56, 0x10000011, 0, 0, 0, 0))
       call("bpf", raw(321, 0, 0, 0)); call("keyctl", raw(250, 0, -3, 0)); call("io_uring", raw(425, 1, 0))
       call("perf_event_open", raw(298, 0, 0, -1, -1, 0)); call("userfaultfd", raw(323, 0)); call("kexec", raw(246, 0, 0, 0, 0))
       call("init_module", raw(175, 0, 0, b"")); call("pivot_root", raw(155, b"/", b"/")); call("reboot", raw(169, 0, 0, 0))
+      call("a disk", raw(165, b"/dev/vda", b"/mnt", b"ext4", 0, 0)); call("fsopen", raw(430, b"ext4", 0)); call("open_tree", raw(428, -100, b"/", 1))
+      call("add_key", raw(248, b"user", b"x", b"y", 1, -3)); call("request_key", raw(249, b"user", b"x", 0, -3)); call("acct", raw(163, b"/tmp/x"))
+      call("open_by_handle_at", raw(304, 0, 0, 0)); call("settimeofday", raw(164, 0, 0)); call("swapon", raw(167, b"/tmp/x", 0)); call("iopl", raw(172, 3))
+      call("syslog", raw(103, 3, 0, 0)); call("quotactl", raw(179, 0x800002, 0, 0, 0)); call("personality", raw(135, 0x0400000))
+      call("TIOCSTI", lambda: fcntl.ioctl(os.open("/dev/ptmx", os.O_RDWR), termios.TIOCSTI, b"x") and None)
       call("vsock", lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)); call("alg", lambda: socket.socket(38, socket.SOCK_SEQPACKET))
       call("core_pattern", keep("/proc/sys/kernel/core_pattern")); call("sysrq", lambda: open("/proc/sysrq-trigger", "w").close())
       call("swappiness", keep("/proc/sys/vm/swappiness")); call("kcore", lambda: os.pread(os.open("/proc/kcore", os.O_RDONLY), 1, 0) and None)
       for pid, name in [(1, "init"), (2, "proxy")]:
           call("ptrace " + name, raw(101, 16, pid, 0, 0)); call("memory of " + name, lambda: open(f"/proc/{pid}/mem", "rb").close())
+          call("process_vm_readv " + name, lambda: libc.process_vm_readv(pid, iov, 1, iov, 1, 0)); call("files of " + name, lambda: os.stat(f"/proc/{pid}/fd/2") and None)
       call("int 0x80's getpid", raw(0x40000000 | 39))
       X
       \(World.run) -- /usr/bin/python3 \(World.directory)/out.py
@@ -68,9 +75,12 @@ final class ProgramRightsTests: XCTestCase {
       "sysrq": ["Read-only file system", "No such file or directory"],
       "int 0x80's getpid": ["Function not implemented"],
       "memory of init": ["Permission denied"], "memory of proxy": ["Permission denied"],
+      "files of init": ["Permission denied"], "files of proxy": ["Permission denied"],
+      // Typed into a terminal that is not the program's own.
+      "TIOCSTI": [eperm, "Input/output error"],
     ]
     let lines = outcome.output.split(separator: "\n").map(String.init)
-    XCTAssertEqual(lines.count, 26, outcome.output + outcome.errors)
+    XCTAssertEqual(lines.count, 44, outcome.output + outcome.errors)
     for line in lines {
       if let (name, answers) = expected.first(where: { line.hasPrefix($0.key + " ") }) {
         XCTAssertTrue(answers.contains(String(line.dropFirst(name.utf8.count + 1))), line)
