@@ -14,6 +14,9 @@ let strict: [SwiftSetting] = [
   .unsafeFlags(["-Xcc", "-D_GNU_SOURCE"]),
 ]
 
+/// For what no byte of data passes: a boot has to unpack and page in all of it.
+let small: [SwiftSetting] = [.unsafeFlags(["-Osize"], .when(configuration: .release))]
+
 /// Both programs are fully static files that may be loaded anywhere, with nothing writable that only has to be relocated;
 /// stripped. lld, because gold knows no --no-dynamic-linker; relocations packed, because there are 30,000 of 24 bytes.
 /// `Tests/binaries` reads the files back.
@@ -43,8 +46,10 @@ let foundationEssentials: [LinkerSetting] = [
   .linkedLibrary("swiftSynchronization", .when(configuration: .release)),
 ]
 
-func module(_ path: String, _ dependencies: [Target.Dependency] = []) -> Target {
-  .target(name: name(path), dependencies: dependencies, path: "Sources/\(path)", swiftSettings: strict)
+func module(_ path: String, _ dependencies: [Target.Dependency] = [], forSize: Bool = false) -> Target {
+  .target(
+    name: name(path), dependencies: dependencies, path: "Sources/\(path)",
+    swiftSettings: strict + (forSize ? small : []))
 }
 
 func tests(_ path: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -91,21 +96,25 @@ let package = Package(
     // The formats of the log's lines, and what makes foreign text harmless; how often a complaint is repeated.
     module("Pure/LogText", ["Wire"]),
     // Messages, resolv.conf.
-    module("Pure/DNS", ["Inet"]),
+    module("Pure/DNS", ["Inet"], forSize: true),
     // What may pass.
-    module("Pure/Policy", ["Inet"]),
+    module("Pure/Policy", ["Inet"], forSize: true),
+    // What happens to queries and responses: policy, fixed answers, cache, addresses learned.
+    module("Pure/NameService", ["DNS", "Inet", "Policy"], forSize: true),
+    // The first message of a TLS client.
+    module("Pure/TLS", ["Inet"], forSize: true),
     // The life of an enclave's services as a state machine.
-    module("Pure/Supervision"),
+    module("Pure/Supervision", forSize: true),
     // What PID 1 hands to processes of its own.
-    module("Pure/Roles"),
+    module("Pure/Roles", forSize: true),
     // Filters of system calls, as instructions.
-    module("Pure/Seccomp"),
+    module("Pure/Seccomp", forSize: true),
     // The configuration, users and groups, units.
-    module("Pure/EnclaveConfig", ["SystemText", "Inet", "Policy", "CToml"]),
+    module("Pure/EnclaveConfig", ["SystemText", "Inet", "Policy", "CToml"], forSize: true),
     // Rulesets as values; their bytes for nf_tables and for legacy xtables.
-    module("Pure/Netfilter", ["Inet"]),
+    module("Pure/Netfilter", ["Inet"], forSize: true),
     // A boot as data.
-    module("Pure/BootPlanning", ["EnclaveConfig", "Inet", "Netfilter"]),
+    module("Pure/BootPlanning", ["EnclaveConfig", "Inet", "Netfilter"], forSize: true),
     // What may be in a packet of raw mode.
     module("Pure/Packets", ["Inet", "Policy"]),
 
@@ -115,9 +124,9 @@ let package = Package(
     // epoll, timers, turns; looking before sleeping.
     module("Kernel/EventLoop", ["CLinux", "LinuxSystem"]),
     // Routes and nf_tables over libmnl; legacy xtables over setsockopt.
-    module("Kernel/Netlink", ["CLinux", "CMnl", "Inet", "LinuxSystem", "Netfilter"]),
+    module("Kernel/Netlink", ["CLinux", "CMnl", "Inet", "LinuxSystem", "Netfilter"], forSize: true),
     // Capability sets over libcap.
-    module("Kernel/Capabilities", ["CCap", "CLinux", "LinuxSystem"]),
+    module("Kernel/Capabilities", ["CCap", "CLinux", "LinuxSystem"], forSize: true),
     // SHA-384 over libmd.
     module("Kernel/Digests", ["CMd"]),
 
@@ -139,14 +148,15 @@ let package = Package(
       [
         "CLinux", "EnclaveConfig", "Inet", "Wire", "LinuxSystem", "EventLoop", "BootPlanning", "Netfilter", "Netlink",
         "Relaying",
-      ]),
+      ], forSize: true),
     // The proxy inside: egress, ingress, DNS.
     module(
       "Enclave/Proxying",
       [
-        "CLinux", "Inet", "Wire", "DNS", "Policy", "Roles", "LinuxSystem", "EventLoop", "Relaying", "PacketRelaying",
-        "Packets",
-      ]),
+        "CLinux", "Inet", "Wire", "DNS", "NameService", "Policy", "Roles", "TLS", "LinuxSystem", "EventLoop",
+        "Relaying",
+        "PacketRelaying", "Packets",
+      ], forSize: true),
     // The enclave's end of the log.
     module("Enclave/LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     // PID 1's work: how each service is started, signals, readiness, the reaper.
@@ -155,7 +165,7 @@ let package = Package(
       [
         "CLinux", "EnclaveConfig", "Supervision", "Wire", "LinuxSystem", "EventLoop", "Capabilities", "LogForwarding",
         "Proxying", "Relaying", "Seccomp",
-      ]),
+      ], forSize: true),
 
     // Host
     // Raw mode on the host: its TUN device or its share of the host's ports, rules, settings, and their undoing.
@@ -209,12 +219,13 @@ let package = Package(
         "ServiceControl",
         .product(name: "Logging", package: "swift-log"),
       ],
-      path: "Sources/Programs/tombolo-init", swiftSettings: strict, linkerSettings: staticLink),
+      path: "Sources/Programs/tombolo-init", swiftSettings: strict + small, linkerSettings: staticLink),
     .executableTarget(
       name: "tombolo",
       dependencies: [
         "SystemText", "CLinux", "Inet", "Policy", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop",
-        "Relaying", "HostGateway", "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging", "Netlink",
+        "Relaying", "Digests", "HostGateway", "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging",
+        "Netlink",
         "VhostVsock", "LogText",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
@@ -244,6 +255,8 @@ let package = Package(
     tests("Pure/WireTests", ["Wire", "Inet"]),
     tests("Pure/LogTextTests", ["LogText", "Wire"]),
     tests("Pure/DNSTests", ["DNS", "Inet"]),
+    tests("Pure/NameServiceTests", ["NameService", "DNS", "Policy", "Inet"]),
+    tests("Pure/TLSTests", ["TLS", "Inet"]),
     tests("Pure/SupervisionTests", ["Supervision"]),
     tests("Pure/EnclaveConfigTests", ["EnclaveConfig", "Inet", "Policy"]),
     tests("Pure/BootPlanningTests", ["BootPlanning", "EnclaveConfig"]),

@@ -138,6 +138,7 @@ ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_stor
   socklen_t length = sizeof *from;
   return RESULT(recvfrom(fd, buffer, count, 0, (struct sockaddr *)from, &length));
 }
+ssize_t clinux_peek(int fd, void *buffer, size_t count) { return RESULT(recv(fd, buffer, count, MSG_PEEK)); }
 ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length) {
   return RESULT(sendto(fd, buffer, count, MSG_NOSIGNAL, (const struct sockaddr *)to, length));
 }

@@ -3,12 +3,13 @@ import DNS
 import EventLoop
 import Inet
 import LinuxSystem
+import NameService
 import Policy
 import Relaying
 import Wire
 
-/// Takes the program's DNS queries, over UDP and TCP and whatever server they were for, and passes them over one
-/// resolve stream to the host. Messages go through as they are, but for their id, which must be unique on the stream.
+/// Takes the program's DNS queries, over UDP and TCP and whatever server they were for, and passes those that the policy
+/// allows over one resolve stream to the host, with ids that are unique on it. What is decided about them is `NameService`.
 final class DNSForwarder {
   private enum Client {
     case datagram(socket: FileHandle, from: IPEndpoint, limit: Int)
@@ -26,12 +27,12 @@ final class DNSForwarder {
   /// Longer than the host takes with all its attempts would mean a client that has given up.
   private static let queryTimeout: Duration = .seconds(30)
   private static let servfail: UInt8 = 2
-  private static let refused: UInt8 = 5
 
   private let loop: EventLoop
   private let target: StreamTarget
   private let token: Token
-  private let policy: Policy
+  private var names: NameService
+  private var denials = DenialBudget()
   private let report: (String) -> Void
   private var pending: [UInt16: Pending] = [:]
   private var nextID = UInt16.random(in: .min ... .max)
@@ -43,14 +44,14 @@ final class DNSForwarder {
   private var sweepScheduled = false
 
   init(
-    loop: EventLoop, target: StreamTarget, token: Token, policy: Policy, datagramSockets: [FileHandle],
+    loop: EventLoop, target: StreamTarget, token: Token, names: NameService, datagramSockets: [FileHandle],
     listeners: [FileHandle],
     report: @escaping (String) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.target = target
     self.token = token
-    self.policy = policy
+    self.names = names
     self.report = report
     for socket in datagramSockets {
       let source = DatagramSource(socket: socket) { [unowned self] in self.datagram($0, from: $1, on: $2) }
@@ -65,14 +66,14 @@ final class DNSForwarder {
 
   private func datagram(_ bytes: [UInt8], from: IPEndpoint, on socket: FileHandle) {
     guard let query = DNSMessage(bytes), !query.isResponse else { return }
-    forward(query, .datagram(socket: socket, from: from, limit: query.udpLimit))
+    judge(query, .datagram(socket: socket, from: from, limit: query.udpLimit))
   }
 
   private func accepted(_ socket: FileHandle, _ peer: IPEndpoint?) {
     do throws(SystemError) {
       let client = try MessageStream(loop: loop, socket: socket, idleTimeout: .seconds(30)) { [unowned self] in
         guard let query = DNSMessage($1), !query.isResponse else { return $0.close() }
-        forward(query, .stream($0))
+        judge(query, .stream($0))
       } closed: { [unowned self] in
         clients[ObjectIdentifier($0)] = nil
       }
@@ -82,12 +83,28 @@ final class DNSForwarder {
     }
   }
 
-  private func forward(_ query: DNSMessage, _ client: Client) {
-    if let question = query.question, case .deny(let reason) = policy.resolve(name: question.name) {
-      report("dns: \(question) refused: \(reason)")
-      reply(query.errorResponse(code: Self.refused), to: client)
-      return
+  /// In seconds.
+  private var now: UInt64 { monotonicNanoseconds() / 1_000_000_000 }
+
+  /// The names for which an address is the answer.
+  func names(of address: IPAddress) -> [DomainName] { names.names(of: address, now: now) }
+
+  private func judge(_ query: DNSMessage, _ client: Client) {
+    switch names.judge(query, now: now) {
+    case .answer(let response): reply(response, to: client)
+    case .denied(let response, let sentence):
+      say(sentence)
+      reply(response, to: client)
+    case .ask(let message): forward(message, for: query, client)
     }
+  }
+
+  /// A program that asks again and again must not fill the log.
+  private func say(_ sentence: String) {
+    if let more = denials.admit(at: monotonicNanoseconds()) { report("dns: \(sentence)\(more)") }
+  }
+
+  private func forward(_ asked: DNSMessage, for query: DNSMessage, _ client: Client) {
     guard pending.count < Self.pendingLimit else {
       reply(query.errorResponse(code: Self.servfail), to: client)
       return
@@ -98,7 +115,7 @@ final class DNSForwarder {
     pending[id] = Pending(
       client: client, query: query, deadline: monotonicNanoseconds() &+ Self.queryTimeout.nanoseconds)
     scheduleSweep()
-    var message = query
+    var message = asked
     message.id = id
     if let stream {
       stream.send(message.bytes)
@@ -149,16 +166,19 @@ final class DNSForwarder {
   }
 
   private func received(_ bytes: [UInt8], on stream: MessageStream) {
-    guard var response = DNSMessage(bytes), response.isResponse else {
+    guard let response = DNSMessage(bytes), response.isResponse else {
       // The host is not trusted: a stream that carries something else than answers ends.
       report("dns: the host sent something that is not a DNS response")
       stream.close()
       return
     }
-    guard let entry = pending[response.id], response.question == entry.query.question else { return }
+    guard let entry = pending[response.id], let asked = entry.query.question,
+      response.question?.asksTheSame(as: asked) ?? false
+    else { return }
     pending[response.id] = nil
-    response.id = entry.query.id
-    reply(response, to: entry.client)
+    let review = names.review(response, to: entry.query, now: now)
+    if let sentence = review.sentence { say(sentence) }
+    reply(review.response, to: entry.client)
   }
 
   private func reply(_ response: DNSMessage, to client: Client) {

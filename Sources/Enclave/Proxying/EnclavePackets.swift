@@ -68,8 +68,9 @@ final class EnclavePackets {
   /// With a link of its own the enclave asks the host's name server on it (`AgreedAddresses.nameServer`). Which ports of that
   /// address are open is the host's business.
   private static func destinations(_ plan: ProxyPlan) -> Destinations {
-    var destinations = Destinations(allowed: plan.settings.allowedDestinations)
-    if plan.descriptors.captureSockets.isEmpty {
+    var destinations = Destinations(plan.settings.egress)
+    // Where the default is to deny, a name could carry anything to whoever serves it, so that a rule must say it.
+    if plan.descriptors.captureSockets.isEmpty, destinations.rules.isOpen {
       destinations.allowed.append(DestinationRule(IPPrefix(.v4(AgreedAddresses.nameServer), clamping: 32)))
     }
     return destinations

@@ -2,8 +2,10 @@ import CLinux
 import EventLoop
 import Inet
 import LinuxSystem
+import NameService
 import Policy
 import Relaying
+import TLS
 import Wire
 
 // Theory of operation.
@@ -12,7 +14,8 @@ import Wire
 // over: it keeps the same sockets, so that a proxy that dies is followed by one that goes on accepting where the old
 // one stopped.
 //
-//   egress:   accept ▶ SO_ORIGINAL_DST ▶ policy ▶ stream to the host, connect hello ▶ answer ▶ relay, or reset
+//   egress:   accept ▶ SO_ORIGINAL_DST ▶ policy ▶ where `sni` says so, the client's first bytes ▶ policy again
+//             ▶ stream to the host, connect hello ▶ answer ▶ relay, or reset
 //   ingress:  stream from the host ▶ hello ▶ policy ▶ connect to the program ▶ answer ▶ relay
 //   DNS:      datagram or message ▶ policy ▶ resolve stream ▶ response
 //   listening: what the program listens on ▶ listening stream, so that the host refuses clients where nothing does
@@ -42,7 +45,7 @@ public final class EnclaveProxy {
     self.log = log
     policy = Policy(
       ingressPorts: Set(plan.settings.ingressPorts),
-      destinations: Destinations(allowed: plan.settings.allowedDestinations))
+      destinations: Destinations(plan.settings.egress))
     for fd in plan.descriptors.egressListeners {
       let socket = FileHandle(OwnedFileDescriptor(fd))
       let isV6 = localEndpoint(fd).map { if case .v6 = $0.address { true } else { false } } ?? false
@@ -69,7 +72,9 @@ public final class EnclaveProxy {
     if !plan.descriptors.tunnelQueues.isEmpty { packets = try EnclavePackets(plan) }
     if !plan.descriptors.dnsSockets.isEmpty || !plan.descriptors.dnsListeners.isEmpty {
       forwarder = try DNSForwarder(
-        loop: loop, target: plan.settings.hostTarget, token: plan.settings.proxyToken, policy: policy,
+        loop: loop, target: plan.settings.hostTarget, token: plan.settings.proxyToken,
+        names: NameService(
+          policy.destinations, plan.settings.names, removesHiding: plan.settings.sni.check != .off),
         datagramSockets: plan.descriptors.dnsSockets.map { FileHandle(OwnedFileDescriptor($0)) },
         listeners: plan.descriptors.dnsListeners.map { FileHandle(OwnedFileDescriptor($0)) }, report: log)
     }
@@ -106,13 +111,48 @@ public final class EnclaveProxy {
     }
     // Somebody connected to the proxy's own port: there is no original destination to go to.
     if destination == localEndpoint(connection.rawValue) { return }
-    if case .deny(let reason) = policy.egress(to: destination) {
-      if let more = denials.admit(at: monotonicNanoseconds()) {
-        log("egress to \(destination) denied: \(reason)\(more)")
-      }
+    let names = forwarder?.names(of: destination.address) ?? []
+    if case .deny(let reason) = policy.egress(to: destination, names: names) {
+      deny(destination, names.first, reason)
       return
     }
-    let request = ConnectRequest(.endpoint(destination), source: peer)
+    if plan.settings.sni.check != .off, plan.settings.sni.ports.contains(destination.port) {
+      inspect(connection, peer, destination, names)
+    } else {
+      connect(connection, peer, destination, policy.allowedName(at: destination, names))
+    }
+  }
+
+  private func deny(_ destination: IPEndpoint, _ name: DomainName?, _ reason: String) {
+    guard let more = denials.admit(at: monotonicNanoseconds()) else { return }
+    log("egress to \(destination)\(name.map { " (\($0))" } ?? "") denied: \(reason)\(more)")
+  }
+
+  /// The name that the client asks its server for must be allowed as well.
+  private func inspect(_ connection: FileHandle, _ peer: IPEndpoint?, _ destination: IPEndpoint, _ names: [DomainName])
+  {
+    do throws(SystemError) {
+      _ = try HelloInspection(loop: loop, socket: connection) { [unowned self] _, reading in
+        let name: DomainName?
+        switch reading {
+        case .hello(let hello): name = hello.serverName
+        case .notTLS: name = nil
+        case .malformed(let reason): return deny(destination, names.first, "a ClientHello that \(reason)")
+        case .incomplete: return deny(destination, names.first, "no whole ClientHello came (egress.sni)")
+        }
+        let requires = plan.settings.sni.check == .require
+        if case .deny(let reason) = policy.egress(to: destination, naming: name, names: names, requires: requires) {
+          return deny(destination, name ?? names.first, reason)
+        }
+        connect(connection, peer, destination, name ?? policy.allowedName(at: destination, names))
+      }
+    } catch {
+      log("egress to \(destination): \(error)")
+    }
+  }
+
+  private func connect(_ connection: FileHandle, _ peer: IPEndpoint?, _ destination: IPEndpoint, _ name: DomainName?) {
+    let request = ConnectRequest(.endpoint(destination), source: peer, name: name)
     StreamOpening(
       loop: loop, target: plan.settings.hostTarget, hello: request.hello.proven(by: plan.settings.proxyToken),
       timeout: Self.egressTimeout

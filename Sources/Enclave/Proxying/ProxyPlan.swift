@@ -39,8 +39,10 @@ public struct ProxySettings: Equatable, Sendable {
   /// In bytes.
   public var tunnelMTU: UInt16 = 1500
   public var ingressPorts: [UInt16] = []
-  /// Destinations that the program may reach although they are denied without a rule.
-  public var allowedDestinations: [DestinationRule] = []
+  /// Where the program may go.
+  public var egress = EgressRules()
+  public var sni = SNISettings()
+  public var names = NameSettings()
   public var verbose = false
 
   public init(hostTarget: StreamTarget, proxyToken: Token, hostToken: Token) {
@@ -91,11 +93,28 @@ public struct ProxyHandOver {
       settings.tunnelAddresses.reduce(into: []) { $0 += [UInt8($1.address.bytes.count), $1.length] + $1.address.bytes })
     writer.put("mtu", numbers: [UInt32(settings.tunnelMTU)])
     writer.put("ingress-ports", numbers: settings.ingressPorts.map { UInt32($0) })
-    // Not joined(separator:), whose first use looks through every conformance of the program.
+    writer.put("open", flag: settings.egress.isOpen)
+    writer.put("allow", text: Self.text(settings.egress.allow))
+    writer.put("deny", text: Self.text(settings.egress.deny))
+    writer.put("sni", text: settings.sni.check.rawValue)
+    writer.put("sni-ports", numbers: settings.sni.ports.map { UInt32($0) })
+    writer.put("dns-cache", numbers: [UInt32(clamping: settings.names.cache)])
+    writer.put("dns-hold", numbers: [settings.names.hold])
+    writer.put("dns-denied", text: settings.names.denied.rawValue)
     writer.put(
-      "allow", text: settings.allowedDestinations.reduce(into: "") { $0 += ($0.isEmpty ? "" : ",") + $1.description })
+      "dns-hosts",
+      settings.names.hosts.reduce(into: []) { bytes, host in
+        bytes += [UInt8(truncatingIfNeeded: host.name.labels.count)] + host.name.labels
+        bytes.append(UInt8(truncatingIfNeeded: host.addresses.count))
+        for address in host.addresses { bytes += [UInt8(truncatingIfNeeded: address.bytes.count)] + address.bytes }
+      })
     writer.put("verbose", flag: settings.verbose)
     return (writer.bytes, files)
+  }
+
+  /// Not joined(separator:), whose first use looks through every conformance of the program.
+  private static func text(_ table: RuleTable) -> String {
+    table.rules.reduce(into: "") { $0 += ($0.isEmpty ? "" : ",") + $1.description }
   }
 }
 
@@ -106,8 +125,8 @@ public struct ProxyPlan: Equatable, Sendable {
 
   private static let queueLimit = 256
   private static let portLimit = 65535
-  /// Bytes of rules: thousands of them.
-  private static let ruleLimit = 1 << 20
+  /// Bytes of rules: hundreds of thousands of them.
+  private static let ruleLimit = 1 << 24
 
   /// - Throws: a sentence that names the field.
   public init(document: [UInt8]) throws(RoleError) {
@@ -154,19 +173,68 @@ public struct ProxyPlan: Equatable, Sendable {
       }
       return port
     }
-    settings.allowedDestinations = try Self.rules(try reader.text("allow", limit: Self.ruleLimit))
+    settings.egress = EgressRules(
+      isOpen: try reader.flag("open"), allow: try Self.rules("allow", try reader.text("allow", limit: Self.ruleLimit)),
+      deny: try Self.rules("deny", try reader.text("deny", limit: Self.ruleLimit)))
+    settings.sni = try Self.sni(&reader)
+    settings.names = try Self.names(&reader)
     settings.verbose = try reader.flag("verbose")
     try reader.finish()
     self.settings = settings
   }
 
-  private static func rules(_ text: String) throws(RoleError) -> [DestinationRule] {
+  private static func sni(_ reader: inout RoleReader) throws(RoleError) -> SNISettings {
+    var sni = SNISettings()
+    guard let check = SNISettings.Check(rawValue: try reader.text("sni")) else {
+      throw RoleError("proxy", "\"sni\" is neither off nor check nor require")
+    }
+    sni.check = check
+    sni.ports = try reader.numbers("sni-ports", count: 0...portLimit).map { number throws(RoleError) in
+      guard let port = UInt16(exactly: number), port > 0 else {
+        throw RoleError("proxy", "\"sni-ports\" has \(number), expected 1 to 65535")
+      }
+      return port
+    }
+    return sni
+  }
+
+  private static func names(_ reader: inout RoleReader) throws(RoleError) -> NameSettings {
+    var names = NameSettings()
+    names.cache = Int(try reader.number("dns-cache", in: 0...UInt32(NameSettings.cacheLimit)))
+    names.hold = try reader.number("dns-hold", in: 0...NameSettings.holdLimit)
+    guard let denied = NameSettings.Denied(rawValue: try reader.text("dns-denied")) else {
+      throw RoleError("proxy", "\"dns-denied\" is neither refused nor nxdomain")
+    }
+    names.denied = denied
+    var rest = try reader.take("dns-hosts")
+    func take(_ count: Int) throws(RoleError) -> ArraySlice<UInt8> {
+      guard rest.count >= count else { throw RoleError("proxy", "\"dns-hosts\" ends too early") }
+      defer { rest = rest.dropFirst(count) }
+      return rest.prefix(count)
+    }
+    while let count = rest.popFirst() {
+      guard let name = DomainName(labels: Array(try take(Int(count)))) else {
+        throw RoleError("proxy", "\"dns-hosts\" has something that is no name")
+      }
+      var host = FixedHost(name, [])
+      for _ in 0..<(try take(1).first ?? 0) {
+        guard let address = IPAddress(bytes: try take(Int(try take(1).first ?? 0))) else {
+          throw RoleError("proxy", "\"dns-hosts\" has something that is no address")
+        }
+        host.addresses.append(address)
+      }
+      names.hosts.append(host)
+    }
+    return names
+  }
+
+  private static func rules(_ field: String, _ text: String) throws(RoleError) -> [DestinationRule] {
     var rules: [DestinationRule] = []
     for part in text.utf8.split(separator: UInt8(ascii: ","), omittingEmptySubsequences: text.isEmpty) {
       do throws(DestinationRuleError) {
         rules.append(try DestinationRule(String(decoding: part, as: UTF8.self)))
       } catch {
-        throw RoleError("proxy", "\"allow\" has something that is no rule: \(error)")
+        throw RoleError("proxy", "\"\(field)\" has something that is no rule: \(error)")
       }
     }
     return rules

@@ -39,7 +39,7 @@ final class ConnectServer: ChannelServer {
     }
     if case .deny(let reason) = policy.egress(to: destination) {
       counters.traffic.outgoing.denied &+= 1
-      complaints.say(.deniedConnections, "connection to \(destination) denied: \(reason)")
+      complaints.say(.deniedConnections, "connection to \(request.target) denied: \(reason)")
       return admitted.answer(.denied)
     }
     PlainConnecting(loop: loop, address: .ip(destination), timeout: Self.timeout) { [unowned self] _, result in
@@ -48,10 +48,10 @@ final class ConnectServer: ChannelServer {
         admitted.answer(.ok)
         connections.relay(
           plain: endpoint, framed: admitted.stream, early: admitted.early, \.outgoing.open,
-          "connection to \(destination)")
+          "connection to \(request.target)")
       case .failure(let error):
         counters.traffic.outgoing.failed &+= 1
-        debug("connection to \(destination): \(error)")
+        debug("connection to \(request.target): \(error)")
         admitted.answer(Status(errno: error.errno))
       }
     }.start()

@@ -186,6 +186,11 @@ public func receiveDatagram(
   return (result, IPEndpoint(&storage))
 }
 
+/// What can be read of a socket without taking it out. The corresponding C function is `recv` with MSG_PEEK.
+public func peekBytes(_ fd: Int32, _ buffer: UnsafeMutableRawBufferPointer) -> IOResult {
+  IOResult(clinux_peek(fd, buffer.baseAddress, buffer.count))
+}
+
 /// Sends one datagram, to `to` or to the connected peer; what the kernel cannot take now is lost, as UDP is.
 @discardableResult
 public func sendDatagram(_ fd: Int32, _ bytes: [UInt8], to: IPEndpoint?) -> IOResult {

@@ -41,6 +41,10 @@ func readConfiguration(
     configuration.program.command = arguments.command
     for word in arguments.command { digest.add(systemBytes(word)) }
   }
+  if let defect = configuration.egress.defect(in: configuration.networkMode) {
+    let file = document?.configuration?.name ?? arguments.configurationPath ?? Configuration.defaultPath
+    throw ConfigurationError(file: file, problem: defect)
+  }
   return configuration
 }
 
@@ -131,7 +135,9 @@ struct ProxySockets {
     let secrets = BootIdentity.own.secrets
     var settings = ProxySettings(hostTarget: host, proxyToken: secrets.proxy, hostToken: secrets.host)
     settings.ingressPorts = configuration.ingressPorts
-    settings.allowedDestinations = configuration.allowedDestinations
+    settings.egress = configuration.egress.rules
+    settings.sni = configuration.egress.sni
+    settings.names = configuration.resolver.names
     settings.verbose = configuration.logs.level == .debug
     return settings
   }

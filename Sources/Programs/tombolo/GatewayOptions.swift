@@ -84,7 +84,12 @@ struct GatewayOptions: ParsableArguments {
     var destinations = Destinations()
     for text in allowDestination {
       do throws(DestinationRuleError) {
-        destinations.allowed.append(try DestinationRule(text))
+        let rule = try DestinationRule(text)
+        switch rule.target {
+        case .prefix, .set: destinations.allowed.append(rule)
+        case .name, .below:
+          throw DestinationRuleError(reason: "expected an address or a prefix, or a set such as \"metadata\"")
+        }
       } catch {
         throw Misuse("--allow-destination: found \"\(text)\", \(error)")
       }

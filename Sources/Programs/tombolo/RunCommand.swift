@@ -126,11 +126,15 @@ struct RunCommand: ParsableCommand {
       configuration.raw.capture = capture
     }
     try gateway.check(raw: configuration.networkMode == .raw)
+    if let defect = configuration.egress.defect(in: configuration.networkMode) {
+      throw ConfigurationError(file: config ?? "command line", problem: defect)
+    }
     // In raw mode the program itself asks the server that it was given, so that one is named as well.
     if configuration.networkMode == .raw, let server = settings.nameServer,
       let whole = IPPrefix(server, UInt8(clamping: server.bitCount))
     {
       settings.destinations.allowed.append(DestinationRule(whole, ports: 53...53))
+      settings.destinations.allowed.append(DestinationRule(.prefix(whole), ports: 53...53, transport: .udp))
     }
     // What is denied on both sides is allowed on both.
     overrides +=

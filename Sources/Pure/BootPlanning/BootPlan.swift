@@ -122,6 +122,7 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
 
   private static func hosts(_ configuration: Configuration) -> String {
     "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 \(configuration.hostname)\n"
+      + configuration.resolver.hostsLines
   }
 
   private static func fileSystem(_ local: LocalEnclave, _ configuration: Configuration) -> [BootStep] {

@@ -1,3 +1,5 @@
+import Inet
+
 /// What a forwarder must know of a DNS message (RFC 1035 section 4.1): it passes messages on as they are and reads
 /// the header, the question and the EDNS buffer size. Every accessor is total over any bytes.
 public struct DNSMessage: Equatable, Sendable {
@@ -26,29 +28,46 @@ public struct DNSMessage: Equatable, Sendable {
   /// The TC bit: cut to fit into a datagram.
   public var isTruncated: Bool { bytes[2] & 0x02 != 0 }
 
+  /// The kind of request; 0 is a query (RFC 1035 section 4.1.1).
+  public var opcode: UInt8 { bytes[2] >> 3 & 15 }
+  /// The response code's lower four bits; 0 is no error, 3 that the name does not exist.
+  public var code: UInt8 { bytes[3] & 15 }
+
+  /// How many records each section says that it has, the questions first.
+  public func count(of section: Section) -> Int { count(at: 4 + section.rawValue * 2) }
+
+  public enum Section: Int, Sendable { case question, answer, authority, additional }
+
   /// The first question, or nil where there is none or it cannot be read.
   public var question: Question? {
-    guard count(at: 4) >= 1, let (name, end) = readName(from: Self.headerLength), end + 4 <= bytes.count else {
-      return nil
-    }
+    guard count(at: 4) >= 1, let (labels, end) = readName(from: Self.headerLength), end + 4 <= bytes.count,
+      let name = DomainName(labels: labels)
+    else { return nil }
     return Question(
-      name: name, type: UInt16(bytes[end]) << 8 | UInt16(bytes[end + 1]), end: end + 4)
+      labels: labels, domain: name, type: UInt16(at: end, bytes), networkClass: UInt16(at: end + 2, bytes), end: end + 4
+    )
   }
 
   public struct Question: Equatable, Sendable, CustomStringConvertible {
-    /// In presentation form without the final dot; bytes outside printable ASCII as \DDD.
-    public var name: String
+    /// As they came, in capital and small letters.
+    public var labels: [UInt8]
+    public var domain: DomainName
     /// 1 A, 28 AAAA, …
     public var type: UInt16
+    /// 1 for the internet.
+    public var networkClass: UInt16
     /// The offset just behind the question.
     public var end: Int
 
-    public var description: String {
-      let types: [UInt16: String] = [
-        1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV", 65: "HTTPS",
-      ]
-      return "\(name.isEmpty ? "." : name) \(types[type] ?? "TYPE\(type)")"
+    /// In small letters, without the final dot; bytes outside printable ASCII as \DDD.
+    public var name: String { domain.description }
+
+    /// Whether it is the same but for capital and small letters.
+    public func asksTheSame(as other: Question) -> Bool {
+      domain == other.domain && type == other.type && networkClass == other.networkClass
     }
+
+    public var description: String { "\(name) \(RecordType.name(type))" }
   }
 
   /// The requestor's UDP payload size (RFC 6891 section 6.2.3), at least 512; 512 without an OPT record.
@@ -91,23 +110,21 @@ public struct DNSMessage: Equatable, Sendable {
 
   private func count(at offset: Int) -> Int { Int(bytes[offset]) << 8 | Int(bytes[offset + 1]) }
 
-  /// A name (RFC 1035 section 3.1) and the offset behind it. Compression pointers must point backwards, which bounds
-  /// the walk; names are at most 255 bytes.
-  private func readName(from start: Int) -> (name: String, end: Int)? {
-    var labels: [String] = []
+  /// A name's labels (RFC 1035 section 3.1), each behind its length and without the root's, and the offset behind it.
+  /// Compression pointers must point backwards, which bounds the walk; names are at most 255 bytes.
+  func readName(from start: Int) -> (labels: [UInt8], end: Int)? {
+    var labels: [UInt8] = []
     var offset = start
     var end: Int?
     var lowest = start
-    var total = 0
     while offset < bytes.count {
       let length = Int(bytes[offset])
       switch length & 0xc0 {
       case 0 where length == 0:
-        return (labels.joined(separator: "."), end ?? offset + 1)
+        return (labels, end ?? offset + 1)
       case 0:
-        total += length + 1
-        guard total <= 254, offset + 1 + length <= bytes.count else { return nil }
-        labels.append(Self.text(bytes[offset + 1..<offset + 1 + length]))
+        guard labels.count + length + 1 <= DomainName.limit, offset + 1 + length <= bytes.count else { return nil }
+        labels += bytes[offset...offset + length]
         offset += 1 + length
       case 0xc0:
         guard offset + 1 < bytes.count else { return nil }
@@ -123,14 +140,46 @@ public struct DNSMessage: Equatable, Sendable {
     }
     return nil
   }
+}
 
-  private static func text(_ label: ArraySlice<UInt8>) -> String {
-    label.reduce(into: "") { text, byte in
-      switch byte {
-      case UInt8(ascii: "."), UInt8(ascii: "\\"): text += "\\" + String(UnicodeScalar(byte))
-      case 0x21...0x7e: text.unicodeScalars.append(UnicodeScalar(byte))
-      default: text += "\\" + String(repeating: "0", count: 3 - String(byte).count) + String(byte)
-      }
+extension UInt16 {
+  /// Two bytes in network order, which must be there.
+  init(at offset: Int, _ bytes: [UInt8]) { self = UInt16(bytes[offset]) << 8 | UInt16(bytes[offset + 1]) }
+}
+
+extension UInt32 {
+  init(at offset: Int, _ bytes: [UInt8]) {
+    self = UInt32(UInt16(at: offset, bytes)) << 16 | UInt32(UInt16(at: offset + 2, bytes))
+  }
+}
+
+/// The types of records that something is done for (RFC 1035 section 3.2.2 and later).
+public enum RecordType {
+  public static let a: UInt16 = 1
+  public static let cname: UInt16 = 5
+  public static let soa: UInt16 = 6
+  public static let ptr: UInt16 = 12
+  public static let aaaa: UInt16 = 28
+  public static let opt: UInt16 = 41
+  public static let svcb: UInt16 = 64
+  public static let https: UInt16 = 65
+  /// Every type, as far as the server likes (RFC 8482).
+  public static let any: UInt16 = 255
+
+  static func name(_ type: UInt16) -> String {
+    switch type {
+    case a: "A"
+    case 2: "NS"
+    case cname: "CNAME"
+    case soa: "SOA"
+    case ptr: "PTR"
+    case 15: "MX"
+    case 16: "TXT"
+    case aaaa: "AAAA"
+    case 33: "SRV"
+    case svcb: "SVCB"
+    case https: "HTTPS"
+    default: "TYPE\(type)"
     }
   }
 }

@@ -1,5 +1,3 @@
-import Policy
-
 /// What an enclave is configured to be; every key with its default in docs/configuration.md.
 public struct Configuration: Equatable, Sendable {
   public struct Program: Equatable, Sendable {
@@ -80,8 +78,7 @@ public struct Configuration: Equatable, Sendable {
   public var boot = Boot()
   /// Ports of the program that the host may reach.
   public var ingressPorts: [UInt16] = []
-  /// Destinations that the program may reach although they are denied without a rule.
-  public var allowedDestinations: [DestinationRule] = []
+  public var egress = EgressSettings()
   public var logs = Logs()
   public var resolver = ResolverSettings()
 
@@ -144,8 +141,7 @@ public struct Configuration: Equatable, Sendable {
       }
     }
     try reader.table("egress") { (table) throws(ConfigurationError) in
-      let rules = try table.values("allow") { (text) throws(DestinationRuleError) in try DestinationRule(text) }
-      for rule in rules ?? [] where !allowedDestinations.contains(rule) { allowedDestinations.append(rule) }
+      try egress.read(&table, isAddition: isSystemText)
     }
     try reader.table("boot") { (table) throws(ConfigurationError) in try readBoot(&table) }
     try reader.table("logs") { (table) throws(ConfigurationError) in try readLogs(&table) }

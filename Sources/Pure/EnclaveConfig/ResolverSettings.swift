@@ -1,3 +1,6 @@
+import Inet
+import Policy
+
 /// What stands in the enclave's resolv.conf besides its name server.
 public struct ResolverSettings: Equatable, Sendable {
   /// Kubernetes' bounds of the same list (MaxDNSSearchPaths, MaxDNSSearchListChars); glibc since 2.26 has none.
@@ -9,12 +12,25 @@ public struct ResolverSettings: Equatable, Sendable {
   /// Words of resolv.conf(5)'s `options`; nil: not said.
   public var options: [String]?
 
+  public var names = NameSettings()
+  /// Names in `[dns.hosts]`, and addresses of one of them.
+  static let hostLimit = 10_000
+  static let addressLimit = 64
+
   public init(search: [String]? = nil, options: [String]? = nil) {
     self.search = search
     self.options = options
   }
 
   mutating func read(_ table: inout TableReader) throws(ConfigurationError) {
+    names.cache = try table.integer("cache", in: 0...NameSettings.cacheLimit) ?? names.cache
+    if let hold = try table.value("hold", "a duration of whole seconds, at most \"24h\", such as \"30s\"", Self.seconds)
+    {
+      names.hold = hold
+    }
+    names.denied =
+      try table.value("denied", "\"refused\" or \"nxdomain\"") { .init(rawValue: $0) } ?? names.denied
+    try table.table("hosts") { (hosts) throws(ConfigurationError) in try readHosts(&hosts) }
     if let domains = try table.strings("search") {
       for domain in domains where !Self.isDomain(domain) {
         throw table.error("search", "found \"\(domain)\", expected a domain name such as \"corp.example\"")
@@ -38,6 +54,44 @@ public struct ResolverSettings: Equatable, Sendable {
       }
       options = words
     }
+  }
+
+  private static func seconds(_ text: String) -> UInt32? {
+    guard let duration = parseDuration(text), duration.components.attoseconds == 0 else { return nil }
+    return UInt32(exactly: duration.components.seconds).flatMap { $0 <= NameSettings.holdLimit ? $0 : nil }
+  }
+
+  private mutating func readHosts(_ table: inout TableReader) throws(ConfigurationError) {
+    for key in table.keys {
+      let name: DomainName
+      do throws(DomainName.Defect) {
+        name = try DomainName(text: key)
+      } catch {
+        throw table.error(key, "found \"\(key)\", \(error)")
+      }
+      var host = FixedHost(name, [])
+      for text in try table.strings(key) ?? [] {
+        guard let address = IPAddress(text) else {
+          throw table.error(key, "found \"\(text)\", expected an address such as \"10.0.0.5\" or \"fd00::5\"")
+        }
+        host.addresses.append(address)
+      }
+      guard (1...Self.addressLimit).contains(host.addresses.count) else {
+        throw table.error(key, "found \(host.addresses.count) addresses, expected 1 to \(Self.addressLimit)")
+      }
+      names.hosts.removeAll { $0.name == name }
+      names.hosts.append(host)
+      guard names.hosts.count <= Self.hostLimit else {
+        throw table.error(key, "found more than \(Self.hostLimit) names")
+      }
+    }
+  }
+
+  /// The lines of /etc/hosts for the names that have fixed answers.
+  public var hostsLines: String {
+    var lines = ""
+    for host in names.hosts { for address in host.addresses { lines += "\(address) \(host.name)\n" } }
+    return lines
   }
 
   /// The file's text.

@@ -15,6 +15,9 @@ struct TableReader {
     rest = values
   }
 
+  /// Those that nobody has taken.
+  var keys: [String] { rest.map(\.key) }
+
   /// - Parameter entry: a name in the inline table that the key has.
   func error(_ key: String, entry: String? = nil, _ problem: String) -> ConfigurationError {
     let full = path + [key] + (entry.map { [$0] } ?? [])

@@ -19,6 +19,7 @@ public struct DestinationGuard: Sendable {
   public init(_ destinations: Destinations, isStrict: Bool = false) {
     self.destinations = destinations
     self.isStrict = isStrict
+    isPlain = destinations.rules.isPlain
     var ends = InlineArray<4, UInt64>(repeating: 0)
     for address in destinations.own {
       let end =
@@ -31,6 +32,9 @@ public struct DestinationGuard: Sendable {
     ownEnds = ends
   }
 
+  /// Ordinary addresses are allowed without a look at the rules.
+  @usableFromInline let isPlain: Bool
+
   /// The last bytes that the machine's own addresses have, a bit each: nearly every packet needs no further look.
   @usableFromInline let ownEnds: InlineArray<4, UInt64>
 
@@ -39,12 +43,12 @@ public struct DestinationGuard: Sendable {
 
   @inlinable @inline(__always)
   func isOrdinary4(_ destination: UInt32) -> Bool {
-    AddressSets(v4: destination).isDisjoint(with: Destinations.denied) && !mayBeOwn(UInt64(destination))
+    isPlain && AddressSets(v4: destination).isDisjoint(with: Destinations.denied) && !mayBeOwn(UInt64(destination))
   }
 
   @inlinable @inline(__always)
   func isOrdinary6(_ high: UInt64, _ low: UInt64) -> Bool {
-    AddressSets(v6High: high, low).isDisjoint(with: Destinations.denied) && !IPv6Address.mayEmbed(high, low)
+    isPlain && AddressSets(v6High: high, low).isDisjoint(with: Destinations.denied) && !IPv6Address.mayEmbed(high, low)
       && !mayBeOwn(low)
   }
 
@@ -66,7 +70,16 @@ public struct DestinationGuard: Sendable {
     guard let (address, transport, number) = Self.parse(frame) else { return nil }
     let packet = PacketBytes(frame, from: PacketGuard.offloadHeaderLength)
     let hasPort = (number == 6 || number == 17) && packet.count >= transport + 4
-    guard let denial = destinations.denial(of: address, port: hasPort ? packet.u16(transport + 2) : nil) else {
+    let carrier: FlowTransport =
+      switch number {
+      case 6: .tcp
+      case 17: .udp
+      case 1, 58: .icmp
+      // A later fragment: TCP has none, and of a datagram's the port is not known.
+      case PacketGuard.none: .udp
+      default: .other
+      }
+    guard let denial = destinations.denial(of: address, port: hasPort ? packet.u16(transport + 2) : nil, carrier) else {
       return nil
     }
     guard Self.isAnswer(packet, transport, number) else { return denial }

@@ -26,10 +26,34 @@ public struct Policy: Equatable, Sendable {
   }
 
   /// A connection of the program to the outside.
-  public func egress(to endpoint: IPEndpoint) -> Decision {
-    destinations.denial(of: endpoint.address, port: endpoint.port).map { .deny($0.description) } ?? .allow
+  /// - Parameter names: those for which the address was the answer.
+  public func egress(to endpoint: IPEndpoint, names: [DomainName] = []) -> Decision {
+    destinations.denial(of: endpoint.address, port: endpoint.port, names: names).map { .deny($0.description) } ?? .allow
   }
 
-  /// A name that the program asks for.
-  public func resolve(name: String) -> Decision { .allow }
+  /// The first of the names for which the connection is allowed.
+  public func allowedName(at endpoint: IPEndpoint, _ names: [DomainName]) -> DomainName? {
+    names.first { name in
+      if case .allowed = destinations.rules.verdict(on: name, .tcp, endpoint.port) { true } else { false }
+    }
+  }
+
+  /// A connection whose address is allowed, once it is known for which name the client asks the server.
+  /// - Parameters:
+  ///   - name: nil where it names none.
+  ///   - names: those for which the address was the answer.
+  ///   - requires: whether there must be a name.
+  public func egress(
+    to endpoint: IPEndpoint, naming name: DomainName?, names: [DomainName], requires: Bool
+  ) -> Decision {
+    guard let name else { return requires ? .deny("the client names no server (egress.sni = \"require\")") : .allow }
+    switch destinations.rules.verdict(on: name, .tcp, endpoint.port) {
+    case .denied(let rule?): return .deny("the client asks for \(name): egress.deny has \"\(rule)\"")
+    case .denied(nil): return .deny("the client asks for \(name): no rule of egress.allow names it")
+    case .allowed: break
+    }
+    if names.contains(name) || destinations.rules.isOpen { return .allow }
+    if destinations.rule(allowing: endpoint.address, port: endpoint.port) != nil { return .allow }
+    return .deny("the client asks for \(name), for which this address was not the answer")
+  }
 }

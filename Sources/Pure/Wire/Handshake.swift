@@ -124,6 +124,8 @@ public struct ConnectRequest: Equatable, Sendable, CustomStringConvertible {
   public var destination: Destination
   /// The client of a published port, or the program's own socket; informative only.
   public var source: IPEndpoint?
+  /// The name that the enclave has checked: the one that it was asked for, or that the client names to the server.
+  public var name: DomainName?
 
   public enum Destination: Equatable, Sendable, CustomStringConvertible {
     case endpoint(IPEndpoint)
@@ -138,9 +140,10 @@ public struct ConnectRequest: Equatable, Sendable, CustomStringConvertible {
     }
   }
 
-  public init(_ destination: Destination, source: IPEndpoint? = nil) {
+  public init(_ destination: Destination, source: IPEndpoint? = nil, name: DomainName? = nil) {
     self.destination = destination
     self.source = source
+    self.name = name
   }
 
   public var hello: Hello {
@@ -156,6 +159,7 @@ public struct ConnectRequest: Equatable, Sendable, CustomStringConvertible {
     } else {
       bytes += [0, 0, 0]
     }
+    if let name { bytes += [UInt8(truncatingIfNeeded: name.labels.count)] + name.labels }
     return Hello(.connect, parameters: bytes)
   }
 
@@ -169,13 +173,21 @@ public struct ConnectRequest: Equatable, Sendable, CustomStringConvertible {
     }
     let source = try decodeEndpoint(&reader)
     if let address = source.address { self.source = IPEndpoint(address, source.port) }
+    if !reader.isAtEnd {
+      let count: UInt8 = try reader.integer()
+      guard count > 0, let name = DomainName(labels: Array(try reader.bytes(Int(count)))) else {
+        throw .badValue(what: "name")
+      }
+      self.name = name
+    }
     try reader.finish()
     guard destination.port != 0 else { throw .badValue(what: "destination port") }
   }
 
-  public var description: String {
-    source.map { "\(destination) for \($0)" } ?? destination.description
-  }
+  /// `93.184.216.34:443 (api.example.com)`.
+  public var target: String { name.map { "\(destination) (\($0))" } ?? destination.description }
+
+  public var description: String { source.map { "\(target) for \($0)" } ?? target }
 }
 
 private func encode(_ endpoint: IPEndpoint, into bytes: inout [UInt8]) {

@@ -18,9 +18,10 @@ struct RolesTests {
     settings.tunnelAddresses = [IPPrefix("10.118.0.2/30"), IPPrefix("fd74:6f6d:626f::2/64")].compactMap { $0 }
     settings.tunnelMTU = 9000
     settings.ingressPorts = [1, 443, 65535]
-    settings.allowedDestinations = [
-      try DestinationRule("169.254.169.254:80"), try DestinationRule("[fd00:ec2::]/32:1-9"),
-    ]
+    settings.egress = EgressRules(
+      isOpen: false,
+      allow: try ["169.254.169.254:80", "[fd00:ec2::]/32:1-9", "*.example.com:443"].map { try DestinationRule($0) },
+      deny: try ["private", "udp://evil.test"].map { try DestinationRule($0) })
     settings.verbose = true
     var made = ProxyHandOver(settings)
     func file() throws -> FileHandle { try makePipe().reading }

@@ -82,6 +82,7 @@ final class DestinationTests: XCTestCase {
       """
       cat > \(directory)/open.toml <<'X'
       [egress]
+      default = "allow"
       allow = ["169.254.169.254", "100.100.100.200:8080", "168.63.129.16", "198.51.100.0/24", "fd00:ec2::254"]
       X
       \(run) --config \(directory)/open.toml -- python3 \(directory)/dial.py 169.254.169.254:8080 [64:ff9b::a9fe:a9fe]:8080 \

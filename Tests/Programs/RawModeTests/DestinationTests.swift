@@ -70,7 +70,7 @@ final class DestinationTests: XCTestCase {
     for way in Self.ways {
       RawWorld.bash(
         """
-        printf '[egress]\\nallow = ["169.254.169.254", "100.100.100.200:8080", "168.63.129.16", "fd00:ec2::254"]\\n' > $D/open.toml
+        printf '[egress]\\ndefault = "allow"\\nallow = ["169.254.169.254", "100.100.100.200:8080", "168.63.129.16", "fd00:ec2::254"]\\n' > $D/open.toml
         """)
       let denied = [
         "169.254.169.254", "[64:ff9b::a9fe:a9fe]", "100.100.100.200", "168.63.129.16", "[fd00:ec2::254]",

@@ -1,4 +1,6 @@
 import EnclaveConfig
+import Foundation
+import Inet
 import Policy
 import Testing
 
@@ -54,7 +56,7 @@ struct ConfigurationTests {
     #expect(configuration.boot.hostTimeout == .seconds(4))
     #expect(configuration.boot.end == .poweroff)
     #expect(configuration.ingressPorts == [443, 8080])
-    #expect(configuration.allowedDestinations.map(\.description) == ["169.254.169.254:80", "fd00:ec2::/32"])
+    #expect(configuration.egress.allow.map(\.description) == ["169.254.169.254:80", "fd00:ec2::/32"])
     #expect(configuration.logs.buffer == 1 << 20)
     #expect(configuration.logs.patience == .zero)
     #expect(configuration.logs.drain == nil)
@@ -74,10 +76,35 @@ struct ConfigurationTests {
     try configuration.apply(toml: "[program]\nenv = { KEY = \"other\" }\n[ingress]\nports = [80]\n", file: "u")
     try configuration.apply(toml: "[egress]\nallow = [\"10.0.0.0/8\", \"169.254.169.254:80\"]\n", file: "u")
     #expect(
-      configuration.allowedDestinations.map(\.description) == ["169.254.169.254:80", "fd00:ec2::/32", "10.0.0.0/8"])
+      configuration.egress.allow.map(\.description) == ["169.254.169.254:80", "fd00:ec2::/32", "10.0.0.0/8"])
     #expect(configuration.program.environment == ["KEY": "other", "EMPTY": ""])
     #expect(configuration.ingressPorts == [80, 443, 8080])
     #expect(configuration.program.user == "www-data:adm")
+  }
+
+  /// Who writes a section has named what is allowed; a command line's own rules say nothing of the rest.
+  @Test func theDefaultOfEgress() throws {
+    func isOpen(_ text: String, _ addition: String? = nil) throws -> Bool {
+      var configuration = try Configuration(toml: text, file: "t")
+      if let addition { try configuration.apply(toml: addition, file: "command line", isSystemText: true) }
+      return configuration.egress.isOpen
+    }
+    #expect(try isOpen("") && isOpen("", "[egress]\nallow = [\"metadata\"]"))
+    #expect(try !isOpen("[egress]") && !isOpen("[egress]\nallow = [\"a.test\"]", "[egress]\nallow = [\"metadata\"]"))
+    #expect(try isOpen("[egress]\ndefault = \"allow\"") && !isOpen("[egress]\ndefault = \"deny\""))
+  }
+
+  /// The manual's example is one that is understood, and as it says.
+  @Test func theExampleOfThePolicy() throws {
+    let policy = try String(
+      contentsOfFile: #filePath.components(separatedBy: "/Tests/")[0] + "/docs/policy.md", encoding: .utf8)
+    let example = policy.components(separatedBy: "```toml\n")[1].components(separatedBy: "```")[0]
+    let read = try Configuration(toml: example, file: "docs/policy.md")
+    #expect(read.egress.rules.allow.rules.count == 4 && read.egress.rules.deny.rules.count == 2 && !read.egress.isOpen)
+    #expect(
+      read.egress.sni.check == .require && read.egress.sni.ports == [443, 8443] && read.resolver.names.hold == 30)
+    #expect(read.resolver.names.hosts.first?.addresses.count == 2 && read.egress.defect(in: .tcp) == nil)
+    #expect(read.egress.defect(in: .raw) != nil)
   }
 
   /// A mistake that is passed over is a policy that is not enforced: each is refused with its place.
@@ -88,6 +115,29 @@ struct ConfigurationTests {
     ),
     ("[egress]\nallow = \"10.0.0.0/8\"", "t.toml:2: egress.allow: found \"10.0.0.0/8\", expected an array of strings"),
     ("[egress]\nallow = [80]", "t.toml:2: egress.allow: found [80], expected an array of strings"),
+    (
+      "[egress]\nallow = [\"api.example.com\", \"exa mple.com\"]",
+      "t.toml:2:29: egress.allow: found \"exa mple.com\", expected labels of letters, digits, \"-\" and \"_\""
+    ),
+    ("[egress]\ndefault = \"reject\"", "t.toml:2: egress.default: found \"reject\", expected \"allow\" or \"deny\""),
+    ("[egress]\nsni = true", "t.toml:2: egress.sni: found true, expected a string"),
+    (
+      "[egress]\nquic = \"deny\"",
+      "t.toml:2: egress.quic: unknown key; known here: allow, default, deny, sni, sni_ports"
+    ),
+    (
+      "[dns]\nhold = \"500ms\"",
+      "t.toml:2: dns.hold: found \"500ms\", expected a duration of whole seconds, at most \"24h\", such as \"30s\""
+    ),
+    (
+      "[dns.hosts]\n\"a..b\" = [\"1.1.1.1\"]",
+      "t.toml:2: dns.hosts.a..b: found \"a..b\", found an empty label between two dots"
+    ),
+    (
+      "[dns.hosts]\n\"a.b\" = [\"x\"]",
+      "t.toml:2: dns.hosts.a.b: found \"x\", expected an address such as \"10.0.0.5\" or \"fd00::5\""
+    ),
+    ("[dns]\nhosts = { a = [] }", "t.toml:2: dns.hosts.a: found 0 addresses, expected 1 to 64"),
     ("[network]\nmode = \"tpc\"", "t.toml:2: network.mode: found \"tpc\", expected \"tcp\" or \"raw\" or \"none\""),
     (
       "\n[ingres]\nports = [1]",

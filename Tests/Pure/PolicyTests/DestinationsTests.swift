@@ -104,6 +104,18 @@ struct DestinationsTests {
       ("[2001:db8::]/32:443", "[2001:db8::]/32:443"),
       ("[fd00:ec2::254]:80", "[fd00:ec2::254]:80"), ("fd00:ec2::254", "fd00:ec2::254"), ("::1:80", "::1:80"),
       ("0.0.0.0/0:443", "0.0.0.0/0:443"), ("::/0", "::/0"), ("1.2.3.4/32", "1.2.3.4"),
+      ("api.example.com", "api.example.com"), ("API.Example.COM.", "api.example.com"),
+      ("*.example.com", "*.example.com"),
+      ("*.amazonaws.com:443", "*.amazonaws.com:443"), ("*.Example.com.:8000-8999", "*.example.com:8000-8999"),
+      ("udp://time.example.com:123", "udp://time.example.com:123"), ("icmp://10.0.0.0/8", "icmp://10.0.0.0/8"),
+      ("tcp://[2001:db8::1]:443", "tcp://[2001:db8::1]:443"), ("private", "private"),
+      ("link-local:443", "link-local:443"),
+      ("udp://multicast:5353", "udp://multicast:5353"), ("private.", "private."), ("host.example", "host.example"),
+      ("xn--bcher-kva.example", "xn--bcher-kva.example"), ("_ldap._tcp.example.com", "_ldap._tcp.example.com"),
+      ("localhost", "localhost"), ("com", "com"), ("*.com", "*.com"), ("1.example", "1.example"),
+      ("10.0.0.1.example", "10.0.0.1.example"), ("icmp://[fd00::]/8", "icmp://fd00::/8"),
+      (String(repeating: "abc.", count: 63) + "a", String(repeating: "abc.", count: 63) + "a"),
+      (String(repeating: "a", count: 63) + ".example", String(repeating: "a", count: 63) + ".example"),
     ])
   func rulesAreRead(_ text: String, _ shown: String) throws {
     let rule = try DestinationRule(text)
@@ -114,17 +126,35 @@ struct DestinationsTests {
 
   @Test(
     arguments: [
-      ("", "expected an address or a prefix"), ("example.com", "expected an address or a prefix"),
-      ("10.0.0.0/33", "expected a prefix of at most 32 bits"), ("[2001:db8::]/129", "expected a prefix of at most 128"),
+      ("", "expected a name, an address"), ("10.0.0.0/33", "expected a prefix of at most 32 bits"),
+      ("[2001:db8::]/129", "expected a prefix of at most 128"),
       ("10.0.0.1/8", "expected 10.0.0.0/8, or 10.0.0.1 alone"), ("2001:db8::1/32", "expected 2001:db8::/32, or"),
       ("10.0.0.1:0", "expected a port from 1 to 65535"), ("10.0.0.1:65536", "expected a port"),
       ("10.0.0.1:90-80", "expected a port"), ("10.0.0.1:", "expected a port"), ("10.0.0.1:80:81", "expected a port"),
-      ("10.0.0.1/", "expected an address or a prefix"), ("[10.0.0.1]:80", "expected an address or a prefix"),
-      ("[2001:db8::1", "expected an address or a prefix"), ("[2001:db8::1]80", "expected an address or a prefix"),
-      (" 10.0.0.1", "expected an address or a prefix"), ("10.0.0.1 ", "expected an address"), ("10.0.0", "expected"),
-      ("metadata", "expected an address or a prefix"), ("udp://10.0.0.1:53", "expected an address or a prefix"),
-      ("010.0.0.1", "expected an address"), ("10.0.0.0/8/9", "expected an address"),
-      ("fe80::1%eth0", "expected an address"),
+      ("10.0.0.1/", "expected the number of the prefix's bits"), ("[10.0.0.1]:80", "expected an IPv6 address between"),
+      ("[2001:db8::1", "expected an IPv6 address between"), ("[2001:db8::1]80", "expected a name, an address"),
+      (" 10.0.0.1", "expected labels of letters"), ("10.0.0.1 ", "expected labels"),
+      ("10.0.0", "expected a name, whose last label is no number"), ("010.0.0.1", "expected a name, whose last label"),
+      ("10.0.0.0/8/9", "expected the number"), ("fe80::1%eth0", "expected a port"),
+      // Names.
+      ("example..com", "found an empty label"), (".example.com", "found an empty label"), (".", "found an empty label"),
+      ("example.com..", "found an empty label"), ("-a.example.com", "found a label that begins or ends with \"-\""),
+      ("a-.example.com", "found a label that begins or ends"), ("exa mple.com", "expected labels of letters"),
+      ("bücher.example", "expected the form that DNS has (A-labels"),
+      ("*", "expected a name; everything is allowed by"),
+      ("*.", "expected a name"), ("*example.com", "expected \"*\" as the whole of the first label"),
+      ("a.*.example.com", "expected \"*\" as the whole"), ("*.*.example.com", "expected labels"),
+      ("example.com/24", "expected an address before"), ("private/8", "expected a name, an address"),
+      ("example.com:http", "expected a port from 1"), ("https://example.com", "expected \"tcp://\", \"udp://\""),
+      ("other://10.0.0.1", "expected \"tcp://\""), ("://10.0.0.1", "expected \"tcp://\""),
+      ("tcp://", "expected a name"),
+      ("icmp://10.0.0.0/8:1", "expected no port: ICMP has none"), ("icmp://example.com:1", "expected no port"),
+      ("udp://tcp://example.com", "expected a port"), ("example.com.1", "expected a name, whose last label is no"),
+      ("1.2.3.4.5", "expected a name, whose last label"), ("a\u{0}b", "expected labels"),
+      ("user@example.com", "expected labels"),
+      ("[]", "expected an IPv6 address between"), ("0x7f000001.5", "expected a name, whose last label"),
+      (String(repeating: "a", count: 64) + ".example", "found a label of 64 bytes, expected at most 63"),
+      (String(repeating: "abc.", count: 63) + "ab", "found a name of 254 bytes, expected at most 253"),
     ])
   func rulesAreRefused(_ text: String, _ reason: String) {
     do throws(DestinationRuleError) {
@@ -136,7 +166,7 @@ struct DestinationsTests {
   }
 
   @Test func randomTextIsRefusedOrReadAgain() {
-    let letters = Array("0123456789abcdef:./[]-xX %")
+    let letters = Array("0123456789abcdef:./[]-xX %*")
     for _ in 0..<20_000 {
       let text = String((0..<Int.random(in: 0...24)).map { _ in letters.randomElement() ?? "0" })
       guard let rule = try? DestinationRule(text) else { continue }

@@ -24,6 +24,11 @@ struct VectorTests {
     #expect(
       bytes(Self.connect6.hello) == hex("54 4d 42 4c 02 01 00 1a") + token
         + hex("06 00 50 20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01 04 9c 40 7f 00 00 01"))
+    let named = ConnectRequest(
+      Self.connect4.destination, name: DomainName(labels: [1, 0x61, 7] + Array("example".utf8)))
+    #expect(
+      bytes(named.hello) == hex("54 4d 42 4c 02 01 00 15") + token
+        + hex("04 01 bb 5d b8 d8 22 00 00 00 0a 01 61 07 65 78 61 6d 70 6c 65"))
     #expect(
       bytes(ConnectRequest(.port(80)).hello) == hex("54 4d 42 4c 02 01 00 06") + token + hex("00 00 50 00 00 00"))
     #expect(bytes(Hello(.resolve)) == hex("54 4d 42 4c 02 02 00 00") + token)
@@ -58,7 +63,12 @@ struct VectorTests {
   }
 
   @Test func connectRoundTrips() throws {
-    for request in [Self.connect4, Self.connect6, ConnectRequest(.port(65535), source: IPEndpoint(.v6(.loopback), 1))] {
+    let named = ConnectRequest(
+      Self.connect4.destination, source: IPEndpoint(.v6(.loopback), 1), name: try DomainName(text: "Api.Example.com"))
+    #expect(named.description == "93.184.216.34:443 (api.example.com) for [::1]:1")
+    for request in [
+      Self.connect4, Self.connect6, ConnectRequest(.port(65535), source: IPEndpoint(.v6(.loopback), 1)), named,
+    ] {
       let decoded = try #require(try Hello.decode(request.hello.encoded()))
       #expect(try ConnectRequest(parameters: decoded.hello.parameters) == request)
     }
@@ -88,7 +98,11 @@ struct RefusalTests {
 
   @Test func connectRefusals() {
     #expect(throws: WireError.truncated) { try ConnectRequest(parameters: [4, 0, 80, 1, 2]) }
-    #expect(throws: WireError.trailingBytes(1)) { try ConnectRequest(parameters: [0, 0, 80, 0, 0, 0, 9]) }
+    #expect(throws: WireError.trailingBytes(1)) { try ConnectRequest(parameters: [0, 0, 80, 0, 0, 0, 2, 1, 97, 9]) }
+    #expect(throws: WireError.truncated) { try ConnectRequest(parameters: [0, 0, 80, 0, 0, 0, 9]) }
+    for name: [UInt8] in [[0], [2, 2, 97], [2, 0, 0], [3, 1, 97, 0]] {
+      #expect(throws: WireError.badValue(what: "name")) { try ConnectRequest(parameters: [0, 0, 80, 0, 0, 0] + name) }
+    }
     #expect(throws: WireError.badValue(what: "destination port")) {
       try ConnectRequest(parameters: [0, 0, 0, 0, 0, 0])
     }

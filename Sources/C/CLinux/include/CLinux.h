@@ -132,6 +132,7 @@ ssize_t clinux_send(int fd, const void *buffer, size_t count, int flags);
 ssize_t clinux_send_vectors(int fd, struct iovec *vectors, size_t count); // sendmsg, without SIGPIPE
 ssize_t clinux_writev(int fd, const struct iovec *vectors, int count);
 ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_storage *from);
+ssize_t clinux_peek(int fd, void *buffer, size_t count); // leaves the bytes in the socket
 ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length);
 int64_t clinux_peer_user(int fd); // SO_PEERCRED; negative errno
 const char *clinux_errno_name(int error); // or NULL

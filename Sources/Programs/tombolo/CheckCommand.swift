@@ -1,0 +1,70 @@
+import ArgumentParser
+import Digests
+import EnclaveConfig
+import LinuxSystem
+import Policy
+
+struct CheckCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "check",
+    abstract: "Read a configuration as the enclave would, and say what may leave.",
+    discussion: """
+      Prints the effective policy, a line each, and its digest: two configurations with the same one allow the same. Ends \
+      with status 125 where the file has an error, with its line. With --would it prints what decides instead, for each, and \
+      ends with status 1 where one of them is denied. See docs/policy.md.
+      """)
+
+  @Option(
+    help: ArgumentHelp(
+      "Whether this may be reached: api.example.com:443, 10.0.0.1:5432, udp://10.0.0.1:53, icmp://10.0.0.1; a name alone: whether it may be asked for. May be repeated.",
+      valueName: "destination"))
+  var would: [String] = []
+  @Argument(help: ArgumentHelp("The configuration.", valueName: "file"))
+  var file: String
+
+  func run() throws {
+    do {
+      try check()
+    } catch let code as ExitCode {
+      throw code
+    } catch {
+      throw fail("\(error)")
+    }
+  }
+
+  private func check() throws {
+    let configuration = try Configuration(toml: Configuration.text(readFile(file), file: file), file: file)
+    if let defect = configuration.egress.defect(in: configuration.networkMode) {
+      throw ConfigurationError(file: file, problem: defect)
+    }
+    guard would.isEmpty else {
+      let answers = try would.map { try answer($0, configuration) }
+      if answers.contains(false) { throw ExitCode(1) }
+      return
+    }
+    let lines = configuration.policyLines
+    var digest = SHA384()
+    for line in lines {
+      print(line)
+      digest.update(Array((line + "\n").utf8))
+    }
+    print("digest \(digest.digest().map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined())")
+  }
+
+  private func answer(_ text: String, _ configuration: Configuration) throws -> Bool {
+    let question: PolicyQuestion
+    do throws(DestinationRuleError) {
+      question = try PolicyQuestion(text)
+    } catch {
+      throw Misuse("--would: found \"\(text)\", \(error)")
+    }
+    let found: (isAllowed: Bool, reason: String)
+    switch configuration.networkMode {
+    case .none: found = (false, "network.mode is \"none\"")
+    case .tcp where question.transport != .tcp: found = (false, "network.mode is \"tcp\", which carries TCP alone")
+    case .tcp, .raw: found = question.answer(Destinations(configuration.egress.rules))
+    }
+    print("\(text): \(found.isAllowed ? "allowed" : "denied"): \(found.reason)")
+    return found.isAllowed
+  }
+}

@@ -1,0 +1,141 @@
+import Inet
+
+// Theory of operation.
+//
+// A response to a query of the program is looked at as a whole before anything of it counts. Only records of the chain that
+// begins with the name asked for are believed: the name itself, what it is an alias of (CNAME), and so on, into whatever
+// zone. Their addresses belong to the name that was asked. Addresses that must not be reached are taken out, wherever they
+// stand (DNS rebinding). TTLs above the ceiling are lowered to it, so that the program does not keep an address for longer
+// than it may be reached.
+
+/// What became of a response.
+public struct ResponseReview: Equatable, Sendable {
+  /// As the program gets it.
+  public var message: DNSMessage
+  /// The addresses of the name asked for, with the seconds for which the answer holds.
+  public var addresses: [Answer] = []
+  /// Addresses that were taken out.
+  public var barred: [IPAddress] = []
+  /// In seconds: for how long the whole may be kept; nil for not at all.
+  public var lifetime: UInt32?
+
+  public struct Answer: Equatable, Sendable {
+    public var address: IPAddress
+    public var seconds: UInt32
+  }
+
+  /// What to look for.
+  public struct Rules {
+    /// Addresses that no port of may be reached.
+    public var isBarred: (IPAddress) -> Bool
+    /// Takes ECH's keys out of HTTPS and SVCB records.
+    public var removesHiding: Bool
+    /// In seconds.
+    public var ceiling: UInt32
+
+    public init(isBarred: @escaping (IPAddress) -> Bool, removesHiding: Bool, ceiling: UInt32) {
+      self.isBarred = isBarred
+      self.removesHiding = removesHiding
+      self.ceiling = ceiling
+    }
+  }
+
+  /// RFC 2308 section 5: three hours for what does not exist.
+  private static let negativeCeiling: UInt32 = 10_800
+
+  /// - Returns: nil for a response that cannot be read as a whole, or has become too long.
+  public init?(_ response: DNSMessage, to question: DNSMessage.Question, _ rules: Rules) {
+    guard let records = response.records else { return nil }
+    message = response
+    var chain: [DomainName] = [question.domain]
+    // Aliases come in their order, as RFC 1034 section 3.6.2 has them; servers that mix them are met by a second walk.
+    for _ in 0..<2 {
+      for record in records where record.section == .answer && chain.contains(record.name) {
+        if let alias = response.alias(record), !chain.contains(alias), chain.count < Self.chainLimit {
+          chain.append(alias)
+        }
+      }
+    }
+    var changed: [Int: [UInt8]?] = [:]
+    for (index, record) in records.enumerated() {
+      let isAnswer =
+        record.section == .answer && chain.contains(record.name)
+        && (record.type == question.type || question.type == RecordType.any)
+      let seconds = min(record.ttl, rules.ceiling)
+      if let address = response.address(record) {
+        if rules.isBarred(address) {
+          barred.append(address)
+          changed[index] = .some(nil)
+        } else if isAnswer {
+          addresses.append(Answer(address: address, seconds: seconds))
+        }
+      } else if record.type == RecordType.https || record.type == RecordType.svcb {
+        guard var binding = ServiceBinding(response, record) else { return nil }
+        barred += binding.hints.filter(rules.isBarred)
+        binding.removeHints(where: rules.isBarred)
+        if rules.removesHiding { binding.removeHiding() }
+        if isAnswer { addresses += binding.hints.map { Answer(address: $0, seconds: seconds) } }
+        if binding.hasChanged { changed[index] = .some(binding.data) }
+      }
+    }
+    lifetime = Self.lifetime(response, records, rules.ceiling)
+    if !changed.isEmpty {
+      var index = -1
+      var isReadable = true
+      let made = response.rewritten(records) { record in
+        index += 1
+        if let change = changed[index] { return change }
+        guard let data = response.plainData(record) else {
+          isReadable = false
+          return nil
+        }
+        return data
+      }
+      guard let made, isReadable, let again = made.records else { return nil }
+      message = made
+      message.lowerTTLs(again, to: rules.ceiling)
+    } else {
+      message.lowerTTLs(records, to: rules.ceiling)
+    }
+  }
+
+  /// Longer than any chain that a resolver follows.
+  private static let chainLimit = 32
+
+  private static func lifetime(_ response: DNSMessage, _ records: [ResourceRecord], _ ceiling: UInt32) -> UInt32? {
+    guard response.opcode == 0, !response.isTruncated, response.code == 0 || response.code == 3 else { return nil }
+    var lowest = ceiling
+    for record in records where record.type != RecordType.opt { lowest = min(lowest, record.ttl) }
+    let isNegative =
+      response.code == 3
+      || !records.contains { $0.section == .answer && $0.type != RecordType.cname && $0.type != RecordType.opt }
+    if isNegative {
+      // RFC 2308 section 5: no SOA record, nothing to keep it by.
+      guard let soa = records.first(where: { $0.section == .authority && $0.type == RecordType.soa }),
+        soa.data.count >= 20
+      else { return nil }
+      lowest = min(lowest, UInt32(at: soa.data.upperBound - 4, response.bytes), negativeCeiling)
+    }
+    return lowest == 0 ? nil : lowest
+  }
+}
+
+extension DNSMessage {
+  fileprivate mutating func lowerTTLs(_ records: [ResourceRecord], to ceiling: UInt32) {
+    for record in records where record.type != RecordType.opt && record.ttl > ceiling { setTTL(record, ceiling) }
+  }
+
+  mutating func setTTL(_ record: ResourceRecord, _ seconds: UInt32) {
+    for index in 0..<4 {
+      bytes[record.ttlOffset + index] = UInt8(truncatingIfNeeded: seconds >> UInt32(24 - 8 * index))
+    }
+  }
+
+  /// The same so many seconds later. OPT records have something else in the TTL's place.
+  mutating func age(by seconds: UInt32) {
+    guard let records else { return }
+    for record in records where record.type != RecordType.opt {
+      setTTL(record, record.ttl > seconds ? record.ttl - seconds : 0)
+    }
+  }
+}

@@ -1,0 +1,52 @@
+import Policy
+
+/// `[egress]`: where the program may go.
+public struct EgressSettings: Equatable, Sendable {
+  public enum Action: String, CaseIterable, Sendable {
+    case allow, deny
+  }
+
+  /// What is done with what no rule names; nil where no file has said it.
+  public var defaultAction: Action?
+  /// Whether a file has the section, by which it says that it names what is allowed.
+  public var hasSection = false
+  public var allow: [DestinationRule] = []
+  public var deny: [DestinationRule] = []
+  public var sni = SNISettings()
+
+  public init() {}
+
+  public var isOpen: Bool { (defaultAction ?? (hasSection ? .deny : .allow)) == .allow }
+  public var rules: EgressRules { EgressRules(isOpen: isOpen, allow: allow, deny: deny) }
+
+  /// - Parameter isAddition: what a command line adds to a file's section is no section by itself.
+  mutating func read(_ table: inout TableReader, isAddition: Bool) throws(ConfigurationError) {
+    if !isAddition { hasSection = true }
+    defaultAction =
+      try table.value("default", "\"allow\" or \"deny\"") { Action(rawValue: $0) } ?? defaultAction
+    Self.add(try Self.rules(&table, "allow"), to: &allow)
+    Self.add(try Self.rules(&table, "deny"), to: &deny)
+    sni.check = try table.value("sni", "\"off\", \"check\" or \"require\"") { .init(rawValue: $0) } ?? sni.check
+    if let ports = try table.integers("sni_ports", in: 1...65535) { sni.ports = ports.map { UInt16($0) } }
+  }
+
+  private static func add(_ rules: [DestinationRule], to known: inout [DestinationRule]) {
+    if known.isEmpty { return known = rules }
+    for rule in rules where !known.contains(rule) { known.append(rule) }
+  }
+
+  private static func rules(_ table: inout TableReader, _ key: String) throws(ConfigurationError) -> [DestinationRule] {
+    try table.values(key) { (text) throws(DestinationRuleError) in try DestinationRule(text) } ?? []
+  }
+
+  /// Why this cannot be kept in a mode of the network; nil where it can. In raw mode the program asks name servers itself, and
+  /// packets have no names.
+  public func defect(in mode: Configuration.NetworkMode) -> String? {
+    guard mode == .raw else { return nil }
+    if let rule = allow.first(where: \.isByName) ?? deny.first(where: \.isByName) {
+      return
+        "egress: the rule \"\(rule)\" is by name, which raw mode does not have; expected addresses, prefixes and sets"
+    }
+    return sni.check == .off ? nil : "egress.sni: found \"\(sni.check.rawValue)\", expected \"off\" in raw mode"
+  }
+}

@@ -1,0 +1,80 @@
+import Inet
+
+/// For which names an address was the answer of late, and until when that counts.
+///
+/// Who answers is not trusted: there is a bound on the addresses of a name and on all of them together. Where the second is
+/// reached, the quarter that was learned first goes, and where the first is, all of that name; a program that wants one of
+/// those asks again.
+public struct LearnedNames {
+  private struct Entry {
+    var name: DomainName
+    var until: UInt64
+    var learned: UInt64
+  }
+
+  private let floor: UInt64
+  private let limit: Int
+  private let nameLimit: Int
+  private var entries: [IPAddress: [Entry]] = [:]
+  /// How many of each name.
+  private var counts: [DomainName: Int] = [:]
+  private var number: UInt64 = 0
+  public private(set) var count = 0
+
+  /// - Parameters:
+  ///   - floor: in seconds; an address counts at least so long, since programs do not connect in the moment of the answer.
+  ///   - limit: how many pairs of an address and a name.
+  ///   - nameLimit: how many addresses of one name.
+  public init(floor: UInt32, limit: Int = 1 << 15, nameLimit: Int = 256) {
+    self.floor = UInt64(floor)
+    self.limit = limit
+    self.nameLimit = nameLimit
+  }
+
+  /// - Parameters:
+  ///   - seconds: for which the answer holds.
+  ///   - now: in seconds, of a clock that does not go back.
+  public mutating func learn(_ address: IPAddress, of name: DomainName, seconds: UInt32, now: UInt64) {
+    let address = address.unmapped
+    let until = now + max(UInt64(seconds), floor)
+    number += 1
+    if let index = entries[address]?.firstIndex(where: { $0.name == name }) {
+      let old = entries[address]?[index].until ?? 0
+      entries[address]?[index].until = max(old, until)
+      entries[address]?[index].learned = number
+      return
+    }
+    if count >= limit { makeRoom(now) }
+    if counts[name] ?? 0 >= nameLimit { remove { $0.name == name } }
+    entries[address, default: []].append(Entry(name: name, until: until, learned: number))
+    counts[name, default: 0] += 1
+    count += 1
+  }
+
+  /// The names for which the address was the answer, if that still counts.
+  public func names(of address: IPAddress, now: UInt64) -> [DomainName] {
+    guard let known = entries[address.unmapped] else { return [] }
+    return known.filter { $0.until > now }.map(\.name)
+  }
+
+  private mutating func makeRoom(_ now: UInt64) {
+    remove { $0.until <= now }
+    guard count >= limit else { return }
+    let order = entries.values.flatMap { $0.map(\.learned) }.sorted()
+    let last = order[min(order.count - 1, limit / 4)]
+    remove { $0.learned <= last }
+  }
+
+  private mutating func remove(where isGone: (Entry) -> Bool) {
+    for (address, known) in entries {
+      let kept = known.filter { !isGone($0) }
+      guard kept.count < known.count else { continue }
+      for entry in known where isGone(entry) {
+        let left = (counts[entry.name] ?? 1) - 1
+        counts[entry.name] = left > 0 ? left : nil
+      }
+      count -= known.count - kept.count
+      entries[address] = kept.isEmpty ? nil : kept
+    }
+  }
+}

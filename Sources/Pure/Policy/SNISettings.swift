@@ -1,0 +1,16 @@
+/// What is done with the name that a TLS client names to its server.
+public struct SNISettings: Equatable, Sendable {
+  public enum Check: String, CaseIterable, Sendable {
+    case off
+    /// A name that there is must be allowed.
+    case check
+    /// There must be one.
+    case require
+  }
+
+  public var check = Check.off
+  /// The ports at which a client's first bytes are looked at.
+  public var ports: [UInt16] = [443]
+
+  public init() {}
+}
