@@ -61,6 +61,11 @@ public struct ResponseCache {
     var response = entry.response
     guard let asked = query.question, let kept = response.question, asked.end == kept.end else { return nil }
     response.age(by: age)
+    // A name that goes on in the bytes of a TTL changes with it, and may be none any more.
+    guard age == 0 || response.records != nil else {
+      remove(key)
+      return nil
+    }
     response.id = query.id
     response.bytes.replaceSubrange(
       DNSMessage.headerLength..<asked.end, with: query.bytes[DNSMessage.headerLength..<asked.end])
