@@ -181,8 +181,8 @@ let package = Package(
     module(
       "Host/HostGateway",
       [
-        "CLinux", "Inet", "Wire", "DNS", "Policy", "LinuxSystem", "EventLoop", "Relaying", "HostNetwork", "HostStatus",
-        "Netlink", "PacketRelaying", "Packets", "LogText",
+        "CLinux", "Inet", "Wire", "DNS", "NameService", "Policy", "LinuxSystem", "EventLoop", "Relaying", "HostNetwork",
+        "HostStatus", "Netlink", "PacketRelaying", "Packets", "LogText",
       ]),
 
     // Tools

@@ -216,11 +216,12 @@ final class DatagramSource: EventSource {
   }
 
   override func ready(_ events: EventSet, tag: Int) {
-    var buffer = [UInt8](repeating: 0, count: 65536)
-    for _ in 0..<Self.turnLimit {
-      let (result, from) = buffer.withUnsafeMutableBytes { receiveDatagram(socket.rawValue, $0) }
-      guard case .bytes(let count) = result else { return }
-      if let from { received(Array(buffer[..<count]), from, socket) }
+    withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 1) { buffer in
+      for _ in 0..<Self.turnLimit {
+        let (result, from) = receiveDatagram(socket.rawValue, buffer)
+        guard case .bytes(let count) = result else { return }
+        if let from { received(Array(buffer[..<count]), from, socket) }
+      }
     }
   }
 }

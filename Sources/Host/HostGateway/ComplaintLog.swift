@@ -7,6 +7,7 @@ enum Complaint: String {
   case brokenHellos = "streams that began with no hello"
   case refusedRequests = "requests of the enclave refused"
   case deniedConnections = "connections denied"
+  case deniedNames = "names denied"
   case failedConnections = "connections that failed here"
   case brokenStreams = "streams that broke the protocol"
   case lostClients = "clients that did not reach the enclave"

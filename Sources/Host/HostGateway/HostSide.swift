@@ -35,6 +35,8 @@ public struct HostSettings {
   public var nameServer: IPAddress?
   /// What the enclave may reach; this machine's own addresses are found out here.
   public var destinations = Destinations()
+  /// How queries for names are answered where the rules have something to say of them.
+  public var names = NameSettings()
   public var logFormat = LogFormat.raw
   /// Keeps the log while the disk it goes to is full, instead of calling that the loss of its reader.
   public var waitsForRoom = false
@@ -138,8 +140,10 @@ public final class HostSide {
     let complaints = ComplaintLog(loop: loop, log: log)
     let sessions = SessionServer(loop: loop, store: boots, counters: counters, log: log)
     let connections = Connections(loop: loop, counters: counters, complaints: complaints, debug: debug)
-    let resolver = Resolver(loop: loop, counters: counters, configuration: resolverConfiguration(settings.nameServer))
-    let policy = try HostPolicy(settings.destinations, loop: loop, tunnel: tunnel, log: log)
+    let policy = try HostPolicy(settings.destinations, settings.names, loop: loop, tunnel: tunnel, log: log)
+    let resolver = Resolver(
+      loop: loop, policy: policy, counters: counters, complaints: complaints,
+      configuration: resolverConfiguration(settings.nameServer))
     logs = LogServer(
       loop: loop, format: settings.logFormat, waitsForRoom: settings.waitsForRoom, labels: place.peers == .any,
       complaints: complaints, log: log)

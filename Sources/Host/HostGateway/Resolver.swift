@@ -4,6 +4,7 @@ import EventLoop
 import HostStatus
 import Inet
 import LinuxSystem
+import NameService
 import Relaying
 
 /// Asks the host's resolvers on behalf of an enclave: each query over UDP from a port of its own with an id of its
@@ -15,26 +16,48 @@ final class Resolver {
   private let loop: EventLoop
   private let configuration: () -> ResolverConfiguration
   private let counters: HostCounters
+  private let policy: HostPolicy
+  private let complaints: ComplaintLog
 
   /// - Parameter configuration: asked for every query, so that a changed resolv.conf counts at once.
-  init(loop: EventLoop, counters: HostCounters, configuration: @escaping () -> ResolverConfiguration) {
+  init(
+    loop: EventLoop, policy: HostPolicy, counters: HostCounters, complaints: ComplaintLog,
+    configuration: @escaping () -> ResolverConfiguration
+  ) {
     self.loop = loop
+    self.policy = policy
     self.counters = counters
+    self.complaints = complaints
     self.configuration = configuration
   }
 
   func resolve(_ query: DNSMessage, reply: @escaping (DNSMessage) -> Void) {
     counters.names.queries &+= 1
+    switch policy.judge(query) {
+    case .answer(let response): reply(response)
+    case .denied(let response, let sentence):
+      complaints.say(.deniedNames, "name: \(sentence)")
+      reply(response)
+    case .ask(let message): ask(message, for: query, reply)
+    }
+  }
+
+  private func ask(_ message: DNSMessage, for query: DNSMessage, _ reply: @escaping (DNSMessage) -> Void) {
     guard counters.names.underway < Self.limit else {
       counters.names.failed &+= 1
       reply(query.errorResponse(code: 2))
       return
     }
     counters.names.underway += 1
-    UpstreamQuery(loop: loop, configuration: configuration(), query: query) { [unowned self] response in
+    UpstreamQuery(loop: loop, configuration: configuration(), query: message) { [unowned self] response in
       counters.names.underway -= 1
-      if response == nil { counters.names.failed &+= 1 }
-      reply(response ?? query.errorResponse(code: 2))
+      guard let response else {
+        counters.names.failed &+= 1
+        return reply(query.errorResponse(code: 2))
+      }
+      let review = policy.review(response, to: query)
+      if let sentence = review.sentence { complaints.say(.deniedNames, "name: \(sentence)") }
+      reply(review.response)
     }.start()
   }
 }
@@ -94,10 +117,10 @@ final class UpstreamQuery: EventSource {
 
   override func ready(_ events: EventSet, tag: Int) {
     guard let socket, !done else { return }
-    var buffer = [UInt8](repeating: 0, count: 65536)
-    switch buffer.withUnsafeMutableBytes({ readBytes(socket.rawValue, $0) }) {
-    case .bytes(let count):
-      guard let response = accept(Array(buffer[..<count])) else { return }
+    let (result, bytes) = readChunk(socket.rawValue, limit: 65536)
+    switch result {
+    case .bytes:
+      guard let response = accept(bytes) else { return }
       if response.isTruncated {
         askOverTCP()
       } else {

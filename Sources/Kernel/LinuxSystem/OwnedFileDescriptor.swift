@@ -60,6 +60,16 @@ public enum IOResult: Equatable, Sendable {
   IOResult(clinux_read(fd, buffer.baseAddress, buffer.count))
 }
 
+/// The same into memory of its own, of the size of what there was: of 64 KiB to read into, most messages need a hundred bytes,
+/// and none has to be set to zero before.
+public func readChunk(_ fd: Int32, limit: Int) -> (result: IOResult, bytes: [UInt8]) {
+  withUnsafeTemporaryAllocation(byteCount: limit, alignment: 1) { buffer in
+    let result = readBytes(fd, buffer)
+    guard case .bytes(let count) = result else { return (result, []) }
+    return (result, Array(buffer[..<count]))
+  }
+}
+
 /// The corresponding C function is `write`; EINTR is retried. For sockets use `sendBytes`, which raises no SIGPIPE.
 @inline(__always) public func writeBytes(_ fd: Int32, _ buffer: UnsafeRawBufferPointer) -> IOResult {
   IOResult(clinux_write(fd, buffer.baseAddress, buffer.count))

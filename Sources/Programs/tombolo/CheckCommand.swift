@@ -19,8 +19,12 @@ struct CheckCommand: ParsableCommand {
       "Whether this may be reached: api.example.com:443, 10.0.0.1:5432, udp://10.0.0.1:53, icmp://10.0.0.1; a name alone: whether it may be asked for. May be repeated.",
       valueName: "destination"))
   var would: [String] = []
-  @Argument(help: ArgumentHelp("The configuration.", valueName: "file"))
+  @Option(name: .customLong("as"), help: "enclave (a configuration) or host (the rules of `--policy`).")
+  var side: Side = .enclave
+  @Argument(help: ArgumentHelp("The configuration, or the host's policy.", valueName: "file"))
   var file: String
+
+  enum Side: String, ExpressibleByArgument, CaseIterable { case enclave, host }
 
   func run() throws {
     do {
@@ -33,7 +37,12 @@ struct CheckCommand: ParsableCommand {
   }
 
   private func check() throws {
-    let configuration = try Configuration(toml: Configuration.text(readFile(file), file: file), file: file)
+    let text = try Configuration.text(readFile(file), file: file)
+    var configuration = Configuration()
+    switch side {
+    case .enclave: configuration = try Configuration(toml: text, file: file)
+    case .host: configuration.egress = try HostPolicyFile(toml: text, file: file).egress
+    }
     if let defect = configuration.egress.defect(in: configuration.networkMode) {
       throw ConfigurationError(file: file, problem: defect)
     }

@@ -1,6 +1,8 @@
 import ArgumentParser
+import EnclaveConfig
 import HostGateway
 import Inet
+import LinuxSystem
 import Policy
 
 /// What every host side can be told about the network, in `run`, `host` and `boot` alike.
@@ -23,6 +25,11 @@ struct GatewayOptions: ParsableArguments {
       "Let the enclave reach what is denied otherwise: link-local and reserved addresses, clouds' metadata, this machine's own. An address or a prefix, with or without :port or :port-port; may be repeated.",
       valueName: "addr[/bits][:port]"))
   var allowDestination: [String] = []
+  @Option(
+    help: ArgumentHelp(
+      "This machine's own rules for the enclave: a TOML file with [egress] default, allow and deny, and [dns] hold and denied. Both sides must allow. Rules by name in TCP mode only.",
+      valueName: "file"))
+  var policy: String?
 
   /// - Throws: a sentence with what was found and what was expected.
   func published() throws -> [PublishedPort] {
@@ -37,6 +44,9 @@ struct GatewayOptions: ParsableArguments {
 
   /// Refuses what only raw mode can do.
   func check(raw: Bool) throws {
+    if raw, let policy, try settings().destinations.rules.hasNames {
+      throw Misuse("--policy: \(policy) has rules by name, which raw mode does not have")
+    }
     guard !raw else { return }
     for port in try published() where port.transport == .udp {
       throw Misuse(
@@ -76,6 +86,13 @@ struct GatewayOptions: ParsableArguments {
     settings.published = try published()
     settings.nameServer = try nameServer()
     settings.destinations = try destinations()
+    if let policy {
+      let file = try HostPolicyFile(toml: Configuration.text(readFile(policy), file: policy), file: policy)
+      let rules = file.egress.rules
+      settings.destinations.rules = EgressRules(
+        isOpen: rules.isOpen, allow: rules.allow.rules + settings.destinations.allowed, deny: rules.deny.rules)
+      settings.names = file.names
+    }
     return settings
   }
 

@@ -129,16 +129,20 @@ struct RunCommand: ParsableCommand {
     if let defect = configuration.egress.defect(in: configuration.networkMode) {
       throw ConfigurationError(file: config ?? "command line", problem: defect)
     }
+    var lifted = try gateway.destinations().allowed
     // In raw mode the program itself asks the server that it was given, so that one is named as well.
     if configuration.networkMode == .raw, let server = settings.nameServer,
       let whole = IPPrefix(server, UInt8(clamping: server.bitCount))
     {
-      settings.destinations.allowed.append(DestinationRule(whole, ports: 53...53))
-      settings.destinations.allowed.append(DestinationRule(.prefix(whole), ports: 53...53, transport: .udp))
+      let rules = [
+        DestinationRule(whole, ports: 53...53), DestinationRule(.prefix(whole), ports: 53...53, transport: .udp),
+      ]
+      lifted += rules
+      settings.destinations.allowed += rules
     }
     // What is denied on both sides is allowed on both.
     overrides +=
-      "[egress]\nallow = [\(settings.destinations.allowed.map { tomlString("\($0)") }.joined(separator: ", "))]\n"
+      "[egress]\nallow = [\(lifted.map { tomlString("\($0)") }.joined(separator: ", "))]\n"
     if configuration.networkMode == .raw, configuration.raw.capture == .nfqueue {
       try gateway.refuseHostPorts()
       let made = try RawMode.sharedTunnel(published, configuration, isQuiet: verbose == 0)

@@ -22,12 +22,16 @@ public struct EgressSettings: Equatable, Sendable {
   /// - Parameter isAddition: what a command line adds to a file's section is no section by itself.
   mutating func read(_ table: inout TableReader, isAddition: Bool) throws(ConfigurationError) {
     if !isAddition { hasSection = true }
+    try readRules(&table)
+    sni.check = try table.value("sni", "\"off\", \"check\" or \"require\"") { .init(rawValue: $0) } ?? sni.check
+    if let ports = try table.integers("sni_ports", in: 1...65535) { sni.ports = ports.map { UInt16($0) } }
+  }
+
+  mutating func readRules(_ table: inout TableReader) throws(ConfigurationError) {
     defaultAction =
       try table.value("default", "\"allow\" or \"deny\"") { Action(rawValue: $0) } ?? defaultAction
     Self.add(try Self.rules(&table, "allow"), to: &allow)
     Self.add(try Self.rules(&table, "deny"), to: &deny)
-    sni.check = try table.value("sni", "\"off\", \"check\" or \"require\"") { .init(rawValue: $0) } ?? sni.check
-    if let ports = try table.integers("sni_ports", in: 1...65535) { sni.ports = ports.map { UInt16($0) } }
   }
 
   private static func add(_ rules: [DestinationRule], to known: inout [DestinationRule]) {

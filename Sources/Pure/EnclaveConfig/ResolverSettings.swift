@@ -24,12 +24,7 @@ public struct ResolverSettings: Equatable, Sendable {
 
   mutating func read(_ table: inout TableReader) throws(ConfigurationError) {
     names.cache = try table.integer("cache", in: 0...NameSettings.cacheLimit) ?? names.cache
-    if let hold = try table.value("hold", "a duration of whole seconds, at most \"24h\", such as \"30s\"", Self.seconds)
-    {
-      names.hold = hold
-    }
-    names.denied =
-      try table.value("denied", "\"refused\" or \"nxdomain\"") { .init(rawValue: $0) } ?? names.denied
+    try Self.readAnswers(&table, &names)
     try table.table("hosts") { (hosts) throws(ConfigurationError) in try readHosts(&hosts) }
     if let domains = try table.strings("search") {
       for domain in domains where !Self.isDomain(domain) {
@@ -54,6 +49,16 @@ public struct ResolverSettings: Equatable, Sendable {
       }
       options = words
     }
+  }
+
+  /// How queries are answered, wherever that is done.
+  static func readAnswers(_ table: inout TableReader, _ names: inout NameSettings) throws(ConfigurationError) {
+    if let hold = try table.value("hold", "a duration of whole seconds, at most \"24h\", such as \"30s\"", Self.seconds)
+    {
+      names.hold = hold
+    }
+    names.denied =
+      try table.value("denied", "\"refused\" or \"nxdomain\"") { .init(rawValue: $0) } ?? names.denied
   }
 
   private static func seconds(_ text: String) -> UInt32? {

@@ -74,12 +74,12 @@ public final class MessageStream: EventSource {
       if !isClosed, output.isEmpty { setInterest([.readable]) }
     }
     guard !isClosed, !events.isDisjoint(with: [.readable, .hangup, .error]) else { return }
-    var chunk = [UInt8](repeating: 0, count: 65536)
-    switch chunk.withUnsafeMutableBytes({ readBytes(socket.rawValue, $0) }) {
+    let (result, chunk) = readChunk(socket.rawValue, limit: 65536)
+    switch result {
     case .bytes(0), .failed: close()
-    case .bytes(let count):
+    case .bytes:
       restartIdleTimer()
-      input += chunk[..<count]
+      input += chunk
       parse()
     case .wouldBlock: break
     }

@@ -71,6 +71,24 @@ final class CheckTests: XCTestCase {
     XCTAssertEqual(check("", "--would 8.8.8.8:443").output, "8.8.8.8:443: allowed: egress.default is \"allow\"\n")
   }
 
+  /// The rules of a host: the same language, and only what a host can hold an enclave to.
+  func testAsHost() {
+    let outcome = check("[egress]\nallow = [\"a.test:443\"]", "--as host --would a.test:443 --would b.test:443")
+    XCTAssertEqual(outcome.status, 1)
+    XCTAssertEqual(
+      outcome.output,
+      "a.test:443: allowed: egress.allow has \"a.test:443\"\nb.test:443: denied: no rule of egress.allow names it\n")
+    XCTAssertTrue(check("", "--as host").output.hasPrefix("network tcp\ndefault deny\ndigest "))
+    for (text, sentence) in [
+      ("[egress]\nsni = \"check\"", "egress.sni: unknown key; known here: allow, default, deny"),
+      ("[program]\ncommand = [\"x\"]", "program: unknown key; known here: dns, egress"),
+    ] {
+      let outcome = check(text, "--as host")
+      XCTAssertEqual(outcome.status, 125)
+      XCTAssertTrue(outcome.errors.contains(sentence), outcome.errors)
+    }
+  }
+
   func testMistakes() {
     for (text, options, sentence) in [
       ("[egress]\nallow = [\"a.test\",\n \"exa mple\"]", "", ":3:2: egress.allow: found \"exa mple\", expected labels"),

@@ -329,6 +329,34 @@ final class NamePolicyTests: XCTestCase {
     XCTAssertGreaterThan(outcome.output.split(separator: "\n").count, 50, outcome.output)
   }
 
+  /// The parent's owner bounds an enclave that allows itself everything, by name and by address; each side's log says that it
+  /// was that side.
+  func testTheHostHasRulesOfItsOwn() {
+    let outcome = bash(
+      """
+      cat > \(Self.directory)/host.toml <<'X'
+      [egress]
+      default = "deny"
+      allow = ["ok.test:8080"]
+      [dns]
+      denied = "nxdomain"
+      X
+      \(Self.run) --policy \(Self.directory)/host.toml -- bash -c 'fetch() { curl -sS --noproxy "*" --max-time 10 "$@" 2>/dev/null || { [ $? = 6 ] && echo unknown || echo refused; }; }
+        fetch http://10.9.0.2:8080/file; fetch http://ok.test:8080/file; fetch http://10.9.0.2:8080/file; fetch http://ok.test:8081/file
+        fetch http://other.test:8080/file; dig www.alias.test | grep -o "status: [A-Z]*"'
+      """)
+    XCTAssertEqual(
+      outcome.output, "refused\ncontent-of-file\ncontent-of-file\nrefused\nunknown\nstatus: NXDOMAIN\n", outcome.errors)
+    for sentence in [
+      "tombolo: connection to 10.9.0.2:8080 denied: no rule of egress.allow names it",
+      "tombolo: connection to 10.9.0.2:8081 (ok.test) denied: no rule of egress.allow names it",
+      "tombolo: name: other.test A denied: no rule of egress.allow names it",
+    ] { XCTAssertTrue(outcome.errors.contains(sentence), "\(sentence): \(outcome.errors)") }
+    let raw = bash("\(Self.run) --mode raw --policy \(Self.directory)/host.toml -- true")
+    XCTAssertEqual(raw.status, 125)
+    XCTAssertTrue(raw.errors.contains("has rules by name, which raw mode does not have"), raw.errors)
+  }
+
   /// In raw mode a program asks name servers itself, and packets have no names: such rules are refused, not passed over.
   func testRawModeRefusesNames() {
     for (text, reason) in [
