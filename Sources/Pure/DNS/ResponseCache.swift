@@ -12,6 +12,9 @@ public struct ResponseCache {
 
   private struct Entry {
     var response: DNSMessage
+    /// Its records, so that a hit need not read it again.
+    var records: [ResourceRecord]
+    var addresses: [ResponseReview.Answer]
     var stored: UInt32
     var lifetime: UInt32
     var number: UInt64
@@ -50,8 +53,10 @@ public struct ResponseCache {
   }
 
   /// - Parameter now: in seconds, of a clock that does not go back.
-  /// - Returns: a response with the query's own id and spelling.
-  public mutating func answer(_ query: DNSMessage, now: UInt32) -> DNSMessage? {
+  /// - Returns: a response with the query's own id and spelling, and the addresses that it was stored with.
+  public mutating func answer(
+    _ query: DNSMessage, now: UInt32
+  ) -> (response: DNSMessage, addresses: [ResponseReview.Answer])? {
     guard limit > 0, let key = Self.key(query), let entry = entries[key] else { return nil }
     let age = now &- entry.stored
     guard age < entry.lifetime else {
@@ -59,22 +64,21 @@ public struct ResponseCache {
       return nil
     }
     var response = entry.response
-    guard let asked = query.question, let kept = response.question, asked.end == kept.end else { return nil }
-    response.age(by: age)
-    // A name that goes on in the bytes of a TTL changes with it, and may be none any more.
-    guard age == 0 || response.records != nil else {
-      remove(key)
-      return nil
-    }
-    response.id = query.id
-    response.bytes.replaceSubrange(
-      DNSMessage.headerLength..<asked.end, with: query.bytes[DNSMessage.headerLength..<asked.end])
-    return response
+    response.age(entry.records, by: age)
+    var addresses = entry.addresses
+    for index in addresses.indices { addresses[index].seconds -= min(age, addresses[index].seconds) }
+    return (response.spelled(as: query), addresses)
   }
 
-  /// - Parameter lifetime: in seconds.
-  public mutating func store(_ response: DNSMessage, to query: DNSMessage, lifetime: UInt32, now: UInt32) {
-    guard limit > 0, lifetime > 0, let key = Self.key(query) else { return }
+  /// - Parameters:
+  ///   - addresses: of the name that was asked for.
+  ///   - lifetime: in seconds.
+  public mutating func store(
+    _ response: DNSMessage, to query: DNSMessage, addresses: [ResponseReview.Answer] = [], lifetime: UInt32, now: UInt32
+  ) {
+    guard limit > 0, lifetime > 0, let key = Self.key(query), let records = response.records,
+      response.keepsItsNames(records)
+    else { return }
     remove(key)
     let most = limit * Self.byteShare
     guard response.bytes.count <= most / 4 else { return }
@@ -82,7 +86,8 @@ public struct ResponseCache {
       guard dropOldest() else { return }
     }
     number += 1
-    entries[key] = Entry(response: response, stored: now, lifetime: lifetime, number: number)
+    entries[key] = Entry(
+      response: response, records: records, addresses: addresses, stored: now, lifetime: lifetime, number: number)
     order.append((key, number))
     bytes += response.bytes.count
   }

@@ -133,9 +133,18 @@ extension DNSMessage {
     }
   }
 
+  /// Whether every name stays the same whatever the TTLs are: a name that goes on in the bytes of one does not.
+  func keepsItsNames(_ records: [ResourceRecord]) -> Bool {
+    [UInt32.min, .max].allSatisfy { ttl in
+      var other = self
+      for record in records where record.type != RecordType.opt { other.setTTL(record, ttl) }
+      guard let again = other.records else { return false }
+      return zip(again, records).allSatisfy { $0.labels == $1.labels && other.plainData($0) == plainData($1) }
+    }
+  }
+
   /// The same so many seconds later. OPT records have something else in the TTL's place.
-  mutating func age(by seconds: UInt32) {
-    guard let records else { return }
+  mutating func age(_ records: [ResourceRecord], by seconds: UInt32) {
     for record in records where record.type != RecordType.opt {
       setTTL(record, record.ttl > seconds ? record.ttl - seconds : 0)
     }

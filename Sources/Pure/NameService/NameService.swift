@@ -55,8 +55,8 @@ public struct NameService {
     }
     if let answer = local.answer(query, question) { return .answer(answer) }
     guard let asked = outgoing(query) else { return .answer(query.errorResponse(code: 1)) }
-    if let answer = cache.answer(asked, now: UInt32(truncatingIfNeeded: now)) {
-      learn(answer, question, now)
+    if let (answer, addresses) = cache.answer(asked, now: UInt32(truncatingIfNeeded: now)) {
+      for found in addresses { learned.learn(found.address, of: question.domain, seconds: found.seconds, now: now) }
       return .answer(answer.spelled(as: query))
     }
     return .ask(asked)
@@ -102,7 +102,9 @@ public struct NameService {
       return (query.errorResponse(code: 2), "\(question): the answer cannot be read, or has become too long")
     }
     if let lifetime = review.lifetime {
-      cache.store(review.message, to: asked, lifetime: lifetime, now: UInt32(truncatingIfNeeded: now))
+      cache.store(
+        review.message, to: asked, addresses: review.addresses, lifetime: lifetime, now: UInt32(truncatingIfNeeded: now)
+      )
     }
     for answer in review.addresses {
       learned.learn(answer.address, of: question.domain, seconds: answer.seconds, now: now)
@@ -112,13 +114,6 @@ public struct NameService {
     let shown = review.barred.prefix(4).map(\.description).joined(separator: ", ")
     let more = review.barred.count > 4 ? " and \(review.barred.count - 4) more" : ""
     return (message, "\(question): taken out of the answer: \(shown)\(more), which must not be reached")
-  }
-
-  private mutating func learn(_ response: DNSMessage, _ question: DNSMessage.Question, _ now: UInt64) {
-    let rules = ResponseReview.Rules(isBarred: { _ in false }, removesHiding: false, ceiling: Self.ceiling)
-    for answer in ResponseReview(response, to: question, rules)?.addresses ?? [] {
-      learned.learn(answer.address, of: question.domain, seconds: answer.seconds, now: now)
-    }
   }
 
   /// The names for which an address is the answer.

@@ -143,13 +143,27 @@ struct ReviewTests {
     cache.store(response, to: query, lifetime: 60, now: 100)
     // Another id, other letters: RFC 1035 section 2.3.3, and who sends them looks for them (0x20).
     let again = Made.query("A.tEST", id: 7)
-    let answer = cache.answer(again, now: 120)
+    let answer = cache.answer(again, now: 120)?.response
     let found = try #require(answer)
     #expect(found.id == 7 && found.question == again.question)
     #expect(found.records?.first?.ttl == 40)
-    #expect(cache.answer(again, now: 159)?.records?.first?.ttl == 1)
+    #expect(cache.answer(again, now: 159)?.response.records?.first?.ttl == 1)
     #expect(cache.answer(again, now: 160) == nil)
     #expect(cache.count == 0 && cache.bytes == 0)
+  }
+
+  /// A hostile answer: its second name goes on in the bytes of the first TTL, which would change as it is counted down.
+  @Test func aNameInATTLIsNotKept() {
+    let query = Made.query("a.test")
+    let owner = query.bytes.count
+    // Owner (2 bytes), type, class, and then the TTL.
+    let ttl: [UInt8] = [0xc0, UInt8(owner + 6)]
+    let response = Made.response(
+      to: query, [.init(raw: [0xc0, 12], 1, ttl: 0x0001_6100, [1, 2, 3, 4]), .init(raw: ttl, 1, [1, 2, 3, 5])])
+    var cache = ResponseCache(limit: 10)
+    #expect(response.records != nil)
+    cache.store(response, to: query, lifetime: 60, now: 0)
+    #expect(cache.count == 0)
   }
 
   @Test func whatIsAskedInAnotherWayIsAnotherQuestion() {
