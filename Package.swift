@@ -113,8 +113,8 @@ let package = Package(
     module("Pure/EnclaveConfig", ["SystemText", "Inet", "Policy", "CToml"], forSize: true),
     // Rulesets as values; their bytes for nf_tables and for legacy xtables.
     module("Pure/Netfilter", ["Inet"], forSize: true),
-    // A boot as data.
-    module("Pure/BootPlanning", ["EnclaveConfig", "Inet", "Netfilter"], forSize: true),
+    // A start as data: what is asked, the plan, its text.
+    module("Pure/BootPlanning", ["EnclaveConfig", "Inet", "Netfilter", "SystemText"], forSize: true),
     // What may be in a packet of raw mode.
     module("Pure/Packets", ["Inet", "Policy"]),
 
@@ -142,12 +142,12 @@ let package = Package(
       "Streams/PacketTwins", ["CLinux", "Packets", "PacketRelaying", "LinuxSystem", "EventLoop"]),
 
     // Enclave
-    // Carries out a boot plan.
+    // Finds out what a start has to know, and carries out its plan's steps.
     module(
       "Enclave/Booting",
       [
-        "CLinux", "EnclaveConfig", "Inet", "Wire", "LinuxSystem", "EventLoop", "BootPlanning", "Netfilter", "Netlink",
-        "Relaying",
+        "CLinux", "SystemText", "EnclaveConfig", "Inet", "Wire", "LinuxSystem", "EventLoop", "BootPlanning",
+        "Capabilities", "Digests", "Netfilter", "Netlink", "Relaying", "Proxying",
       ], forSize: true),
     // The proxy inside: egress, ingress, DNS.
     module(
@@ -163,8 +163,8 @@ let package = Package(
     module(
       "Enclave/ServiceControl",
       [
-        "CLinux", "EnclaveConfig", "Supervision", "Wire", "LinuxSystem", "EventLoop", "Capabilities", "LogForwarding",
-        "Proxying", "Relaying", "Seccomp",
+        "CLinux", "BootPlanning", "EnclaveConfig", "Supervision", "Wire", "LinuxSystem", "EventLoop", "Capabilities",
+        "LogForwarding", "Proxying", "Relaying", "Seccomp",
       ], forSize: true),
 
     // Host
@@ -214,9 +214,9 @@ let package = Package(
     .executableTarget(
       name: "tombolo-init",
       dependencies: [
-        "SystemText", "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop",
-        "Capabilities", "Digests", "Relaying", "Roles", "Seccomp", "Netlink", "Proxying", "LogForwarding", "Booting",
-        "ServiceControl",
+        "SystemText", "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "Supervision", "LinuxSystem",
+        "EventLoop",
+        "Digests", "Relaying", "Roles", "Seccomp", "Proxying", "LogForwarding", "Booting", "ServiceControl",
         .product(name: "Logging", package: "swift-log"),
       ],
       path: "Sources/Programs/tombolo-init", swiftSettings: strict + small, linkerSettings: staticLink),
@@ -263,7 +263,18 @@ let package = Package(
     tests("Host/HostGatewayTests", ["HostGateway", "LinuxSystem", "Wire"]),
     tests("Pure/SeccompTests", ["Seccomp"]),
     tests("Enclave/RolesTests", ["Roles", "Proxying", "Policy", "Inet", "LinuxSystem", "Relaying", "Wire"]),
-    tests("Enclave/ServiceControlTests", ["ServiceControl", "CLinux", "EventLoop", "LinuxSystem", "Relaying", "Wire"]),
+    tests(
+      "Enclave/BootingTests",
+      [
+        "Booting", "BootPlanning", "CLinux", "Digests", "EnclaveConfig", "EventLoop", "Inet", "LinuxSystem", "Proxying",
+        "Relaying", "Wire",
+      ]),
+    tests(
+      "Enclave/ServiceControlTests",
+      [
+        "ServiceControl", "BootPlanning", "CLinux", "EnclaveConfig", "EventLoop", "Inet", "LinuxSystem", "Proxying",
+        "Relaying", "Supervision", "Wire",
+      ]),
     tests("Host/HostStatusTests", ["HostStatus", "CLinux", "EventLoop", "LinuxSystem"]),
     tests("Tools/LocalRunningTests", ["LocalRunning", "BootPlanning", "LinuxSystem"]),
     tests("Streams/RelayingTests", ["Relaying", "EventLoop", "LinuxSystem", "CLinux", "Inet", "Wire"]),

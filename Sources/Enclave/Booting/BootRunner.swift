@@ -1,21 +1,34 @@
 import BootPlanning
 import CLinux
+import Capabilities
 import EnclaveConfig
 import LinuxSystem
 import Netfilter
 import Netlink
 
-/// Carries out the steps of a boot plan, in order; stops at the first that fails.
-public enum BootRunner {
+/// Carries out the steps of a plan, in order.
+public struct BootRunner {
+  private let log: (String) -> Void
+  /// The one that has been entered and not yet made the only one.
+  private var root: ConfinedRoot?
+  /// What has been carried out.
+  public private(set) var done: [BootStep] = []
+  /// What has been opened for the proxy and its keeper.
+  public private(set) var sockets = ProxySockets()
+
   /// - Parameter log: takes sentences on what was chosen.
+  public init(log: @escaping (String) -> Void) { self.log = log }
+
+  /// Stops at the first step that fails.
   /// - Throws: the step's error, which names the call, the object and the reason.
-  public static func run(_ steps: [BootStep], log: (String) -> Void) throws {
-    var root: ConfinedRoot?
-    for step in steps { try run(step, &root, log) }
+  public mutating func run(_ steps: [BootStep]) throws {
+    for step in steps {
+      try carryOut(step)
+      done.append(step)
+    }
   }
 
-  /// - Parameter root: the one that has been entered and not yet made the only one.
-  private static func run(_ step: BootStep, _ root: inout ConfinedRoot?, _ log: (String) -> Void) throws {
+  private mutating func carryOut(_ step: BootStep) throws {
     switch step {
     case .mount(let source, let target, let type, let options, let data):
       try mountFileSystem(source, target, type: type, flags: flags(options), data: data)
@@ -88,18 +101,36 @@ public enum BootRunner {
     case .setHostname(let name):
       try setHostname(name)
     case .setSysctl(let name, let value):
-      setSysctl(name, value, log)
+      setSysctl(name, value)
     case .bringUpLoopback(let routed):
       try EnclaveRoutes.setUp(routes: routed, ipv6: IPv6Support.probe() == .available)
     case .createTunnel(let plan):
       try EnclaveTunnel.create(plan)
     case .installRules(let ruleset, let firewall):
       log(try installRules(ruleset, firewall))
+    case .becomeSubreaper:
+      try check("prctl", "PR_SET_CHILD_SUBREAPER", clinux_become_subreaper())
+    case .removeFiles(let paths):
+      for path in paths { removeFile(path) }
+    case .dropBounding(let set):
+      try Capabilities.dropBounding(CapabilitySet(rawValue: set))
+    case .keepCapabilities(let own, let program):
+      try Capabilities.keepOnly(CapabilitySet(rawValue: own), permitting: CapabilitySet(rawValue: program))
+    case .listenForProxy(let egress, let dns):
+      try sockets.listen(egress: egress, dns: dns)
+    case .listenForHost(let listener):
+      try sockets.listen(at: listener)
+    case .openTunnelQueues(let count):
+      try sockets.openTunnel(count)
+    case .openPacketQueues(let count):
+      try sockets.openCapture(count)
+    case .listenAsNameServer:
+      try sockets.listenAsNameServer()
     }
   }
 
   /// Where it cannot be written the program finds it as it is: not without a word, and not with the start's failure.
-  private static func setSysctl(_ name: String, _ value: String, _ log: (String) -> Void) {
+  private func setSysctl(_ name: String, _ value: String) {
     let path = "/proc/sys/" + String(name.map { $0 == "." ? "/" : $0 })
     do throws(SystemError) {
       // Without O_CREAT, which a missing file of /proc answers with EACCES.
@@ -110,7 +141,7 @@ public enum BootRunner {
     }
   }
 
-  private static func bind(
+  private func bind(
     _ source: String, _ target: String, _ root: ConfinedRoot?, _ flags: MountFlags
   ) throws(SystemError) {
     guard let root else { return try mountFileSystem(source, target, type: nil, flags: flags) }
@@ -124,7 +155,7 @@ public enum BootRunner {
   }
 
   /// With a back end named, that one or its error; else the first that takes the rules.
-  private static func installRules(_ ruleset: Ruleset, _ firewall: Configuration.Firewall) throws -> String {
+  private func installRules(_ ruleset: Ruleset, _ firewall: Configuration.Firewall) throws -> String {
     switch firewall {
     case .auto:
       let chosen = try PacketFilter.install(ruleset)
@@ -139,7 +170,7 @@ public enum BootRunner {
     }
   }
 
-  private static func flags(_ options: [BootStep.MountOption]) -> MountFlags {
+  private func flags(_ options: [BootStep.MountOption]) -> MountFlags {
     options.reduce(into: []) { flags, option in
       switch option {
       case .readOnly: flags.insert(.readOnly)

@@ -1,13 +1,11 @@
+import BootPlanning
 import CLinux
 import LinuxSystem
 
 /// Finds the host over vsock, and tells it that the enclave has booted.
 public enum ParentSearch {
-  /// Nitro's parent, then everybody else's (VMADDR_CID_HOST).
-  public static let candidates: [UInt32] = [3, 2]
   private static let attemptMilliseconds: Int32 = 1000
   private static let longestPause = 500
-  private static let heartbeatPort: UInt32 = 9000
   private static let heartbeatByte: UInt8 = 0xb7
 
   public struct Failure: Error, CustomStringConvertible {
@@ -29,7 +27,7 @@ public enum ParentSearch {
     var pause = 10
     var last = ""
     while true {
-      for candidate in cid.map({ [$0] }) ?? candidates {
+      for candidate in cid.map({ [$0] }) ?? Question.candidates {
         let result = clinux_vsock_probe(candidate, port, attemptMilliseconds)
         if result == 0 { return candidate }
         last = explain(-result, "vsock \(candidate):\(port)")
@@ -49,11 +47,11 @@ public enum ParentSearch {
     let limit = milliseconds(timeout)
     var last = ""
     repeat {
-      let result = clinux_vsock_exchange(cid ?? 3, heartbeatPort, heartbeatByte, Int32(clamping: limit))
+      let result = clinux_vsock_exchange(cid ?? 3, Question.heartbeatPort, heartbeatByte, Int32(clamping: limit))
       switch result {
       case 0: return
       case -EPROTO: last = "another byte than 0xb7 came back"
-      default: last = explain(-result, "vsock \(cid ?? 3):\(heartbeatPort)")
+      default: last = explain(-result, "vsock \(cid ?? 3):\(Question.heartbeatPort)")
       }
       if result == -EAFNOSUPPORT { break }
       sleepMilliseconds(50)

@@ -1,3 +1,4 @@
+import BootPlanning
 import CLinux
 import EnclaveConfig
 import LinuxSystem
@@ -7,9 +8,11 @@ import Supervision
 /// The services of an enclave, from what the boot has found and opened.
 public struct EnclaveServices {
   public var configuration: Configuration
-  /// nil in mode "none".
+  /// What is to be started, in the plan's order.
+  public var planned: [PlannedService]
+  /// What the proxy is handed, where one is planned.
   public var proxyHandOver: ProxyHandOver?
-  /// What the keeper of verdicts is handed; empty where there is none.
+  /// What the keeper of verdicts is handed, where one is planned.
   public var keeperSockets: [FileHandle] = []
   /// The program's standard input; nil for /dev/null.
   public var programInput: FileHandle?
@@ -19,31 +22,44 @@ public struct EnclaveServices {
   /// The enclave is made of namespaces of a machine whose devices are not its own.
   public var isLocal = false
 
-  public init(_ configuration: Configuration) { self.configuration = configuration }
+  public init(_ configuration: Configuration, _ planned: [PlannedService]) {
+    self.configuration = configuration
+    self.planned = planned
+  }
 
-  /// The keeper, the proxy and the program, as far as there are such. A service's place in the list is its id.
+  /// A service's place in the list is its id.
   func descriptions(_ log: @escaping (Configuration.LogLevel, String) -> Void) throws -> [any ServiceDescription] {
     var list: [any ServiceDescription] = []
+    // What the next one waits for.
     var needs: [ServiceID] = []
-    if let proxyHandOver {
-      // By descriptor: after the root has changed the file may have no name any more.
-      let executable = FileHandle(try openFile("/proc/self/exe", O_PATH))
-      if !keeperSockets.isEmpty {
-        needs = [ServiceID(0)]
-        list.append(KeeperService(proxy: ServiceID(1), executable: executable, sockets: keeperSockets))
+    // By descriptor: after the root has changed the file may have no name any more.
+    func executable() throws(SystemError) -> FileHandle { FileHandle(try openFile("/proc/self/exe", O_PATH)) }
+    for service in planned {
+      let id = ServiceID(list.count)
+      switch service {
+      case .keeper:
+        list.append(
+          KeeperService(proxy: ServiceID(id.index + 1), executable: try executable(), sockets: keeperSockets))
+      case .proxy:
+        guard let proxyHandOver else { throw MissingHandOver() }
+        list.append(
+          ProxyService(
+            needs: needs, executable: try executable(), handOver: proxyHandOver,
+            hasSeparateUser: userCount > Configuration.proxyID))
+      case .program:
+        list.append(
+          ProgramService(
+            needs: needs, configuration: configuration, isLocal: isLocal,
+            input: try programInput ?? FileHandle(openFile("/dev/null", O_RDONLY)), hasOtherUsers: userCount > 1,
+            warn: { log(.warning, $0) }))
       }
-      let proxy = ServiceID(list.count)
-      list.append(
-        ProxyService(
-          needs: needs, executable: executable, handOver: proxyHandOver,
-          hasSeparateUser: userCount > Configuration.proxyID))
-      needs = [proxy]
+      needs = [id]
     }
-    list.append(
-      ProgramService(
-        needs: needs, configuration: configuration, isLocal: isLocal,
-        input: try programInput ?? FileHandle(openFile("/dev/null", O_RDONLY)), hasOtherUsers: userCount > 1,
-        warn: { log(.warning, $0) }))
     return list
   }
+}
+
+/// A proxy is planned, and nothing has been opened for it.
+struct MissingHandOver: Error, CustomStringConvertible {
+  var description: String { "the proxy has nothing to be handed" }
 }

@@ -46,8 +46,8 @@ public final class EnclaveSupervision: EventSource {
   private var actions: [ServiceMachine.Action] = []
   private var isActing = false
 
-  /// Called with the name of a service and its new state.
-  public var onStateChange: ((String, ServiceState) -> Void)?
+  /// Called with the place of a service in the plan, its name and its new state.
+  public var onStateChange: ((Int, String, ServiceState) -> Void)?
 
   /// - Parameters:
   ///   - born: when init started, in nanoseconds of the monotonic clock.
@@ -196,7 +196,7 @@ public final class EnclaveSupervision: EventSource {
     case .cancelTimer(let timer): cancel(timer)
     case .stateChanged(let id, let state):
       session.report(descriptions[id.index].reportName, Self.report(state))
-      if let onStateChange { onStateChange(machine.plan.services[id.index].name, state) }
+      if let onStateChange { onStateChange(id.index, machine.plan.services[id.index].name, state) }
     case .log(let severity, let sentence): log(Self.level(severity), sentence)
     case .finish(let status):
       // Nobody is left who writes: the program's last words come before its end.

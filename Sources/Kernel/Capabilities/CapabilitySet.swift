@@ -11,24 +11,6 @@ public struct CapabilitySet: OptionSet, Sendable {
 
   public static let none: CapabilitySet = []
 
-  /// What no program in an enclave needs and what could end or subvert the kernel under it: loading modules, raw
-  /// memory and ports, rebooting, stepping the clock, replacing the security module's policy, reading the kernel's
-  /// log and audit trail.
-  public static let harmful: CapabilitySet = [
-    .init(CAP_SYS_MODULE), .init(CAP_SYS_RAWIO), .init(CAP_SYS_BOOT), .init(CAP_SYS_TIME), .init(CAP_SYS_PACCT),
-    .init(CAP_MAC_OVERRIDE), .init(CAP_MAC_ADMIN), .init(CAP_SYSLOG), .init(CAP_WAKE_ALARM),
-    .init(CAP_AUDIT_CONTROL), .init(CAP_AUDIT_READ),
-  ]
-
-  /// What PID 1 itself goes on needing once everything is set up: to signal and start processes of other users, to
-  /// narrow what they get, to give them their pipes, to read the image's files, and to unmount and power off at the
-  /// end.
-  public static let supervising: CapabilitySet = [
-    .init(CAP_KILL), .init(CAP_CHOWN), .init(CAP_SETUID), .init(CAP_SETGID), .init(CAP_SETPCAP),
-    .init(CAP_DAC_OVERRIDE),
-    .init(CAP_SYS_ADMIN), .init(CAP_SYS_BOOT), .init(CAP_SYS_TIME), .init(CAP_SYS_RESOURCE),
-  ]
-
   /// What nfnetlink_queue asks of the process that gives a verdict.
   public static let verdicts: CapabilitySet = [.init(CAP_NET_ADMIN)]
 

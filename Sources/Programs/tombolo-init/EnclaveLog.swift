@@ -35,12 +35,6 @@ final class EnclaveLogTarget: @unchecked Sendable {
   }
 }
 
-/// A line from before there was a log.
-struct EarlyNote {
-  var level = Logger.Level.info
-  var sentence: String
-}
-
 func writeToStandardError(_ text: String) { _ = try? writeAll(2, Array(shownText(text).utf8)) }
 
 /// swift-log's handler for the enclave.

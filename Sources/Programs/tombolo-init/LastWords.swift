@@ -21,7 +21,7 @@ enum LastWords {
   static func deliver(_ sentence: String, _ configuration: Configuration) {
     guard let target = target(configuration), let loop = try? EventLoop() else { return }
     // A host that does not know this boot yet takes no log of it. Where there is a session already it refuses another.
-    let session = try? SessionOpening.open(
+    let session = try? HostQuestions.session(
       target, BootIdentity.own.hello(ConfigurationDigest()), timeout: sessionTimeout)
     let forwarder = LogForwarder(
       loop: loop, target: target, token: BootIdentity.own.secrets.session,

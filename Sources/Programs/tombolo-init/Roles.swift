@@ -1,77 +1,26 @@
 import BootPlanning
 import Booting
 import CLinux
-import Capabilities
-import Digests
-import EnclaveConfig
 import EventLoop
-import Inet
 import LinuxSystem
-import LogForwarding
-import Logging
 import Proxying
-import Relaying
 import Seccomp
-import ServiceControl
 import SystemText
-import Wire
-
-/// Reads the configuration as a start would, for printing and for starting.
-/// - Parameter root: where the enclave's files are at this moment: "/rootfs" before a kernel's init has switched to it.
-func readConfiguration(
-  _ arguments: InitArguments, _ document: LocalDocument.Content? = nil, root: String = "",
-  digest: inout ConfigurationDigest
-) throws -> Configuration {
-  digest = ConfigurationDigest()
-  var configuration = Configuration()
-  func apply(_ text: String, _ file: String, isCommandLine: Bool = false) throws {
-    try configuration.apply(toml: text, file: file, isSystemText: isCommandLine, relativePaths: isCommandLine)
-    digest.add(isCommandLine ? systemBytes(text) : Array(text.utf8))
-  }
-  if let given = document?.configuration {
-    try apply(given.text, given.name)
-  } else {
-    let path = arguments.configurationPath ?? Configuration.defaultPath
-    // Only the default may be absent.
-    let bytes = try readFile(path, in: root, mayBeAbsent: arguments.configurationPath == nil)
-    if let bytes { try apply(try Configuration.text(bytes, file: path), path) }
-  }
-  if let overrides = document?.overrides { try apply(overrides, "command line", isCommandLine: true) }
-  if !arguments.command.isEmpty {
-    configuration.program.command = arguments.command
-    for word in arguments.command { digest.add(systemBytes(word)) }
-  }
-  if let defect = configuration.egress.defect(in: configuration.networkMode) {
-    let file = document?.configuration?.name ?? arguments.configurationPath ?? Configuration.defaultPath
-    throw ConfigurationError(file: file, problem: defect)
-  }
-  return configuration
-}
-
-/// - Parameter root: not yet the root, and perhaps with links that would lead out of it.
-private func readFile(_ path: String, in root: String, mayBeAbsent: Bool) throws(SystemError) -> [UInt8]? {
-  do throws(SystemError) {
-    return try root.isEmpty ? LinuxSystem.readFile(path) : ForeignTree(root).read(path)
-  } catch {
-    guard mayBeAbsent, error.errno == ENOENT else { throw error }
-    return nil
-  }
-}
 
 /// `--plan`: what a start would do.
 enum PlanRole {
-  static func run(_ arguments: InitArguments) throws {
-    var digest = ConfigurationDigest()
-    let configuration = try readConfiguration(arguments, digest: &digest)
-    var lines: [String] = []
-    if arguments.plansKernelStart {
-      lines = BootPlan.early.map(\.description)
-      lines.append(BootPlan(configuration, .kernel(hasRootfs: fileKind("/rootfs") == .directory)).description)
-    } else {
-      lines.append(BootPlan(configuration, .child).description)
-    }
-    try writeAll(1, (shownText(lines.joined(separator: "\n")) + "\n").utf8)
+  static func run(_ kind: InitArguments.PlanKind, _ arguments: InitArguments) throws {
+    let facts = try Discovery.outline(kind, arguments, try arguments.localDescriptor.map(readLocalDocument))
+    try writeAll(1, (shownText(StartPlan.text(facts)) + "\n").utf8)
   }
+}
+
+func readLocalDocument(_ fd: Int32) throws -> LocalDocument.Content {
+  let file = OwnedFileDescriptor(fd)
+  guard let content = LocalDocument.decode(try readFile("/proc/self/fd/\(file.rawValue)")) else {
+    throw InitArguments.Misuse(description: "--local: not what `tombolo run` writes")
+  }
+  return content
 }
 
 /// The networking proxy; started by PID 1, with its descriptors open.
@@ -121,43 +70,5 @@ final class SignalSource: EventSource {
 
   override func ready(_ events: EventSet, tag: Int) {
     while let signal = nextSignal(signals) { received(signal) }
-  }
-}
-
-/// The sockets that the proxy is handed, opened while PID 1 still has every right.
-struct ProxySockets {
-  /// What the keeper of verdicts is handed: its pipe, then the queues' sockets.
-  var keeper: [FileHandle] = []
-  var handOver: ProxyHandOver?
-
-  /// What the proxy is told in both modes.
-  static func settings(_ host: StreamTarget, _ configuration: Configuration) -> ProxySettings {
-    let secrets = BootIdentity.own.secrets
-    var settings = ProxySettings(hostTarget: host, proxyToken: secrets.proxy, hostToken: secrets.host)
-    settings.ingressPorts = configuration.ingressPorts
-    settings.egress = configuration.egress.rules
-    settings.sni = configuration.egress.sni
-    settings.names = configuration.resolver.names
-    settings.verbose = configuration.logs.level == .debug
-    return settings
-  }
-
-  mutating func open(host: StreamTarget, listen: SocketAddress, _ configuration: Configuration) throws(SystemError) {
-    var made = ProxyHandOver(Self.settings(host, configuration))
-    for address in [IPAddress.v4(.loopback), .v6(.loopback)] {
-      do throws(SystemError) {
-        let egress = FileHandle(try listenStream(.ip(IPEndpoint(address, EnclaveLayout.egressPort))))
-        let dnsListener = FileHandle(try listenStream(.ip(IPEndpoint(address, EnclaveLayout.dnsPort))))
-        let dnsSocket = FileHandle(try bindDatagram(IPEndpoint(address, EnclaveLayout.dnsPort)))
-        made.descriptors.egressListeners.append(egress)
-        made.descriptors.dnsListeners.append(dnsListener)
-        made.descriptors.dnsSockets.append(dnsSocket)
-      } catch  where address != .v4(.loopback) && (error.errno == EAFNOSUPPORT || error.errno == EADDRNOTAVAIL) {
-        // A kernel without IPv6.
-      }
-    }
-    made.descriptors.transportListener = FileHandle(try takeOverStream(listen))
-    if case .unix(let path) = listen { try changeMode(path, 0o660) }
-    handOver = made
   }
 }

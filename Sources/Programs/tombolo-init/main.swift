@@ -1,3 +1,4 @@
+import BootPlanning
 import CLinux
 import Inet
 import LinuxSystem
@@ -14,7 +15,7 @@ do {
   switch arguments.role {
   case .help: try writeAll(1, InitArguments.help.utf8)
   case .version: try writeAll(1, "tombolo-init \(tomboloVersion)\n".utf8)
-  case .plan: try PlanRole.run(arguments)
+  case .plan(let kind): try PlanRole.run(kind, arguments)
   case .proxy: try ProxyRole.run()
   case .verdicts(let sockets):
     setProcessName("tombolo-keeper")

@@ -79,6 +79,8 @@ struct RunCommand: ParsableCommand {
   var interactive = false
   @Flag(name: .shortAndLong, help: "Say what Tombolo does; twice: every connection.")
   var verbose: Int
+  @Flag(help: "Print what the enclave's init would do, in its order, and start nothing.")
+  var plan = false
   @Option(help: ArgumentHelp("The tombolo-init to start (default: the one beside this program).", valueName: "file"))
   var `init`: String?
   @Argument(parsing: .postTerminator, help: "The program and its arguments, after \"--\".")
@@ -165,6 +167,7 @@ struct RunCommand: ParsableCommand {
     request.configuration = file
     request.passesInput = interactive
     request.files = files
+    request.printsPlan = plan
     request.explainsUsers = verbose > 0 || ![nil, "root", "0", "root:root", "0:0"].contains(configuration.program.user)
     return request
   }

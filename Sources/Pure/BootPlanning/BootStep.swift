@@ -1,4 +1,5 @@
 import EnclaveConfig
+import Inet
 import Netfilter
 
 /// One step on the way from a started init to a started program. A boot is a list of these, so that it can be
@@ -60,6 +61,24 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   /// The interface of raw mode, with its addresses and the default routes.
   case createTunnel(TunnelPlan)
   case installRules(Ruleset, Configuration.Firewall)
+  /// What becomes an orphan below us is ours to reap (prctl(2)).
+  case becomeSubreaper
+  /// What is not there is no error.
+  case removeFiles([String])
+  /// Capabilities, one bit each, that nothing started from here on can have.
+  case dropBounding(UInt64)
+  /// What PID 1 uses from here on, and what the program may have besides.
+  case keepCapabilities(UInt64, permitting: UInt64)
+  /// Sockets on both loopbacks where redirected connections and queries arrive.
+  case listenForProxy(egress: UInt16, dns: UInt16)
+  /// The enclave's one port.
+  case listenForHost(HostListener)
+  /// Of the interface of raw mode.
+  case openTunnelQueues(Int)
+  /// Packet queues of nfnetlink_queue, that many for TCP and one for datagrams, and the pipe to the keeper of verdicts.
+  case openPacketQueues(Int)
+  /// On the address that the enclave's resolv.conf names: no link of the host's could answer there.
+  case listenAsNameServer
 
   public enum MountOption: String, Sendable, CaseIterable {
     case readOnly = "ro"
@@ -96,7 +115,7 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
       return "\(Self.mount(source: source, target: target, type: type, options: options, data: data)), unless mounted"
     case .openConsole: return "console on descriptors 0 to 2"
     case .loadModules(let list): return "load the modules of \(list)"
-    case .loadModule(let path): return "load \(path)"
+    case .loadModule(let path): return "load \(path) and remove it, where it is there"
     case .switchRoot(let path, let moving): return "switch root to \(path), with \(moving.joined(separator: ", "))"
     case .mountControlGroups: return "mount the control groups"
     case .raiseLimits: return "raise the limit of open files"
@@ -116,6 +135,19 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
         (["install with \(firewall == .auto ? "nftables or xtables" : firewall.rawValue):"]
         + ruleset.description.split(whereSeparator: \.isNewline).map { "  " + $0 })
         .joined(separator: "\n")
+    case .becomeSubreaper: return "become the reaper of orphans"
+    case .removeFiles(let paths): return "rm -f \(paths.joined(separator: " "))"
+    case .dropBounding(let set): return "drop from the bounding set: \(PlannedCapabilities.names(set))"
+    case .keepCapabilities(let own, let program):
+      return
+        "keep the capabilities: \(PlannedCapabilities.names(own)); for the program: \(PlannedCapabilities.names(program))"
+    case .listenForProxy(let egress, let dns):
+      return "listen for the proxy on 127.0.0.1 and ::1: TCP ports \(egress) and \(dns), UDP port \(dns)"
+    case .listenForHost(let listener): return "listen for the host on \(listener)"
+    case .openTunnelQueues(let count): return "open \(count == 1 ? "1 queue" : "\(count) queues") of \(TunnelPlan.link)"
+    case .openPacketQueues(let count):
+      return "open the packet queues \(TunnelPlan.firstQueue) to \(Int(TunnelPlan.firstQueue) + count)"
+    case .listenAsNameServer: return "listen for the proxy on \(AgreedAddresses.nameServer): TCP and UDP port 53"
     }
   }
 
@@ -124,5 +156,19 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   ) -> String {
     let all = options.map(\.rawValue) + (data.isEmpty ? [] : [data])
     return "mount -t \(type)\(all.isEmpty ? "" : " -o " + all.joined(separator: ",")) \(source) \(target)"
+  }
+}
+
+/// Where the host finds the enclave.
+public enum HostListener: Equatable, Sendable, CustomStringConvertible {
+  case vsock(port: UInt32)
+  /// Open to the owner and the group.
+  case unix(String)
+
+  public var description: String {
+    switch self {
+    case .vsock(let port): "vsock port \(port)"
+    case .unix(let path): path
+    }
   }
 }

@@ -53,31 +53,44 @@ public enum LocalDocument {
 
   /// nil where the bytes are not what `encode` makes.
   public static func decode(_ bytes: [UInt8]) -> Content? {
-    var values: [String: [String]] = [:]
+    var local = LocalEnclave(rootfs: nil, stage: "", transport: "", pieces: [], hasUserNamespace: false, nameServer: "")
+    var content = Content(local: local, configuration: nil, overrides: "", passesInput: false, defaultDirectory: nil)
+    var name = ""
+    var text: String?
     var rest = bytes[...]
     while !rest.isEmpty {
-      guard let newline = rest.firstIndex(of: 0x0a) else { return nil }
-      let words = String(decoding: rest[..<newline], as: UTF8.self).split(separator: " ")
-      guard words.count == 2, let count = Int(words[1]), count >= 0 else { return nil }
+      guard let newline = rest.firstIndex(of: 0x0a), let space = rest[..<newline].firstIndex(of: 0x20),
+        let count = Int(String(decoding: rest[(space + 1)..<newline], as: UTF8.self)), count >= 0
+      else { return nil }
+      let key = String(decoding: rest[..<space], as: UTF8.self)
       rest = rest[(newline + 1)...]
       guard rest.count >= count else { return nil }
-      values[String(words[0]), default: []].append(String(decoding: rest.prefix(count), as: UTF8.self))
+      let value = String(decoding: rest.prefix(count), as: UTF8.self)
       rest = rest.dropFirst(count)
+      switch key {
+      case "stage": local.stage = value
+      case "transport": local.transport = value
+      case "name-server": local.nameServer = value
+      case "user-namespace": local.hasUserNamespace = value == "1"
+      case "rootfs": local.rootfs = value
+      case "search": local.search.append(value)
+      case "option": local.resolverOptions.append(value)
+      case "hide": local.hidden.append(value)
+      case "users": local.userCount = Int(value).flatMap { UInt32(exactly: $0) }
+      case "piece":
+        guard let piece = RootPiece(encoded: value) else { return nil }
+        local.pieces.append(piece)
+      case "overrides": content.overrides = value
+      case "input": content.passesInput = value == "1"
+      case "directory": content.defaultDirectory = value
+      case "configuration-name": name = value
+      case "configuration": text = value
+      default: return nil
+      }
     }
-    func one(_ key: String) -> String? { values[key]?.first }
-    guard let stage = one("stage"), let transport = one("transport"), let server = one("name-server") else {
-      return nil
-    }
-    var local = LocalEnclave(
-      rootfs: one("rootfs"), stage: stage, transport: transport,
-      pieces: (values["piece"] ?? []).compactMap { RootPiece(encoded: $0) },
-      hasUserNamespace: one("user-namespace") == "1", nameServer: server, search: values["search"] ?? [],
-      resolverOptions: values["option"] ?? [])
-    local.hidden = values["hide"] ?? []
-    local.userCount = one("users").flatMap { UInt32($0) }
-    let configuration = one("configuration").map { (name: one("configuration-name") ?? "", text: $0) }
-    return Content(
-      local: local, configuration: configuration, overrides: one("overrides") ?? "",
-      passesInput: one("input") == "1", defaultDirectory: one("directory"))
+    guard !local.stage.isEmpty, !local.transport.isEmpty, !local.nameServer.isEmpty else { return nil }
+    content.local = local
+    content.configuration = text.map { (name: name, text: $0) }
+    return content
   }
 }

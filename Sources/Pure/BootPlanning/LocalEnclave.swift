@@ -59,7 +59,7 @@ public enum RootPiece: Equatable, Sendable {
   var encoded: String {
     switch self {
     case .overlay(let path): "o" + path
-    case .directory(let path, let mode): "d" + path + "\u{0}" + String(mode, radix: 8)
+    case .directory(let path, let mode): "d" + path + "\u{0}" + "\(mode)"
     case .link(let path, let target): "l" + path + "\u{0}" + target
     case .file(let path, let copied): (copied ? "c" : "f") + path
     case .tree(let path): "t" + path
@@ -83,7 +83,7 @@ public enum RootPiece: Equatable, Sendable {
       if text.first == "l" {
         self = .link(parts[0], to: parts[1])
       } else {
-        guard let mode = UInt32(parts[1], radix: 8), mode <= 0o7777 else { return nil }
+        guard let mode = Int(parts[1]).flatMap({ UInt32(exactly: $0) }), mode <= 0o7777 else { return nil }
         self = .directory(parts[0], mode: mode)
       }
     default: return nil

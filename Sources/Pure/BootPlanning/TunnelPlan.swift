@@ -10,8 +10,6 @@ public struct TunnelPlan: Equatable, Sendable, CustomStringConvertible {
   public var address6: IPPrefix?
   /// In bytes.
   public var mtu: UInt32
-  /// Where what the host gives must be.
-  private let allowed: [IPPrefix]
   /// false where there is no IPv6 address to be had, nor to be asked for.
   public var hasIPv6: Bool
   /// With the host's own address: the ports that are the enclave's; nil where it has an address of its own.
@@ -21,29 +19,23 @@ public struct TunnelPlan: Equatable, Sendable, CustomStringConvertible {
   /// The first queue of nfnetlink_queue, for datagrams; those for TCP follow.
   public static let firstQueue: UInt16 = 7766
 
-  public init(_ raw: RawNetwork) {
+  /// - Parameter processors: of the enclave; where the configuration says no number of queues, they do.
+  public init(_ raw: RawNetwork, processors: Int) {
     address = raw.asksForAddress ? nil : raw.address
     address6 = raw.asksForAddress6 ? nil : raw.address6
     mtu = UInt32(clamping: raw.mtu)
-    allowed = raw.allowed
     hasIPv6 = !raw.lacksIPv6
     sharedPorts = raw.capture == .nfqueue ? raw.sharedPorts : nil
-    queues = raw.queueCount(processors: 1)
+    queues = raw.queueCount(processors: processors)
   }
 
   public var description: String {
-    let asked = [address == nil ? "IPv4" : nil, hasIPv6 && address6 == nil ? "IPv6" : nil].compactMap { $0 }
-    let ranges = allowed.map(\.description).joined(separator: ", ")
-    let first = asked.map {
-      sharedPorts == nil || allowed != RawNetwork.defaultAllowed
-        ? "ask the host for an \($0) address within \(ranges)" : "ask the host for its \($0) address"
-    }
     func lines(_ ip: String, _ prefix: IPPrefix?) -> String {
       "ip address add \(shown(prefix)) dev \(Self.link); "
         + "\(ip) route add default dev \(Self.link) src \(prefix?.address.description ?? "ADDRESS")"
     }
     let all =
-      first + [
+      [
         "ip tuntap add dev \(Self.link) mode tun multi_queue vnet_hdr; ip link set \(Self.link) mtu \(mtu) up",
         lines("ip", address),
       ] + (hasIPv6 ? [lines("ip -6", address6)] : [])

@@ -49,6 +49,11 @@ public struct ProgramRights: Equatable, Sendable {
     "CHECKPOINT_RESTORE",
   ]
 
+  /// The names of a set's capabilities, in the order of their numbers.
+  public static func names(of set: UInt64) -> [String] {
+    (0..<64).filter { set >> UInt64($0) & 1 == 1 }.map { $0 < names.count ? names[$0] : "\($0)" }
+  }
+
   /// The bit of a capability's name, with or without "CAP_", in capitals.
   public static func bit(_ name: String) -> UInt64? {
     let short = name.hasPrefix("CAP_") ? String(name.dropFirst(4)) : name

@@ -24,6 +24,8 @@ public struct LocalRunRequest {
   public var explainsUsers = false
   /// The host's side; in raw mode its tunnel is configured already.
   public var host: HostSettings
+  /// Init prints its plan to our standard output and ends.
+  public var printsPlan = false
 
   public init(initPath: String, overrides: String, host: HostSettings) {
     self.initPath = initPath
@@ -130,9 +132,12 @@ public final class LocalRun: EventSource {
     // PID 1 never waits for us, who may be stopped.
     try stopsWriting.descriptor.setNonblocking()
     var spawnRequest = SpawnRequest(
-      .descriptor(executable.rawValue), arguments: ["tombolo-init", "--local", "3", "--stops", "4"], environment: [],
+      .descriptor(executable.rawValue),
+      arguments: ["tombolo-init", "--local", "3", "--stops", "4"] + (request.printsPlan ? ["--plan"] : []),
+      environment: [],
       descriptors: [
-        request.passesInput ? 0 : null.rawValue, null.rawValue, 2, document.rawValue, stopsWriting.rawValue,
+        request.passesInput ? 0 : null.rawValue, request.printsPlan ? 1 : null.rawValue, 2, document.rawValue,
+        stopsWriting.rawValue,
       ])
     // What we pass on before init has its signalfd waits for it.
     spawnRequest.keepsSignalMask = true

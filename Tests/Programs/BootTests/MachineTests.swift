@@ -97,6 +97,19 @@ final class MachineTests: XCTestCase {
     XCTAssertTrue(outcome.errors.contains("was refused; more of them are only counted"), outcome.errors)
   }
 
+  /// What a measured image does is what its plan says, which anybody can print.
+  func testAMachineDoesWhatItsPlanSays() {
+    let outcome = bash(
+      """
+      cd \(directory); printf '[logs]\\nlevel = "debug"\\n[ingress]\\nports = [80]\\n' > plan.toml
+      \(World.binaries)/tombolo-init --plan=kernel --config plan.toml -- /bin/sh -c 'exit 3' > planned
+      \(tombolo) image build --rootfs busybox --kernel \(Self.assets)/kernel-enclave/bzImage --config plan.toml -o plan.eif -- /bin/sh -c 'exit 3' >/dev/null || exit 90
+      ip netns exec \(World.host) \(tombolo) boot \(qemu) plan.eif 2> plan.err; echo "status $?"
+      sed -n 's/.*debug: step: //p' plan.err > done; diff planned done && grep -c 'start as root: /bin/sh -c exit 3' done; cat plan.err >&2
+      """, timeout: 60)
+    XCTAssertEqual(outcome.output, "status 3\n1\n", outcome.errors)
+  }
+
   // MARK: the drop-in and the measurements
 
   /// nitro-cli's layout, put together by cpio and a few lines of Python of this test's own: only `init` is ours.

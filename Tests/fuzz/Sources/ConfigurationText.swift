@@ -7,7 +7,7 @@ let configuration = Harness("configuration") { bytes in
     let text = try Configuration.text(bytes, file: "tombolo.toml")
     let made = try Configuration(toml: text, file: "tombolo.toml")
     for kind in [StartKind.child, .kernel(hasRootfs: true), .kernel(hasRootfs: false)] {
-      check(!BootPlan(made, kind).description.isEmpty, "no plan")
+      check(!StartPlan.text(StartFacts(kind, made)).isEmpty, "no plan")
     }
   } catch {
     check(!error.description.isEmpty, "no reason")

@@ -1,16 +1,15 @@
 import Digests
-import Inet
 import LinuxSystem
 import Wire
 
 /// This boot's name and secrets: made once by PID 1, shared with the host in the first session and with our own processes
 /// through descriptors, and written down nowhere.
-struct BootIdentity {
+public struct BootIdentity: Sendable {
   /// Made when first asked for, which is after the kernel's generator has been seeded.
-  static let own = BootIdentity()
+  public static let own = BootIdentity()
 
-  let boot: BootID
-  let secrets: BootSecrets
+  public let boot: BootID
+  public let secrets: BootSecrets
 
   private init() {
     boot = BootID(high: randomUInt64(), low: randomUInt64())
@@ -22,7 +21,7 @@ struct BootIdentity {
   }
 
   /// What opens this boot's sessions.
-  func hello(_ digest: ConfigurationDigest) -> Hello {
+  public func hello(_ digest: ConfigurationDigest) -> Hello {
     Hello(
       .session, token: secrets.session,
       parameters: StartReport(

@@ -1,99 +1,13 @@
 import EnclaveConfig
 import Inet
-import Netfilter
 
-/// The ports and paths that inside and outside agree on.
-public enum EnclaveLayout {
-  public static let proxyID = Configuration.proxyID
-  /// The one vsock port on each side; over the unix transport part of the sockets' names.
-  public static let port = Configuration.defaultPort
-  /// Where redirected TCP arrives, on both loopbacks.
-  public static let egressPort: UInt16 = 61_001
-  /// Where redirected DNS arrives.
-  public static let dnsPort: UInt16 = 61_053
-  /// The unix transport's directory as seen inside.
-  public static let transportDirectory = "/run/tombolo/host"
-
-  public static func hostSocket(in directory: String) -> String { "\(directory)/host_\(port)" }
-  public static func enclaveSocket(in directory: String) -> String { "\(directory)/enclave_\(port)" }
-}
-
-/// How init was started.
-public enum StartKind: Equatable, Sendable {
-  /// By a kernel, of our own image or as the drop-in of nitro-cli's init: everything is to be set up.
-  case kernel(hasRootfs: Bool)
-  /// By `tombolo run`.
-  case local(LocalEnclave)
-  /// Under another init (a Docker ENTRYPOINT, AWS's init): the file system is as the program shall see it.
-  case child
-}
-
-/// What a boot consists of, in order.
-public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
-  /// A kernel's init before it reads the configuration: the way to explain a failure comes first.
-  public static let early: [BootStep] = [
-    .mountIfMissing(source: "devtmpfs", target: "/dev", type: "devtmpfs", options: [.noSetUID], data: "mode=0755"),
-    .openConsole,
-    .mountIfMissing(
-      source: "proc", target: "/proc", type: "proc", options: [.noSetUID, .noDevices, .noExecution], data: ""),
-    .mountIfMissing(
-      source: "sysfs", target: "/sys", type: "sysfs", options: [.noSetUID, .noDevices, .noExecution], data: ""),
-    .loadModules(list: "/lib/modules/tombolo.load"),
-    .loadModule("/nsm.ko"),
-  ]
-
-  /// The file system, before anything else can fail quietly.
-  public var fileSystem: [BootStep]
-  public var network: [BootStep]
-  public var configuration: Configuration
-
-  public init(_ configuration: Configuration, _ kind: StartKind) {
-    self.configuration = configuration
-    fileSystem =
-      switch kind {
-      case .kernel(let hasRootfs): Self.kernelFileSystem(hasRootfs: hasRootfs, configuration)
-      case .local(let local): Self.fileSystem(local, configuration)
-      case .child: []
-      }
-    let isRouted = configuration.networkMode == .tcp
-    network = [.bringUpLoopback(routed: isRouted)]
-    if kind != .child {
-      // The network namespace is ours alone: port 80 is for every user in it, as in Docker's containers (Linux 4.11).
-      network.insert(.setSysctl("net.ipv4.ip_unprivileged_port_start", value: "0"), at: 0)
-      network.insert(.setHostname(configuration.hostname), at: 0)
-    }
-    if configuration.networkMode == .raw {
-      let plan = TunnelPlan(configuration.raw)
-      network.append(.createTunnel(plan))
-      if plan.sharedPorts != nil {
-        network.append(
-          .installRules(
-            .capture(
-              link: TunnelPlan.link, firstQueue: TunnelPlan.firstQueue, queues: plan.queues, ipv6: plan.hasIPv6),
-            configuration.firewall))
-      }
-    }
-    if isRouted {
-      network.append(
-        .installRules(
-          .transparentProxy(
-            tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort,
-            local: [IPPrefix(.v6(AgreedAddresses.loopback6), clamping: 128)]), configuration.firewall))
-    }
-    if configuration.program.rights.readOnlyRoot, kind != .child {
-      network.append(.makeRootReadOnly(Self.rootMounts(kind)))
-    }
-  }
-
-  /// What the program cannot write where its root is to be read-only: the overlays of a throw-away root are mounts each.
-  private static func rootMounts(_ kind: StartKind) -> [String] {
-    guard case .local(let local) = kind else { return ["/"] }
-    return ["/"] + local.pieces.compactMap { if case .overlay(let path) = $0, path != "/" { path } else { nil } }
-  }
-
-  private static func kernelFileSystem(hasRootfs: Bool, _ configuration: Configuration) -> [BootStep] {
+/// The steps that make the enclave's file system.
+enum FileSystemSteps {
+  static func kernel(hasRootfs: Bool, _ configuration: Configuration) -> [BootStep] {
     let mounts = ["/dev", "/proc", "/sys"]
-    var steps: [BootStep] = hasRootfs ? [.switchRoot("/rootfs", moving: mounts)] : []
+    // Read by now; they are not for the program.
+    var steps: [BootStep] = [.removeFiles(BootContract.files)]
+    if hasRootfs { steps.append(.switchRoot("/rootfs", moving: mounts)) }
     steps += [
       .makeDirectory("/dev/pts", mode: 0o755),
       .mountIfMissing(
@@ -110,7 +24,7 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       .makeDirectory("/run/lock", mode: 0o1777),
       .mountIfMissing(
         source: "tmpfs", target: "/tmp", type: "tmpfs", options: [.noSetUID, .noDevices], data: "mode=1777"),
-      .mountControlGroups, .raiseLimits, .seedEntropy, .setClock,
+      .mountControlGroups, .raiseLimits, .setClock,
       .makeDirectory("/etc", mode: 0o755),
       .provideFile(
         "/etc/resolv.conf", text: configuration.resolver.resolvConf(nameServer: AgreedAddresses.nameServer.description)),
@@ -125,7 +39,7 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       + configuration.resolver.hostsLines
   }
 
-  private static func fileSystem(_ local: LocalEnclave, _ configuration: Configuration) -> [BootStep] {
+  static func local(_ local: LocalEnclave, _ configuration: Configuration) -> [BootStep] {
     let root = local.rootfs == nil ? local.stage + "/root" : local.stage
     var steps: [BootStep] = [.makeMountsPrivate]
     if let rootfs = local.rootfs, local.pieces.isEmpty {
@@ -253,31 +167,5 @@ public struct BootPlan: Equatable, Sendable, CustomStringConvertible {
       if scalar == "," || scalar == ":" || scalar == "\\" { text.append("\\") }
       text.unicodeScalars.append(scalar)
     }
-  }
-
-  public var description: String {
-    (fileSystem.map(\.description) + [networkAndProgram]).joined(separator: "\n")
-  }
-
-  /// The plan without what depends on how init was started.
-  public var networkAndProgram: String {
-    var lines = network.map(\.description)
-    if configuration.networkMode == .tcp {
-      lines.append("start the proxy: egress on port \(EnclaveLayout.egressPort), DNS on port \(EnclaveLayout.dnsPort)")
-      let ports = configuration.ingressPorts.map(String.init).joined(separator: ", ")
-      lines.append("let the host reach \(ports.isEmpty ? "no port" : "port \(ports)")")
-      lines.append("wait until the proxy is ready")
-    }
-    if configuration.networkMode == .raw {
-      lines.append(
-        configuration.raw.capture == .tun
-          ? "start the proxy: the queues of \(TunnelPlan.link), a stream to the host for each"
-          : "start the proxy and its keeper of verdicts: packet queues, a stream to the host for each")
-      lines.append("wait until the proxy is ready")
-    }
-    let program = configuration.program
-    lines.append("cd \(program.workingDirectory ?? "/")")
-    lines.append("start as \(program.user ?? "root"): \(program.command.joined(separator: " "))")
-    return lines.joined(separator: "\n")
   }
 }

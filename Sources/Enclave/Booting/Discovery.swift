@@ -1,0 +1,180 @@
+import BootPlanning
+import CLinux
+import Digests
+import EnclaveConfig
+import Inet
+import LinuxSystem
+import Relaying
+import Wire
+
+// Theory of operation.
+//
+// A start is found out in the order of `Question`. For a kernel's init `prepare` makes first what that needs: devices, the
+// console, modules, random numbers. Then the configuration is read where its file is at this moment (below /rootfs, in the
+// tree of a local enclave); it says how the host is found. The session with the host is opened before any step of the plan:
+// neither vsock nor Unix sockets need a network, and nobody else in the enclave can be first.
+
+/// What a start has found, and the first stream to the host.
+public final class FoundStart {
+  public let facts: StartFacts
+  /// Opens this boot's sessions.
+  public let hello: Hello
+  /// Where the host is when the plan has been carried out.
+  public let host: StreamTarget
+  private var session: (stream: FileHandle, early: [UInt8])?
+  /// Sentences for the log.
+  public let notes: [String]
+  /// What was done before there was a plan.
+  public let prepared: [BootStep]
+  public let answered: [Question]
+
+  init(
+    _ facts: StartFacts, hello: Hello, host: StreamTarget, session: (stream: FileHandle, early: [UInt8]),
+    notes: [String], prepared: [BootStep], answered: [Question]
+  ) {
+    self.facts = facts
+    self.hello = hello
+    self.host = host
+    self.session = session
+    self.notes = notes
+    self.prepared = prepared
+    self.answered = answered
+  }
+
+  /// Gives the session away: who ends it closes its stream, and the host lets the next one in.
+  public func takeSession() throws -> (stream: FileHandle, early: [UInt8]) {
+    guard let taken = session else { throw HostQuestions.Failure(description: "the session has been taken already") }
+    session = nil
+    return taken
+  }
+}
+
+/// Finds out what a start has to know.
+public final class Discovery {
+  public let kind: StartKind
+  private let arguments: InitArguments
+  private let document: LocalDocument.Content?
+  /// Where the enclave's files are, until they are the root.
+  private let root: String
+  private var notes: [String] = []
+  private var prepared: [BootStep] = []
+  private var answered: [Question] = []
+  private var processors = 1
+  /// As far as it is known: what the end of a start that failed needs.
+  public private(set) var configuration = Configuration()
+
+  /// Whether it is known how the host is reached.
+  public var hasConfiguration: Bool { !answered.isEmpty }
+
+  /// Under another init.
+  public convenience init(child arguments: InitArguments) { self.init(.child, arguments, nil, root: "") }
+
+  /// - Parameter document: what `tombolo run` wrote.
+  public convenience init(local document: LocalDocument.Content) {
+    self.init(.local(document.local), InitArguments(), document, root: document.local.rootfs ?? "")
+  }
+
+  /// By a kernel, of an image that has /rootfs or has not. Nobody meant what is on its command line for us.
+  public convenience init(kernel hasRootfs: Bool) {
+    self.init(.kernel(hasRootfs: hasRootfs), InitArguments(), nil, root: hasRootfs ? "/rootfs" : "")
+  }
+
+  private init(_ kind: StartKind, _ arguments: InitArguments, _ document: LocalDocument.Content?, root: String) {
+    self.kind = kind
+    self.arguments = arguments
+    self.document = document
+    self.root = root
+  }
+
+  /// For `--plan`: what is known without asking the host, on the machine where it is printed.
+  public static func outline(
+    _ kind: InitArguments.PlanKind, _ arguments: InitArguments, _ document: LocalDocument.Content?
+  ) throws -> StartFacts {
+    let discovery: Discovery
+    if let document {
+      discovery = Discovery(local: document)
+    } else {
+      switch kind {
+      case .child: discovery = Discovery(child: arguments)
+      // Where it runs in such an image's first root the configuration is there; elsewhere it is at its usual place.
+      case .kernel:
+        let isThere = fileKind("/rootfs") == .directory && arguments.configurationPath == nil
+        discovery = Discovery(.kernel(hasRootfs: true), arguments, nil, root: isThere ? "/rootfs" : "")
+      case .kernelWithoutRootfs: discovery = Discovery(.kernel(hasRootfs: false), arguments, nil, root: "")
+      }
+    }
+    _ = try discovery.read()
+    discovery.processors = processorCount()
+    return discovery.facts
+  }
+
+  /// What must be there before anything can be asked.
+  public func prepare() throws {
+    var found: [String] = []
+    do {
+      var runner = BootRunner { found.append($0) }
+      defer { prepared = runner.done }
+      try runner.run(StartPlan.early(kind))
+    }
+    notes += found
+  }
+
+  /// Asks everything there is to ask.
+  public func find() throws -> FoundStart {
+    let digest = try read()
+    let hello = BootIdentity.own.hello(digest)
+    var host = Self.host(document, configuration)
+    var session: (stream: FileHandle, early: [UInt8])?
+    for question in Question.rest(kind, configuration) {
+      switch question {
+      case .configuration, .contract: break
+      case .heartbeat(let cid, let timeout): try ParentSearch.beat(cid: cid, timeout: timeout)
+      case .host(let cid, let port, let timeout):
+        let found = try ParentSearch.find(cid: cid, port: port, timeout: timeout)
+        host = StreamTarget(.vsock(cid: found, port: port))
+      case .session(let timeout): session = try HostQuestions.session(host, hello, timeout: timeout)
+      case .addresses(_, _, _, let timeout):
+        configuration.raw = try HostQuestions.addresses(
+          host, token: BootIdentity.own.secrets.session, configuration.raw, timeout: timeout)
+        notes.append("the host's addresses: \(configuration.raw.givenAddresses)")
+      // The rules name the queues, so their number is settled before them.
+      case .processors: processors = processorCount()
+      }
+      answered.append(question)
+    }
+    guard let session else { throw HostQuestions.Failure(description: "no session with the host was asked for") }
+    // Its directory is elsewhere when the enclave's root is the root.
+    if kind.isLocal { host = StreamTarget(.unix(EnclaveLayout.hostSocket(in: EnclaveLayout.transportDirectory))) }
+    return FoundStart(
+      facts, hello: hello, host: host, session: session, notes: notes, prepared: prepared, answered: answered)
+  }
+
+  private var facts: StartFacts {
+    var facts = StartFacts(kind, configuration, defaultDirectory: document?.defaultDirectory)
+    facts.processors = processors
+    return facts
+  }
+
+  private func read() throws -> ConfigurationDigest {
+    var reading = try ConfigurationReading(arguments, document, root: root)
+    configuration = reading.configuration
+    if kind.isKernel {
+      try reading.addContract()
+      try reading.unwrap(root: root)
+      configuration = reading.configuration
+    }
+    answered += Question.first(kind)
+    return reading.digest
+  }
+
+  /// Where the host is now; of vsock until it has been looked for.
+  private static func host(_ document: LocalDocument.Content?, _ configuration: Configuration) -> StreamTarget {
+    if let document { return StreamTarget(.unix(EnclaveLayout.hostSocket(in: document.local.transport))) }
+    switch configuration.transport {
+    case .unix(let directory): return StreamTarget(.unix(EnclaveLayout.hostSocket(in: directory)))
+    case .vsock:
+      return StreamTarget(
+        .vsock(cid: configuration.parentCID ?? Question.candidates.first ?? 2, port: configuration.parentPort))
+    }
+  }
+}

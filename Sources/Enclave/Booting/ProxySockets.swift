@@ -1,0 +1,70 @@
+import BootPlanning
+import CLinux
+import Inet
+import LinuxSystem
+import Netlink
+import Proxying
+
+/// What the proxy and its keeper of verdicts are handed, opened while PID 1 still has every right.
+public struct ProxySockets {
+  public private(set) var descriptors = ProxyDescriptors<FileHandle>()
+  /// The keeper's pipe, then the queues' sockets; empty where there is no keeper.
+  public private(set) var keeper: [FileHandle] = []
+
+  init() {}
+
+  /// Where redirected connections and queries arrive, on both loopbacks.
+  mutating func listen(egress: UInt16, dns: UInt16) throws(SystemError) {
+    for address in [IPAddress.v4(.loopback), .v6(.loopback)] {
+      do throws(SystemError) {
+        let egressListener = FileHandle(try listenStream(.ip(IPEndpoint(address, egress))))
+        let dnsListener = FileHandle(try listenStream(.ip(IPEndpoint(address, dns))))
+        let dnsSocket = FileHandle(try bindDatagram(IPEndpoint(address, dns)))
+        descriptors.egressListeners.append(egressListener)
+        descriptors.dnsListeners.append(dnsListener)
+        descriptors.dnsSockets.append(dnsSocket)
+      } catch  where address != .v4(.loopback) && (error.errno == EAFNOSUPPORT || error.errno == EADDRNOTAVAIL) {
+        // A kernel without IPv6.
+      }
+    }
+  }
+
+  /// The enclave's one port.
+  mutating func listen(at listener: HostListener) throws(SystemError) {
+    switch listener {
+    case .vsock(let port):
+      descriptors.transportListener = FileHandle(try takeOverStream(.vsock(cid: .max, port: port)))
+    case .unix(let path):
+      descriptors.transportListener = FileHandle(try takeOverStream(.unix(path)))
+      try changeMode(path, 0o660)
+    }
+  }
+
+  /// The queues of the enclave's TUN device, which an earlier step has made.
+  mutating func openTunnel(_ queues: Int) throws(SystemError) {
+    for _ in 0..<queues { descriptors.tunnelQueues.append(try TunQueue(TunnelPlan.link).file) }
+  }
+
+  /// Sockets of packet queues, and the pipe to the keeper of verdicts.
+  mutating func openCapture(_ queues: Int) throws {
+    let (reading, writing) = try makePipe()
+    descriptors.verdictPipe = writing
+    keeper = [reading]
+    for index in 0..<queues {
+      var numbers = [
+        CaptureSocket.Queue(
+          TunnelPlan.firstQueue &+ 1 &+ UInt16(clamping: index), takesSuperPackets: true)
+      ]
+      if index == 0 { numbers.append(.init(TunnelPlan.firstQueue, takesSuperPackets: false)) }
+      let socket = try CaptureSocket.open(numbers)
+      descriptors.captureSockets.append(socket)
+      keeper.append(socket)
+    }
+  }
+
+  mutating func listenAsNameServer() throws(SystemError) {
+    let address = IPAddress.v4(AgreedAddresses.nameServer)
+    descriptors.dnsSockets.append(FileHandle(try bindDatagram(IPEndpoint(address, 53))))
+    descriptors.dnsListeners.append(FileHandle(try listenStream(.ip(IPEndpoint(address, 53)))))
+  }
+}

@@ -1,0 +1,17 @@
+import EnclaveConfig
+
+/// The ports and paths that inside and outside agree on.
+public enum EnclaveLayout {
+  public static let proxyID = Configuration.proxyID
+  /// The one vsock port on each side; over the unix transport part of the sockets' names.
+  public static let port = Configuration.defaultPort
+  /// Where redirected TCP arrives, on both loopbacks.
+  public static let egressPort: UInt16 = 61_001
+  /// Where redirected DNS arrives.
+  public static let dnsPort: UInt16 = 61_053
+  /// The unix transport's directory as seen inside.
+  public static let transportDirectory = "/run/tombolo/host"
+
+  public static func hostSocket(in directory: String) -> String { "\(directory)/host_\(port)" }
+  public static func enclaveSocket(in directory: String) -> String { "\(directory)/enclave_\(port)" }
+}

@@ -1,0 +1,159 @@
+import EnclaveConfig
+import Inet
+import Netfilter
+
+// Theory of operation.
+//
+// A start has three parts: it finds out what there is, makes its plan, and carries that out. What is asked is `Question`s;
+// what a kernel's init has to do before it can ask anything is `early`. From the answers, `StartFacts`, the plan is made once:
+// steps, which `Booting` carries out one by one, then the services, which `ServiceControl` brings up. Nothing that changes
+// the enclave is done apart from them, so the text of a plan is what a start does: `tombolo-init --plan` prints it, and the
+// log of a start has, at level "debug", what was done, in the same words.
+
+/// How init was started.
+public enum StartKind: Equatable, Sendable {
+  /// By a kernel, of our own image or as the drop-in of nitro-cli's init: everything is to be set up.
+  case kernel(hasRootfs: Bool)
+  /// By `tombolo run`.
+  indirect case local(LocalEnclave)
+  /// Under another init (a Docker ENTRYPOINT, AWS's init): the file system is as the program shall see it.
+  case child
+
+  public var isKernel: Bool { if case .kernel = self { true } else { false } }
+  public var isLocal: Bool { if case .local = self { true } else { false } }
+}
+
+/// What a start has found out before it does anything.
+public struct StartFacts: Sendable {
+  public var kind: StartKind
+  /// With the program and the addresses that were asked for.
+  public var configuration: Configuration
+  /// That this process may run on.
+  public var processors = 1
+  /// Where the program starts unless the configuration says, if that is a directory in the enclave.
+  public var defaultDirectory: String?
+
+  public init(_ kind: StartKind, _ configuration: Configuration, defaultDirectory: String? = nil) {
+    self.kind = kind
+    self.configuration = configuration
+    self.defaultDirectory = defaultDirectory
+  }
+
+  /// Where the host finds the enclave.
+  public var listener: HostListener {
+    if kind.isLocal { return .unix(EnclaveLayout.enclaveSocket(in: EnclaveLayout.transportDirectory)) }
+    switch configuration.transport {
+    case .unix(let directory): return .unix(EnclaveLayout.enclaveSocket(in: directory))
+    case .vsock: return .vsock(port: EnclaveLayout.port)
+    }
+  }
+}
+
+/// What a start does from when it has found out everything, in order.
+public struct StartPlan: Sendable, CustomStringConvertible {
+  public var steps: [BootStep]
+  public var services: [ServiceStep]
+
+  public init(_ facts: StartFacts) {
+    let configuration = facts.configuration
+    steps =
+      switch facts.kind {
+      case .kernel(let hasRootfs): FileSystemSteps.kernel(hasRootfs: hasRootfs, configuration)
+      case .local(let local): FileSystemSteps.local(local, configuration)
+      // Docker's or AWS's init is above us: orphans are ours to reap, the machine is not ours to end.
+      case .child: [.becomeSubreaper]
+      }
+    steps += Self.network(facts)
+    steps.append(.dropBounding(PlannedCapabilities.harmful))
+    steps += Self.sockets(facts)
+    // The proxy's socket is in it now. Nobody inside puts another in the place of the host's.
+    if facts.kind.isLocal { steps.append(.remountReadOnly(EnclaveLayout.transportDirectory)) }
+    steps.append(
+      .keepCapabilities(
+        PlannedCapabilities.supervising,
+        permitting: configuration.program.rights.bounding(isLocal: facts.kind.isLocal)))
+    services = ServiceStep.all(facts)
+  }
+
+  /// What a kernel's init does before it reads anything: the way to explain a failure comes first, and no secret is made
+  /// before the kernel has random numbers.
+  public static func early(_ kind: StartKind) -> [BootStep] {
+    guard kind.isKernel else { return [] }
+    return [
+      .mountIfMissing(source: "devtmpfs", target: "/dev", type: "devtmpfs", options: [.noSetUID], data: "mode=0755"),
+      .openConsole,
+      .mountIfMissing(
+        source: "proc", target: "/proc", type: "proc", options: [.noSetUID, .noDevices, .noExecution], data: ""),
+      .mountIfMissing(
+        source: "sysfs", target: "/sys", type: "sysfs", options: [.noSetUID, .noDevices, .noExecution], data: ""),
+      .loadModules(list: "/lib/modules/tombolo.load"),
+      .loadModule("/nsm.ko"),
+      .seedEntropy,
+    ]
+  }
+
+  private static func network(_ facts: StartFacts) -> [BootStep] {
+    let kind = facts.kind
+    let configuration = facts.configuration
+    let isRouted = configuration.networkMode == .tcp
+    var steps: [BootStep] = []
+    if kind != .child {
+      steps.append(.setHostname(configuration.hostname))
+      // The network namespace is ours alone: port 80 is for every user in it, as in Docker's containers (Linux 4.11).
+      steps.append(.setSysctl("net.ipv4.ip_unprivileged_port_start", value: "0"))
+    }
+    steps.append(.bringUpLoopback(routed: isRouted))
+    if configuration.networkMode == .raw {
+      let plan = TunnelPlan(configuration.raw, processors: facts.processors)
+      steps.append(.createTunnel(plan))
+      if plan.sharedPorts != nil {
+        steps.append(
+          .installRules(
+            .capture(
+              link: TunnelPlan.link, firstQueue: TunnelPlan.firstQueue, queues: plan.queues, ipv6: plan.hasIPv6),
+            configuration.firewall))
+      }
+    }
+    if isRouted {
+      steps.append(
+        .installRules(
+          .transparentProxy(
+            tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort,
+            local: [IPPrefix(.v6(AgreedAddresses.loopback6), clamping: 128)]), configuration.firewall))
+    }
+    if configuration.program.rights.readOnlyRoot, kind != .child { steps.append(.makeRootReadOnly(rootMounts(kind))) }
+    return steps
+  }
+
+  /// What the program cannot write where its root is to be read-only: the overlays of a throw-away root are mounts each.
+  private static func rootMounts(_ kind: StartKind) -> [String] {
+    guard case .local(let local) = kind else { return ["/"] }
+    return ["/"] + local.pieces.compactMap { if case .overlay(let path) = $0, path != "/" { path } else { nil } }
+  }
+
+  /// What the proxy is handed, opened while PID 1 still has every right.
+  private static func sockets(_ facts: StartFacts) -> [BootStep] {
+    switch facts.configuration.networkMode {
+    case .none: return []
+    case .tcp:
+      return [
+        .listenForProxy(egress: EnclaveLayout.egressPort, dns: EnclaveLayout.dnsPort),
+        .listenForHost(facts.listener),
+      ]
+    case .raw:
+      let queues = TunnelPlan(facts.configuration.raw, processors: facts.processors).queues
+      guard facts.configuration.raw.capture == .nfqueue else { return [.openTunnelQueues(queues)] }
+      return [.openTunnelQueues(queues), .openPacketQueues(queues), .listenAsNameServer]
+    }
+  }
+
+  public var description: String {
+    (steps.map(\.description) + services.map(\.description)).joined(separator: "\n")
+  }
+
+  /// All that a start does, what it asks included, one thing a line.
+  public static func text(_ facts: StartFacts) -> String {
+    (early(facts.kind).map(\.description) + Question.all(facts).map(\.description) + [StartPlan(facts).description])
+      .joined(separator: "\n")
+  }
+}

@@ -1,0 +1,77 @@
+import BootPlanning
+import EnclaveConfig
+import Foundation
+import Testing
+
+/// What `tombolo-init --plan` prints is what an auditor reads to know what a measured image does: all of it, in its order,
+/// in each of the four ways to be started. The texts are in Tests/plans; the end-to-end tests hold the programs to them.
+struct GoldenPlanTests {
+  private static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent().appendingPathComponent("plans")
+  private static let server = """
+    [program]
+    command = ["/bin/server", "-v"]
+    user = "www-data"
+    [ingress]
+    ports = [443, 80]
+    """
+
+  private static func expectGolden(_ name: String, _ facts: StartFacts) throws {
+    let golden = try String(contentsOf: folder.appendingPathComponent(name + ".txt"), encoding: .utf8)
+    let text = StartPlan.text(facts) + "\n"
+    if text != golden {
+      let differing = zip(text.split(separator: "\n"), golden.split(separator: "\n")).first { $0 != $1 }
+      Issue.record("\(name): \(differing.map { "\"\($0.0)\" instead of \"\($0.1)\"" } ?? "one is longer"):\n\(text)")
+    }
+  }
+
+  @Test func aKernelsInit() throws {
+    try Self.expectGolden("kernel", StartPlanTests.facts(.kernel(hasRootfs: true), Self.server))
+  }
+
+  @Test func aKernelsInitWithoutRootfs() throws {
+    try Self.expectGolden("kernel-without-rootfs", StartPlanTests.facts(.kernel(hasRootfs: false), Self.server))
+  }
+
+  @Test func underAnotherInit() throws { try Self.expectGolden("child", StartPlanTests.facts(.child, Self.server)) }
+
+  @Test func aLocalEnclave() throws {
+    var facts = try StartPlanTests.facts(.local(StartPlanTests.local), Self.server)
+    facts.defaultDirectory = "/home/me"
+    try Self.expectGolden("local", facts)
+  }
+
+  /// With the host's own address nothing leaves through the link but by a queue.
+  @Test func sharedAddress() throws {
+    try Self.expectGolden(
+      "child-nfqueue",
+      StartPlanTests.facts(
+        .child,
+        """
+        [network]
+        mode = "raw"
+        capture = "nfqueue"
+        address = "192.0.43.8"
+        address6 = "none"
+        queues = 2
+        [program]
+        command = ["/bin/server"]
+        """))
+  }
+
+  /// An auditor sees what the host may decide, and within what.
+  @Test func rawModeWithTheHostsAddress() throws {
+    var facts = try StartPlanTests.facts(
+      .child,
+      """
+      [program]
+      command = ["/bin/server"]
+      [network]
+      mode = "raw"
+      address = "host"
+      allowed = ["10.7.0.0/16"]
+      """)
+    facts.processors = 3
+    try Self.expectGolden("child-raw", facts)
+  }
+}
