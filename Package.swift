@@ -276,6 +276,8 @@ let package = Package(
         "Relaying", "Supervision", "Wire",
       ]),
     tests("Host/HostStatusTests", ["HostStatus", "CLinux", "EventLoop", "LinuxSystem"]),
+    tests("Kernel/CapabilitiesTests", ["Capabilities", "BootPlanning", "LinuxSystem"]),
+    tests("Tools/MachineRunningTests", ["MachineRunning", "LinuxSystem"]),
     tests("Tools/LocalRunningTests", ["LocalRunning", "BootPlanning", "LinuxSystem"]),
     tests("Streams/RelayingTests", ["Relaying", "EventLoop", "LinuxSystem", "CLinux", "Inet", "Wire"]),
     tests("Enclave/LogForwardingTests", ["LogForwarding", "Relaying", "EventLoop", "LinuxSystem", "Wire"]),
