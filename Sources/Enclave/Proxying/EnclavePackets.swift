@@ -69,7 +69,7 @@ final class EnclavePackets {
   /// address are open is the host's business.
   private static func destinations(_ plan: ProxyPlan) -> Destinations {
     var destinations = Destinations(plan.settings.egress)
-    // Where the default is to deny, a name could carry anything to whoever serves it, so that a rule must say it.
+    // Where the default is to deny, a name could carry anything to its server, so that a rule must say it.
     if plan.descriptors.captureSockets.isEmpty, destinations.rules.isOpen {
       destinations.allowed.append(DestinationRule(IPPrefix(.v4(AgreedAddresses.nameServer), clamping: 32)))
     }

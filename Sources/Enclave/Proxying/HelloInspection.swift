@@ -3,7 +3,7 @@ import EventLoop
 import LinuxSystem
 import TLS
 
-/// Looks at the first bytes of a connection until it knows what they are. They stay in the socket: whoever reads it next gets
+/// Looks at the first bytes of a connection until it knows what they are. They stay in the socket: its next reader gets
 /// every one of them (MSG_PEEK, recv(2)).
 final class HelloInspection: EventSource {
   /// A client that says nothing for so long cannot be judged.

@@ -1,7 +1,7 @@
 import Inet
 
 // A query has room for more than its question: bytes behind it, options, capital and small letters, bits that mean nothing.
-// Whoever serves the name would get all of it, and a policy that judges names alone would not see it.
+// The server of the name would get all of it, and a policy that judges names alone would not see it.
 
 extension DNSMessage {
   /// What resolvers send since DNS flag day 2020: fits into one packet on every path.

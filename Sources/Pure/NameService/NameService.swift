@@ -62,7 +62,7 @@ public struct NameService {
     return .ask(asked)
   }
 
-  /// What leaves of a query: its question, and nothing beside it, since whoever serves the name would get that too. Without a
+  /// What leaves of a query: its question, and nothing beside it, since the server of the name would get that too. Without a
   /// policy all of it.
   private func outgoing(_ query: DNSMessage) -> DNSMessage? {
     destinations.rules.isPlain ? query : query.plainQuery()

@@ -34,7 +34,7 @@ struct MachineFiles {
     name(FileHandle(try openFile(path, O_PATH | O_DIRECTORY)))
   }
 
-  /// In memory, and readable for whoever has it.
+  /// In memory, and readable for every process that has it.
   private static func copy(_ file: FileHandle, _ path: String) throws(SystemError) -> FileHandle {
     let made = try makeMemoryFile([])
     var chunk = [UInt8](repeating: 0, count: 1 << 20)
