@@ -260,7 +260,12 @@ let package = Package(
     tests("Pure/SupervisionTests", ["Supervision"]),
     tests("Pure/EnclaveConfigTests", ["EnclaveConfig", "Inet", "Policy"]),
     tests("Pure/BootPlanningTests", ["BootPlanning", "EnclaveConfig"]),
-    tests("Host/HostGatewayTests", ["HostGateway", "LinuxSystem", "Wire"]),
+    tests(
+      "Host/HostGatewayTests",
+      [
+        "HostGateway", "CLinux", "DNS", "EventLoop", "HostStatus", "Inet", "LinuxSystem", "LogText", "Policy",
+        "Relaying", "Wire",
+      ]),
     tests("Pure/SeccompTests", ["Seccomp"]),
     tests("Enclave/RolesTests", ["Roles", "Proxying", "Policy", "Inet", "LinuxSystem", "Relaying", "Wire"]),
     tests(

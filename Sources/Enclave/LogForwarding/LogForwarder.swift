@@ -29,7 +29,8 @@ public final class LogForwarder: EventSource {
   }
 
   private enum Key { static let reconnect = 0, patience = 1, drain = 2 }
-  private static let streamTag = 0
+  /// Reads of acknowledgements before others have their turn.
+  private static let turnLimit = 16
   private static let firstDelay: Duration = .milliseconds(20)
   private static let longestDelay: Duration = .seconds(2)
   /// How long the end waits for a host that is not there at all.
@@ -218,9 +219,19 @@ public final class LogForwarder: EventSource {
     flush()
   }
 
+  /// There were more acknowledgements than one turn may take.
+  override public func resume() {
+    readAcknowledgements()
+    flush()
+  }
+
+  /// A host that acknowledges without end must not keep PID 1 from its other work.
   private func readAcknowledgements() {
     var chunk = [UInt8](repeating: 0, count: 4096)
+    var turns = Self.turnLimit
     while let stream {
+      guard turns > 0 else { return loop.enqueue(self) }
+      turns -= 1
       switch chunk.withUnsafeMutableBytes({ readBytes(stream.rawValue, $0) }) {
       case .bytes(0), .failed:
         lost()

@@ -24,8 +24,12 @@ final class DNSForwarder {
 
   /// Queries under way at most; one more is answered SERVFAIL.
   private static let pendingLimit = 4096
+  /// Bytes of them; a query is a few dozen.
+  private static let pendingBytesLimit = 1 << 20
   /// Longer than the host takes with all its attempts would mean a client that has given up.
   private static let queryTimeout: Duration = .seconds(30)
+  /// Bytes of answers that wait for one client that does not read them.
+  private static let answersLimit = 256 * 1024
   private static let servfail: UInt8 = 2
 
   private let loop: EventLoop
@@ -35,6 +39,7 @@ final class DNSForwarder {
   private var denials = DenialBudget()
   private let report: (String) -> Void
   private var pending: [UInt16: Pending] = [:]
+  private var pendingBytes = 0
   private var nextID = UInt16.random(in: .min ... .max)
   private var stream: MessageStream?
   private var opening = false
@@ -71,7 +76,9 @@ final class DNSForwarder {
 
   private func accepted(_ socket: FileHandle, _ peer: IPEndpoint?) {
     do throws(SystemError) {
-      let client = try MessageStream(loop: loop, socket: socket, idleTimeout: .seconds(30)) { [unowned self] in
+      let client = try MessageStream(
+        loop: loop, socket: socket, idleTimeout: .seconds(30), outputLimit: Self.answersLimit, readsWhileItWrites: false
+      ) { [unowned self] in
         guard let query = DNSMessage($1), !query.isResponse else { return $0.close() }
         judge(query, .stream($0))
       } closed: { [unowned self] in
@@ -105,13 +112,14 @@ final class DNSForwarder {
   }
 
   private func forward(_ asked: DNSMessage, for query: DNSMessage, _ client: Client) {
-    guard pending.count < Self.pendingLimit else {
+    guard pending.count < Self.pendingLimit, pendingBytes + query.bytes.count <= Self.pendingBytesLimit else {
       reply(query.errorResponse(code: Self.servfail), to: client)
       return
     }
     while pending[nextID] != nil { nextID &+= 1 }
     let id = nextID
     nextID &+= 1
+    pendingBytes += query.bytes.count
     pending[id] = Pending(
       client: client, query: query, deadline: monotonicNanoseconds() &+ Self.queryTimeout.nanoseconds)
     scheduleSweep()
@@ -162,6 +170,7 @@ final class DNSForwarder {
     waiting = []
     let failed = pending
     pending = [:]
+    pendingBytes = 0
     for entry in failed.values { reply(entry.query.errorResponse(code: Self.servfail), to: entry.client) }
   }
 
@@ -176,6 +185,7 @@ final class DNSForwarder {
       response.question?.asksTheSame(as: asked) ?? false
     else { return }
     pending[response.id] = nil
+    pendingBytes -= entry.query.bytes.count
     let review = names.review(response, to: entry.query, now: now)
     if let sentence = review.sentence { say(sentence) }
     reply(review.response, to: entry.client)
@@ -198,6 +208,7 @@ final class DNSForwarder {
       sweepScheduled = false
       let now = monotonicNanoseconds()
       pending = pending.filter { $0.value.deadline > now }
+      pendingBytes = pending.values.reduce(0) { $0 + $1.query.bytes.count }
       if !pending.isEmpty { scheduleSweep() }
     }
     loop.schedule(after: .seconds(5), sweep)

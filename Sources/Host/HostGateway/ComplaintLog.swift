@@ -10,6 +10,7 @@ enum Complaint: String {
   case deniedNames = "names denied"
   case failedConnections = "connections that failed here"
   case brokenStreams = "streams that broke the protocol"
+  case overLimit = "things that an enclave may not have so many of"
   case lostClients = "clients that did not reach the enclave"
 }
 

@@ -15,17 +15,20 @@ final class ConnectServer: ChannelServer {
   private let policy: HostPolicy
   private let connections: Connections
   private let counters: HostCounters
+  private let budget: Budget
   private let complaints: ComplaintLog
   private let debug: (String) -> Void
 
   init(
-    loop: EventLoop, policy: HostPolicy, connections: Connections, counters: HostCounters, complaints: ComplaintLog,
+    loop: EventLoop, policy: HostPolicy, connections: Connections, counters: HostCounters, budget: Budget,
+    complaints: ComplaintLog,
     debug: @escaping (String) -> Void
   ) {
     self.loop = loop
     self.policy = policy
     self.connections = connections
     self.counters = counters
+    self.budget = budget
     self.complaints = complaints
     self.debug = debug
   }
@@ -42,12 +45,17 @@ final class ConnectServer: ChannelServer {
       complaints.say(.deniedConnections, "connection to \(request.target) denied: \(reason)")
       return admitted.answer(.denied)
     }
+    guard let lease = budget.lease(.outgoing, for: admitted.peer) else {
+      counters.traffic.outgoing.failed &+= 1
+      budget.refused(.outgoing, admitted.peer)
+      return admitted.answer(.noResources)
+    }
     PlainConnecting(loop: loop, address: .ip(destination), timeout: Self.timeout) { [unowned self] _, result in
       switch result {
       case .success(let endpoint):
         admitted.answer(.ok)
         connections.relay(
-          plain: endpoint, framed: admitted.stream, early: admitted.early, \.outgoing.open,
+          plain: endpoint, framed: admitted.stream, early: admitted.early, lease, of: admitted.peer, \.outgoing.open,
           "connection to \(request.target)")
       case .failure(let error):
         counters.traffic.outgoing.failed &+= 1

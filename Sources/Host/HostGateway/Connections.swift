@@ -8,6 +8,8 @@ import Wire
 final class Connections {
   private let loop: EventLoop
   private let buffer = RelayBuffer()
+  private let limits: HostLimits
+  private var pressures: [PeerKey: RelayPressure] = [:]
   private let counters: HostCounters
   private let complaints: ComplaintLog
   private let debug: (String) -> Void
@@ -15,8 +17,12 @@ final class Connections {
   private var relays: [ObjectIdentifier: Relay] = [:]
 
   /// - Parameter debug: told how each connection ended.
-  init(loop: EventLoop, counters: HostCounters, complaints: ComplaintLog, debug: @escaping (String) -> Void) {
+  init(
+    loop: EventLoop, limits: HostLimits, counters: HostCounters, complaints: ComplaintLog,
+    debug: @escaping (String) -> Void
+  ) {
     self.loop = loop
+    self.limits = limits
     self.counters = counters
     self.complaints = complaints
     self.debug = debug
@@ -24,18 +30,22 @@ final class Connections {
 
   /// Joins a client or an endpoint with the enclave's stream.
   /// - Parameters:
+  ///   - lease: held as long as the connection's descriptors.
   ///   - open: counts it while it lasts.
   ///   - what: names it.
   func relay(
-    plain: FileHandle, framed: FileHandle, early: [UInt8], _ open: WritableKeyPath<HostStatus.Traffic, Int>,
+    plain: FileHandle, framed: FileHandle, early: [UInt8], _ lease: Budget.Lease, of peer: PeerKey,
+    _ open: WritableKeyPath<HostStatus.Traffic, Int>,
     _ what: @autoclosure @escaping () -> String
   ) {
     counters.traffic[keyPath: open] += 1
     // The program's own probes end at the proxy inside; without these nobody would notice a peer that has vanished.
     setKeepAlive(plain.rawValue)
     do throws(SystemError) {
-      let made = try Relay(loop: loop, buffer: buffer, plain: plain, framed: framed, early: early) {
-        [unowned self] relay, end in
+      let made = try Relay(
+        loop: loop, buffer: buffer, plain: plain, framed: framed, early: early, pressure: pressure(of: peer)
+      ) { [unowned self, lease] relay, end in
+        _ = lease
         counters.traffic[keyPath: open] -= 1
         counters.traffic.add(relay.totals)
         relays[ObjectIdentifier(relay)] = nil
@@ -51,6 +61,13 @@ final class Connections {
       counters.traffic[keyPath: open] -= 1
       complaints.say(.failedConnections, "\(what()): \(error)")
     }
+  }
+
+  private func pressure(of peer: PeerKey) -> RelayPressure {
+    if let known = pressures[peer] { return known }
+    let made = RelayPressure(limit: limits.connectionBytes)
+    pressures[peer] = made
+    return made
   }
 
   /// Adds what the connections under way have carried so far.

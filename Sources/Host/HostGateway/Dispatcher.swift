@@ -33,35 +33,61 @@ final class Dispatcher {
   private let sessions: SessionServer
   private let servers: [Channel: any ChannelServer]
   private let counters: HostCounters
+  private let budget: Budget
+  private var halfOpen: [PeerKey: HalfOpenStreams] = [:]
   private let complaints: ComplaintLog
   private let log: (String) -> Void
 
   init(
     loop: EventLoop, peers: PeerRule, sessions: SessionServer, servers: [Channel: any ChannelServer],
-    counters: HostCounters, complaints: ComplaintLog, log: @escaping (String) -> Void
+    counters: HostCounters, budget: Budget, complaints: ComplaintLog, log: @escaping (String) -> Void
   ) {
     self.loop = loop
     self.peers = peers
     self.sessions = sessions
     self.servers = servers
     self.counters = counters
+    self.budget = budget
     self.complaints = complaints
     self.log = log
   }
 
   func accept(_ stream: FileHandle) {
     guard let peer = peers.peer(of: stream) else { return counters.foreigners.refused(log) }
+    accept(stream, from: peer)
+  }
+
+  func accept(_ stream: FileHandle, from peer: PeerKey) {
+    guard let lease = helloLease(peer) else { return budget.refused(.hellos, peer) }
     do throws(SystemError) {
-      _ = try StreamServing(loop: loop, stream: stream) { [unowned self] _, outcome in
+      let number = halfOpen[peer, default: HalfOpenStreams()].next
+      let serving = try StreamServing(loop: loop, stream: stream) { [unowned self] _, outcome in
+        // From here on it is counted as what it asks for.
+        withExtendedLifetime(lease) { forget(number, peer) }
         switch outcome {
         case .hello(let stream, let hello, let early): serve(stream, hello, early, peer)
         case .failed(let sentence): complaints.say(.brokenHellos, "a stream from the enclave: \(sentence)")
         case .probed: break
         }
       }
+      halfOpen[peer, default: HalfOpenStreams()].add(serving)
     } catch {
       complaints.say(.failedConnections, "a stream from the enclave: \(error)")
     }
+  }
+
+  /// Streams of the enclave's own say what they are at once. So where there are too many that do not, the one that has been
+  /// silent longest goes.
+  private func helloLease(_ peer: PeerKey) -> Budget.Lease? {
+    if let lease = budget.lease(.hellos, for: peer) { return lease }
+    guard halfOpen[peer]?.removeOldest() == true else { return nil }
+    budget.refused(.hellos, peer)
+    return budget.lease(.hellos, for: peer)
+  }
+
+  private func forget(_ number: UInt64, _ peer: PeerKey) {
+    halfOpen[peer]?.remove(number)
+    if halfOpen[peer]?.isEmpty == true { halfOpen[peer] = nil }
   }
 
   private func serve(_ stream: FileHandle, _ hello: Hello, _ early: [UInt8], _ peer: PeerKey) {
@@ -74,5 +100,35 @@ final class Dispatcher {
       complaints.say(.refusedRequests, "a \(hello.channel) stream from the enclave: \(error)")
       answer(stream, Answer(error is WireError ? .badRequest : error is HostTunnelError ? .denied : .noResources))
     }
+  }
+}
+
+/// The streams of one enclave that have not said yet what they are, in the order in which they came.
+private struct HalfOpenStreams {
+  private var streams: [UInt64: StreamServing] = [:]
+  private var oldest: UInt64 = 0
+  /// The number of the one that is added next.
+  private(set) var next: UInt64 = 0
+
+  var isEmpty: Bool { streams.isEmpty }
+
+  mutating func add(_ stream: StreamServing) {
+    streams[next] = stream
+    next += 1
+  }
+
+  mutating func remove(_ number: UInt64) { streams[number] = nil }
+
+  /// - Returns: false where there is none.
+  mutating func removeOldest() -> Bool {
+    guard !streams.isEmpty else { return false }
+    while oldest < next {
+      let stream = streams.removeValue(forKey: oldest)
+      oldest += 1
+      guard let stream else { continue }
+      stream.cancel()
+      return true
+    }
+    return false
   }
 }

@@ -10,11 +10,15 @@ final class HostCounters {
   var strangers = Strangers(what: "a stream that does not prove that it belongs to the enclave's boot")
   var impostors = Strangers(what: "a session that is not this boot's own")
 
+  /// What was refused because there was too much of it, by kind (`Holding`).
+  var overLimit: [String: UInt64] = [:]
+
   /// Streams that were not the enclave's.
   var refused: UInt64 { foreigners.count &+ strangers.count &+ impostors.count }
 
   func write(to status: inout HostStatus) {
     status.refused = refused
+    status.overLimit = overLimit.isEmpty ? nil : overLimit
     status.traffic = traffic
     status.names = names
   }

@@ -17,7 +17,7 @@ import Wire
 //                                      ▶ token of the boot, or refused
 //                                      ▶ ConnectServer:  policy, connect(2), answer, relay
 //                                      ▶ ResolveServer:  queries to the host's resolvers
-//                                      ▶ LogServer:      records to the sink, acknowledgements back
+//                                      ▶ LogServer:      records to the sinks, acknowledgements back
 //                                      ▶ ControlServer:  addresses, in raw mode
 //                                      ▶ PacketsServer:  queues, in raw mode
 //                                      ▶ PublishedPorts: which published ports are listened on
@@ -38,10 +38,15 @@ public struct HostSettings {
   /// How queries for names are answered where the rules have something to say of them.
   public var names = NameSettings()
   public var logFormat = LogFormat.raw
-  /// Keeps the log while the disk it goes to is full, instead of calling that the loss of its reader.
-  public var waitsForRoom = false
+  /// The enclave goes on when this process ends. So what has not been written is left with it, for the next host side; and
+  /// the log waits while the disk it goes to is full, instead of calling that the loss of its reader.
+  public var isOutlived = false
   /// Says how every connection ended.
   public var verbose = false
+  /// What one enclave may hold at a time; nil for the defaults, by the files that this process may open.
+  var limits: HostLimits?
+  /// Connections that one enclave may have at a time, out and in each.
+  public var connections = HostLimits().connections
   /// Raw mode's way into the network; its maker closes it.
   public var tunnel: (any RawGateway)?
   /// For `tombolo status`.
@@ -94,9 +99,10 @@ public final class HostSide {
   private let counters = HostCounters()
   private let sessions: SessionServer
   private let connections: Connections
+  private let output: StandardStreams
   private let logs: LogServer
   private let publishedPorts: PublishedPorts
-  private let dispatcher: Dispatcher
+  let dispatcher: Dispatcher
   private let listener: Listener
   private let loop: EventLoop
   private var status: StatusService?
@@ -108,8 +114,8 @@ public final class HostSide {
   }
   /// Standard output or standard error takes no more; with EPIPE its reader has gone.
   public var onOutputLost: ((SystemError) -> Void)? {
-    get { logs.onOutputLost }
-    set { logs.onOutputLost = newValue }
+    get { output.lost }
+    set { output.lost = newValue }
   }
   public var onLogStreamClosed: (() -> Void)? {
     get { logs.onStreamClosed }
@@ -139,32 +145,40 @@ public final class HostSide {
     let debug: (String) -> Void = settings.verbose ? log : { _ in }
     let complaints = ComplaintLog(loop: loop, log: log)
     let sessions = SessionServer(loop: loop, store: boots, counters: counters, log: log)
-    let connections = Connections(loop: loop, counters: counters, complaints: complaints, debug: debug)
+    var limits = settings.limits ?? HostLimits()
+    limits.connections = settings.connections
+    let budget = Budget(limits, isShared: place.peers == .any, counters: counters, complaints: complaints)
+    let connections = Connections(loop: loop, limits: limits, counters: counters, complaints: complaints, debug: debug)
     let policy = try HostPolicy(settings.destinations, settings.names, loop: loop, tunnel: tunnel, log: log)
     let resolver = Resolver(
-      loop: loop, policy: policy, counters: counters, complaints: complaints,
+      loop: loop, policy: policy, counters: counters, budget: budget, complaints: complaints,
       configuration: resolverConfiguration(settings.nameServer))
+    let stalled: ((Int32) -> Void)? =
+      settings.isOutlived ? { log("the log waits: \(SystemError("write", "standard output", errno: $0))") } : nil
+    output = StandardStreams(loop: loop, format: settings.logFormat, stalled: stalled, isOutlived: settings.isOutlived)
     logs = LogServer(
-      loop: loop, format: settings.logFormat, waitsForRoom: settings.waitsForRoom, labels: place.peers == .any,
-      complaints: complaints, log: log)
+      loop: loop, sinks: [output], keepsUnwritten: settings.isOutlived, labels: place.peers == .any,
+      complaints: complaints)
     let isRaw = tunnel != nil
     reserved = isRaw ? published : []
     publishedPorts = try PublishedPorts(
       loop: loop, enclave: place.enclave, peer: place.peers.enclave,
       published: isRaw ? [] : Array(zip(published, settings.published)), sessions: sessions, connections: connections,
-      counters: counters, complaints: complaints, log: log, debug: debug)
+      counters: counters, budget: budget, complaints: complaints, log: log, debug: debug)
     let dispatcher = Dispatcher(
       loop: loop, peers: place.peers, sessions: sessions,
       servers: [
         .connect: ConnectServer(
-          loop: loop, policy: policy, connections: connections, counters: counters, complaints: complaints,
+          loop: loop, policy: policy, connections: connections, counters: counters, budget: budget,
+          complaints: complaints,
           debug: debug),
-        .resolve: ResolveServer(loop: loop, resolver: resolver),
+        .resolve: ResolveServer(loop: loop, resolver: resolver, budget: budget),
         .logs: logs,
-        .packets: PacketsServer(loop: loop, tunnel: tunnel, resolver: resolver, complaints: complaints, log: log),
+        .packets: PacketsServer(
+          loop: loop, tunnel: tunnel, resolver: resolver, budget: budget, complaints: complaints, log: log),
         .control: ControlServer(tunnel: tunnel, complaints: complaints, log: log),
         .listening: publishedPorts,
-      ], counters: counters, complaints: complaints, log: log)
+      ], counters: counters, budget: budget, complaints: complaints, log: log)
     listener = try Listener(loop: loop, socket: transport, report: log) { stream, _ in dispatcher.accept(stream) }
     self.complaints = complaints
     self.sessions = sessions
@@ -195,7 +209,7 @@ public final class HostSide {
   public var reportedExit: UInt8? { sessions.exit }
 
   /// Completes what a host side says of itself; at once in TCP mode.
-  private func complete(_ base: HostStatus, _ completion: @escaping (HostStatus) -> Void) {
+  func complete(_ base: HostStatus, _ completion: @escaping (HostStatus) -> Void) {
     var status = base
     status.logConnected = logs.isConnected
     status.sessions = sessions.status

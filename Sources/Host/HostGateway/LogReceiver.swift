@@ -3,17 +3,12 @@ import LinuxSystem
 import Relaying
 import Wire
 
-/// Where the log of one run of an enclave stands; outlives its streams.
-final class LogPosition {
-  var last: UInt64 = 0
-}
-
 /// One log stream from an enclave: records in, acknowledgements out.
 final class LogReceiver: EventSource {
   private let loop: EventLoop
   private let stream: FileHandle
-  private let position: LogPosition
-  private let sink: LogSink
+  let position: LogPosition
+  private let sinks: LogSinks
   private let label: String
   private let exited: (UInt8) -> Void
   private let closed: (LogReceiver, String?) -> Void
@@ -25,26 +20,27 @@ final class LogReceiver: EventSource {
   private var ended = false
 
   init(
-    loop: EventLoop, stream: FileHandle, early: [UInt8], position: LogPosition, sink: LogSink,
+    loop: EventLoop, stream: FileHandle, early: [UInt8], position: LogPosition, sinks: LogSinks,
     label: String, exited: @escaping (UInt8) -> Void, closed: @escaping (LogReceiver, String?) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.stream = stream
     self.position = position
-    self.sink = sink
+    self.sinks = sinks
     self.label = label
     self.exited = exited
     self.closed = closed
-    acknowledged = position.last
+    acknowledged = position.acknowledged
     super.init()
     decoder.append(early)
     registration = try loop.add(stream.rawValue, [.readable], self)
     if !early.isEmpty { loop.enqueue(self) }
   }
 
+  /// The sinks have come further, or have room again.
   override func resume() {
     process()
-    if !ended, registration == nil, !sink.isFull { registration = try? loop.add(stream.rawValue, [.readable], self) }
+    if !ended, registration == nil, !sinks.isFull { registration = try? loop.add(stream.rawValue, [.readable], self) }
   }
 
   override func ready(_ events: EventSet, tag: Int) {
@@ -62,11 +58,11 @@ final class LogReceiver: EventSource {
   private func process() {
     guard !ended else { return }
     do throws(WireError) {
-      while !sink.isFull, let record = try decoder.next() {
+      while !sinks.isFull, let record = try decoder.next() {
         // Sent again after a lost stream; the sequence tells.
-        guard record.sequence > position.last else { continue }
-        position.last = record.sequence
-        sink.write(record, label: label, received: received)
+        guard record.sequence > position.received else { continue }
+        position.took(record.sequence)
+        sinks.write(record, label: label, received: received)
         if case .exit(let status) = record.body { exited(status) }
       }
     } catch {
@@ -74,21 +70,23 @@ final class LogReceiver: EventSource {
       return
     }
     acknowledge()
-    if sink.isFull, let current = registration {
+    if sinks.isFull, let current = registration {
       loop.remove(current)
       registration = nil
     }
   }
 
   private func acknowledge() {
-    guard position.last > acknowledged else { return }
+    position.mark(sinks.given)
+    position.advance(to: sinks.acknowledged)
+    guard position.acknowledged > acknowledged else { return }
     var bytes: [UInt8] = []
-    bytes.append(integer: position.last)
+    bytes.append(integer: position.acknowledged)
     // Eight bytes fit, or an enclave does not read its acknowledgements and the stream is no use.
     switch bytes.withUnsafeBytes({ sendBytes(stream.rawValue, $0) }) {
-    case .bytes(LogAcknowledgement.length): acknowledged = position.last
+    case .bytes(LogAcknowledgement.length): acknowledged = position.acknowledged
     // The enclave has gone; what it sent before is still to be read, and its end comes behind that.
-    case .failed: acknowledged = position.last
+    case .failed: acknowledged = position.acknowledged
     default: close(nil)
     }
   }

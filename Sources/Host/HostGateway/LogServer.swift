@@ -1,56 +1,51 @@
 import EventLoop
 import LinuxSystem
-import LogText
 import Relaying
 import Wire
 
-/// The home of the logs: records to the sink, acknowledgements back.
+/// The home of the logs: records to the sinks, acknowledgements back.
 final class LogServer: ChannelServer {
   private let loop: EventLoop
   private let complaints: ComplaintLog
   /// Whether the lines say which enclave they are of.
   private let labels: Bool
-  private var sink: LogSink!
+  private var sinks: LogSinks!
   private var receivers: [LogReceiver] = []
   /// Of each enclave the boot that was admitted last.
   private var positions: [PeerKey: (boot: BootID, position: LogPosition)] = [:]
 
   /// The program's exit status, as a record of the log.
   var onExit: ((UInt8) -> Void)?
-  /// The sink takes no more; with EPIPE its reader has gone.
-  var onOutputLost: ((SystemError) -> Void)?
   var onStreamClosed: (() -> Void)?
 
-  /// - Parameter waitsForRoom: keeps the log while the disk it goes to is full, instead of calling that its loss.
+  /// - Parameter keepsUnwritten: as `LogSinks` has it.
   init(
-    loop: EventLoop, format: LogFormat, waitsForRoom: Bool, labels: Bool, complaints: ComplaintLog,
-    log: @escaping (String) -> Void
+    loop: EventLoop, sinks: [any LogSink], keepsUnwritten: Bool, labels: Bool, complaints: ComplaintLog
   ) {
     self.loop = loop
     self.complaints = complaints
     self.labels = labels
-    let stalled: ((Int32) -> Void)? =
-      waitsForRoom ? { log("the log waits: \(SystemError("write", "standard output", errno: $0))") } : nil
-    sink = LogSink(loop: loop, format: format, stalled: stalled) { [unowned self] in
+    self.sinks = LogSinks(sinks, keepsUnwritten: keepsUnwritten) { [unowned self] in
       for receiver in receivers { loop.enqueue(receiver) }
-    } lost: { [unowned self] in
-      onOutputLost?($0)
     }
   }
 
   var isConnected: Bool { !receivers.isEmpty }
-  var isDelivered: Bool { sink.isEmpty && receivers.isEmpty }
+  var isDelivered: Bool { sinks.isEmpty && receivers.isEmpty }
 
   func serve(_ admitted: AdmittedStream) throws {
     let known = positions[admitted.peer].flatMap { $0.boot == admitted.boot ? $0.position : nil }
     let position = known ?? LogPosition()
+    position.advance(to: sinks.acknowledged)
     positions[admitted.peer] = (admitted.boot, position)
+    // A boot has one log. It opens another stream when it has lost the one before, which we may not know yet.
+    for old in receivers where old.position === position { old.close(nil) }
     var last: [UInt8] = []
-    last.append(integer: position.last)
+    last.append(integer: position.acknowledged)
     admitted.answer(.ok, parameters: last)
     receivers.append(
       try LogReceiver(
-        loop: loop, stream: admitted.stream, early: admitted.early, position: position, sink: sink,
+        loop: loop, stream: admitted.stream, early: admitted.early, position: position, sinks: sinks,
         label: labels ? "\(admitted.peer)/" : ""
       ) { [unowned self] in
         onExit?($0)

@@ -20,6 +20,7 @@ final class PublishedPorts: ChannelServer {
   private let sessions: SessionServer
   private let connections: Connections
   private let counters: HostCounters
+  private let budget: Budget
   private let complaints: ComplaintLog
   private let log: (String) -> Void
   private let debug: (String) -> Void
@@ -31,7 +32,7 @@ final class PublishedPorts: ChannelServer {
   ///   - published: sockets of `PublishedPort.open`.
   init(
     loop: EventLoop, enclave: StreamTarget, peer: PeerKey, published: [(FileHandle, PublishedPort)],
-    sessions: SessionServer, connections: Connections, counters: HostCounters, complaints: ComplaintLog,
+    sessions: SessionServer, connections: Connections, counters: HostCounters, budget: Budget, complaints: ComplaintLog,
     log: @escaping (String) -> Void, debug: @escaping (String) -> Void
   ) throws(SystemError) {
     self.loop = loop
@@ -40,6 +41,7 @@ final class PublishedPorts: ChannelServer {
     self.sessions = sessions
     self.connections = connections
     self.counters = counters
+    self.budget = budget
     self.complaints = complaints
     self.log = log
     self.debug = debug
@@ -87,13 +89,19 @@ final class PublishedPorts: ChannelServer {
       debug("client \(from?.description ?? "?") of \(port): the enclave has not come yet")
       return
     }
+    // Its socket's reset says that there is no room.
+    guard let lease = budget.lease(.incoming, for: peer) else {
+      counters.traffic.incoming.failed &+= 1
+      return budget.refused(.incoming, peer)
+    }
     StreamOpening(
       loop: loop, target: enclave, hello: request.hello.proven(by: token), timeout: Self.enclaveTimeout
     ) { [unowned self] outcome in
       switch outcome {
       case .opened(let stream, _, let early):
         connections.relay(
-          plain: client, framed: stream, early: early, \.incoming.open, "client \(from?.description ?? "?") of \(port)")
+          plain: client, framed: stream, early: early, lease, of: peer, \.incoming.open,
+          "client \(from?.description ?? "?") of \(port)")
       case .refused(let status):
         counters.traffic.incoming.failed &+= 1
         debug("client \(from?.description ?? "?") of \(port): \(status)")

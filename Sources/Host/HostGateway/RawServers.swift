@@ -10,18 +10,20 @@ final class PacketsServer: ChannelServer {
   private let loop: EventLoop
   private let tunnel: (any RawGateway)?
   private let resolver: Resolver
+  private let budget: Budget
   private let complaints: ComplaintLog
   private let log: (String) -> Void
   private var tunnelResolver: TunnelResolver?
 
   /// - Parameter tunnel: raw mode's way into the network; nil without raw mode.
   init(
-    loop: EventLoop, tunnel: (any RawGateway)?, resolver: Resolver, complaints: ComplaintLog,
+    loop: EventLoop, tunnel: (any RawGateway)?, resolver: Resolver, budget: Budget, complaints: ComplaintLog,
     log: @escaping (String) -> Void
   ) {
     self.loop = loop
     self.tunnel = tunnel
     self.resolver = resolver
+    self.budget = budget
     self.complaints = complaints
     self.log = log
   }
@@ -36,7 +38,8 @@ final class PacketsServer: ChannelServer {
     guard admitted.early.isEmpty else { throw WireError.trailingBytes(admitted.early.count) }
     try tunnel.configure(request)
     if tunnelResolver == nil, let sockets = tunnel.nameServerSockets {
-      tunnelResolver = try TunnelResolver(loop: loop, resolver: resolver, sockets.datagram, sockets.stream, report: log)
+      tunnelResolver = try TunnelResolver(
+        loop: loop, resolver: resolver, budget: budget, sockets.datagram, sockets.stream, report: log)
     }
     try tunnel.serve(admitted.stream, request) { admitted.answer(.ok, parameters: $0.parameters) }
   }

@@ -10,46 +10,50 @@ import Relaying
 /// Asks the host's resolvers on behalf of an enclave: each query over UDP from a port of its own with an id of its
 /// own, then over TCP where the answer was cut (RFC 7766).
 final class Resolver {
-  /// Queries under way at most, for all enclaves.
-  private static let limit = 1024
-
   private let loop: EventLoop
   private let configuration: () -> ResolverConfiguration
   private let counters: HostCounters
   private let policy: HostPolicy
+  private let budget: Budget
   private let complaints: ComplaintLog
 
   /// - Parameter configuration: asked for every query, so that a changed resolv.conf counts at once.
   init(
-    loop: EventLoop, policy: HostPolicy, counters: HostCounters, complaints: ComplaintLog,
+    loop: EventLoop, policy: HostPolicy, counters: HostCounters, budget: Budget, complaints: ComplaintLog,
     configuration: @escaping () -> ResolverConfiguration
   ) {
     self.loop = loop
     self.policy = policy
     self.counters = counters
+    self.budget = budget
     self.complaints = complaints
     self.configuration = configuration
   }
 
-  func resolve(_ query: DNSMessage, reply: @escaping (DNSMessage) -> Void) {
+  /// - Parameter peer: whose query it is.
+  func resolve(_ query: DNSMessage, for peer: PeerKey, reply: @escaping (DNSMessage) -> Void) {
     counters.names.queries &+= 1
     switch policy.judge(query) {
     case .answer(let response): reply(response)
     case .denied(let response, let sentence):
       complaints.say(.deniedNames, "name: \(sentence)")
       reply(response)
-    case .ask(let message): ask(message, for: query, reply)
+    case .ask(let message): ask(message, for: query, of: peer, reply)
     }
   }
 
-  private func ask(_ message: DNSMessage, for query: DNSMessage, _ reply: @escaping (DNSMessage) -> Void) {
-    guard counters.names.underway < Self.limit else {
+  private func ask(
+    _ message: DNSMessage, for query: DNSMessage, of peer: PeerKey, _ reply: @escaping (DNSMessage) -> Void
+  ) {
+    guard let lease = budget.lease(.queries, bytes: query.bytes.count, for: peer) else {
+      budget.refused(.queries, peer)
       counters.names.failed &+= 1
       reply(query.errorResponse(code: 2))
       return
     }
     counters.names.underway += 1
-    UpstreamQuery(loop: loop, configuration: configuration(), query: message) { [unowned self] response in
+    UpstreamQuery(loop: loop, configuration: configuration(), query: message) { [unowned self, lease] response in
+      _ = lease
       counters.names.underway -= 1
       guard let response else {
         counters.names.failed &+= 1

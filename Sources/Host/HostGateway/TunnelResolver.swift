@@ -15,14 +15,16 @@ final class TunnelResolver: EventSource {
   private let resolver: Resolver
   private let socket: FileHandle
   private var listener: Listener?
-  private var clients: [ObjectIdentifier: MessageStream] = [:]
+  private let budget: Budget
+  private var clients: [ObjectIdentifier: (MessageStream, Budget.Lease)] = [:]
   private var buffer = [UInt8](repeating: 0, count: 65536)
 
   init(
-    loop: EventLoop, resolver: Resolver, _ datagrams: FileHandle, _ listening: FileHandle,
+    loop: EventLoop, resolver: Resolver, budget: Budget, _ datagrams: FileHandle, _ listening: FileHandle,
     report: @escaping (String) -> Void
   ) throws(SystemError) {
     self.resolver = resolver
+    self.budget = budget
     socket = datagrams
     super.init()
     _ = try loop.add(socket.rawValue, [.readable], self)
@@ -41,7 +43,7 @@ final class TunnelResolver: EventSource {
       guard case .bytes(let count) = result else { return }
       guard let from, let query = DNSMessage(Array(buffer[..<count])), !query.isResponse else { continue }
       let limit = query.udpLimit
-      resolver.resolve(query) { [socket] response in
+      resolver.resolve(query, for: 0) { [socket] response in
         let fitting = response.bytes.count > limit ? response.truncated() : response
         sendDatagram(socket.rawValue, fitting.bytes, to: from)
       }
@@ -49,12 +51,16 @@ final class TunnelResolver: EventSource {
   }
 
   private func accepted(_ client: FileHandle, _ loop: EventLoop) throws(SystemError) {
-    let messages = try MessageStream(loop: loop, socket: client, idleTimeout: .seconds(30)) { [unowned self] in
+    guard let lease = budget.lease(.resolvers, for: 0) else { return budget.refused(.resolvers, 0) }
+    let messages = try MessageStream(
+      loop: loop, socket: client, idleTimeout: .seconds(30), outputLimit: budget.limits.answerBytes,
+      readsWhileItWrites: false
+    ) { [unowned self] in
       guard let query = DNSMessage($1), !query.isResponse else { return $0.close() }
-      resolver.resolve(query) { [weak stream = $0] response in stream?.send(response.bytes) }
+      resolver.resolve(query, for: 0) { [weak stream = $0] response in stream?.send(response.bytes) }
     } closed: { [unowned self] in
       clients[ObjectIdentifier($0)] = nil
     }
-    clients[ObjectIdentifier(messages)] = messages
+    clients[ObjectIdentifier(messages)] = (messages, lease)
   }
 }

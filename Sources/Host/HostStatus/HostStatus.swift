@@ -183,6 +183,9 @@ public struct HostStatus: Codable, Equatable, Sendable {
   public var sessions: [Session] = []
   /// Streams that did not prove that they are the enclave's.
   public var refused: UInt64 = 0
+  /// What was refused because the enclave had too much of it at a time: hellos, outgoing, incoming, resolvers, queries;
+  /// kinds that did not occur are not there, and nil where none did.
+  public var overLimit: [String: UInt64]?
   public var traffic = Traffic()
   public var names = Names()
   /// nil in TCP mode.
@@ -250,6 +253,9 @@ extension HostStatus: CustomStringConvertible {
           + (services.isEmpty ? "" : "; \(services)"))
     }
     if refused > 0 { add("refused", "\(refused) streams that were not the enclave's") }
+    if let overLimit {
+      add("over limit", overLimit.sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }.joined(separator: ", "))
+    }
     for port in published {
       add(
         "published",

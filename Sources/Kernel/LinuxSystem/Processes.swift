@@ -232,6 +232,9 @@ public func groupID() -> UInt32 { getgid() }
 /// The soft limit of open files becomes the hard one. The corresponding C function is `setrlimit(RLIMIT_NOFILE)`.
 public func raiseOpenFilesLimit() { clinux_raise_nofile() }
 
+/// How many descriptors this process may have now. The C function is `sysconf(_SC_OPEN_MAX)`.
+public func openFilesLimit() -> Int { max(3, sysconf(Int32(_SC_OPEN_MAX))) }
+
 /// The command line without its first element, as the kernel gave it: also where /proc was not mounted at start, when
 /// Swift's own `CommandLine` is empty.
 public func processArguments() -> [String] {

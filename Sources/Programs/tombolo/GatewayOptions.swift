@@ -22,6 +22,11 @@ struct GatewayOptions: ParsableArguments {
   var dns: String?
   @Option(
     help: ArgumentHelp(
+      "Connections that one enclave may have at a time, out and in each; fewer where this process may not open that many files (ulimit -n).",
+      valueName: "number"))
+  var maxConnections = HostLimits().connections
+  @Option(
+    help: ArgumentHelp(
       "Let the enclave reach what is denied otherwise: link-local and reserved addresses, clouds' metadata, this machine's own. An address or a prefix, with or without :port or :port-port; may be repeated.",
       valueName: "addr[/bits][:port]"))
   var allowDestination: [String] = []
@@ -93,6 +98,8 @@ struct GatewayOptions: ParsableArguments {
         isOpen: rules.isOpen, allow: rules.allow.rules + settings.destinations.allowed, deny: rules.deny.rules)
       settings.names = file.names
     }
+    guard maxConnections > 0 else { throw Misuse("--max-connections: found \(maxConnections), expected 1 or more") }
+    settings.connections = maxConnections
     return settings
   }
 

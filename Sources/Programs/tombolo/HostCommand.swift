@@ -115,7 +115,7 @@ struct HostCommand: ParsableCommand {
     var settings = try gateway.settings()
     settings.tunnel = try rawOptions.tunnel(settings.published, gateway)
     settings.logFormat = logFormat
-    settings.waitsForRoom = true
+    settings.isOutlived = true
     settings.verbose = verbose
     settings.name = name
     let tunnel = settings.tunnel

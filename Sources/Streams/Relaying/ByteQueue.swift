@@ -5,6 +5,8 @@ struct ByteQueue {
 
   var count: Int { bytes.count - start }
   var isEmpty: Bool { start == bytes.count }
+  /// Memory that it takes.
+  var held: Int { bytes.capacity }
 
   mutating func append(_ buffer: UnsafeRawBufferPointer) {
     compact()

@@ -13,15 +13,24 @@ public final class MessageStream: EventSource {
   private var input: [UInt8] = []
   private var output = ByteQueue()
   private var isClosed = false
+  private var interest: EventSet = [.readable]
   private var idle: TimerToken?
   private let idleTimeout: Duration?
 
-  /// What may wait to be sent, in bytes, before the stream counts as dead.
-  private static let outputLimit = 4 << 20
+  /// What may wait to be sent, in bytes.
+  private let outputLimit: Int
+  /// Above this a side that answers reads no more.
+  private static let answersWaiting = 16 * 1024
+  private let readsWhileItWrites: Bool
 
-  /// - Parameter idleTimeout: closes the stream when nothing has come for that long; nil for never.
+  /// - Parameters:
+  ///   - idleTimeout: closes the stream when nothing has come for that long; nil for never.
+  ///   - outputLimit: bytes that may wait to be sent; a message more is not sent.
+  ///   - readsWhileItWrites: false for the side that only answers: it reads nothing while its answers are not taken. Both
+  ///     sides must not do that, or they wait for each other.
   public init(
     loop: EventLoop, socket: FileHandle, early: [UInt8] = [], idleTimeout: Duration? = nil,
+    outputLimit: Int = 4 << 20, readsWhileItWrites: Bool = true,
     received: @escaping (MessageStream, [UInt8]) -> Void, closed: @escaping (MessageStream) -> Void
   ) throws(SystemError) {
     self.loop = loop
@@ -29,6 +38,8 @@ public final class MessageStream: EventSource {
     self.received = received
     self.closed = closed
     self.idleTimeout = idleTimeout
+    self.outputLimit = outputLimit
+    self.readsWhileItWrites = readsWhileItWrites
     input = early
     super.init()
     registration = try loop.add(socket.rawValue, [.readable], self)
@@ -38,23 +49,24 @@ public final class MessageStream: EventSource {
 
   override public func resume() { parse() }
 
-  public func send(_ message: [UInt8]) {
-    guard !isClosed, message.count <= 65535 else { return }
+  /// - Returns: false where it is not sent: too long, too much waits, or the stream is closed.
+  @discardableResult
+  public func send(_ message: [UInt8]) -> Bool {
+    guard !isClosed, message.count <= 65535, output.count + 2 + message.count <= outputLimit else { return false }
     let wasEmpty = output.isEmpty
     output.append([UInt8(message.count >> 8), UInt8(message.count & 0xff)] + message)
-    if output.count > Self.outputLimit {
-      close()
-    } else if wasEmpty {
-      flush()
-    }
+    if wasEmpty { flush() }
+    return true
   }
+
+  private var mayRead: Bool { readsWhileItWrites || output.count <= Self.answersWaiting }
 
   private func flush() {
     while !output.isEmpty {
       switch output.withBytes({ sendBytes(socket.rawValue, $0) }) {
       case .bytes(let count): output.consume(count)
       case .wouldBlock:
-        setInterest([.readable, .writable])
+        updateInterest()
         return
       case .failed:
         close()
@@ -63,17 +75,23 @@ public final class MessageStream: EventSource {
     }
   }
 
-  private func setInterest(_ interest: EventSet) {
-    guard let registration else { return }
-    do throws(SystemError) { try loop.modify(registration, interest) } catch { close() }
+  private func updateInterest() {
+    guard let registration, !isClosed else { return }
+    var wanted: EventSet = mayRead ? [.readable] : []
+    if !output.isEmpty { wanted.insert(.writable) }
+    guard wanted != interest else { return }
+    interest = wanted
+    do throws(SystemError) { try loop.modify(registration, wanted) } catch { close() }
   }
 
   override public func ready(_ events: EventSet, tag: Int) {
     if events.contains(.writable) {
       flush()
-      if !isClosed, output.isEmpty { setInterest([.readable]) }
+      parse()
     }
-    guard !isClosed, !events.isDisjoint(with: [.readable, .hangup, .error]) else { return }
+    guard !isClosed, mayRead || !events.isDisjoint(with: [.hangup, .error]),
+      !events.isDisjoint(with: [.readable, .hangup, .error])
+    else { return }
     let (result, chunk) = readChunk(socket.rawValue, limit: 65536)
     switch result {
     case .bytes(0), .failed: close()
@@ -87,7 +105,7 @@ public final class MessageStream: EventSource {
 
   private func parse() {
     var offset = 0
-    while !isClosed, input.count - offset >= 2 {
+    while !isClosed, mayRead, input.count - offset >= 2 {
       let length = Int(input[offset]) << 8 | Int(input[offset + 1])
       guard input.count - offset - 2 >= length else { break }
       let message = Array(input[offset + 2..<offset + 2 + length])
@@ -95,6 +113,7 @@ public final class MessageStream: EventSource {
       received(self, message)
     }
     input.removeFirst(offset)
+    updateInterest()
   }
 
   private func restartIdleTimer() {

@@ -80,6 +80,9 @@ public final class Relay: EventSource {
   private var plainRegistration: Registration?
   private var streamRegistration: Registration?
   private let onEnd: (Relay, End) -> Void
+  private let pressure: RelayPressure?
+  /// What `pressure` knows of this relay.
+  private var reported = 0
 
   private var state: RelayState
   private var decoder = FrameDecoder()
@@ -99,12 +102,13 @@ public final class Relay: EventSource {
   ///   - framed: speaks frames; what comes from it counts as from the transport.
   ///   - early: bytes of the framed stream that came with its handshake.
   ///   - patience: how long a reset waits for a peer that takes nothing of what goes before it.
+  ///   - pressure: what this relay shares with others.
   ///   - onEnd: called once, from the loop; the descriptors close when this object goes.
   public convenience init(
     loop: EventLoop, buffer: RelayBuffer, plain: FileHandle, framed: FileHandle, early: [UInt8] = [],
-    patience: Duration = Relay.patience, onEnd: @escaping (Relay, End) -> Void
+    patience: Duration = Relay.patience, pressure: RelayPressure? = nil, onEnd: @escaping (Relay, End) -> Void
   ) throws(SystemError) {
-    try self.init(loop, buffer, plain, framed, framed: true, patience, onEnd)
+    try self.init(loop, buffer, plain, framed, framed: true, patience, pressure, onEnd)
     if !early.isEmpty { early.withUnsafeBytes { deliver($0) } }
   }
 
@@ -115,12 +119,12 @@ public final class Relay: EventSource {
   ) throws(SystemError) {
     setNoDelay(other.rawValue)
     setResetOnClose(other.rawValue, true)
-    try self.init(loop, buffer, plain, other, framed: false, patience, onEnd)
+    try self.init(loop, buffer, plain, other, framed: false, patience, nil, onEnd)
   }
 
   private init(
     _ loop: EventLoop, _ buffer: RelayBuffer, _ plain: FileHandle, _ stream: FileHandle, framed: Bool,
-    _ patience: Duration, _ onEnd: @escaping (Relay, End) -> Void
+    _ patience: Duration, _ pressure: RelayPressure?, _ onEnd: @escaping (Relay, End) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.buffer = buffer
@@ -129,6 +133,7 @@ public final class Relay: EventSource {
     self.framed = framed
     self.patience = patience.nanoseconds
     self.onEnd = onEnd
+    self.pressure = pressure
     state = RelayState(framed: framed)
     super.init()
     setNoDelay(plain.rawValue)
@@ -189,6 +194,21 @@ public final class Relay: EventSource {
       }
     }
     if !ended, watch == nil, state.isImpatient { startWatch() }
+    report()
+  }
+
+  @inline(__always) private func report() {
+    guard let pressure else { return }
+    let held = ended ? 0 : toPlain.held + toStream.held
+    guard held != reported else { return }
+    pressure.change(by: held - reported)
+    reported = held
+  }
+
+  /// How much of the buffer may be filled by one read.
+  @inline(__always) private var room: Int {
+    guard let pressure else { return buffer.memory.count }
+    return min(buffer.memory.count, pressure.room)
   }
 
   @inline(__always) private func descriptor(_ side: RelaySide) -> Int32 {
@@ -199,7 +219,7 @@ public final class Relay: EventSource {
 
   private func readBare(_ side: RelaySide) {
     let header = side == .plain && framed ? Frame.headerLength : 0
-    let room = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[header...])
+    let room = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[header..<room])
     switch readBytes(descriptor(side), room) {
     case .bytes(0): state.ended(side)
     case .bytes(let count):
@@ -235,10 +255,11 @@ public final class Relay: EventSource {
   // MARK: from the framed side
 
   private func readFrames() {
-    switch readBytes(stream.rawValue, buffer.memory) {
+    let room = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<room])
+    switch readBytes(stream.rawValue, room) {
     case .bytes(0), .failed: state.closed(.stream)
     case .bytes(let count):
-      state.gave(.stream, short: count < buffer.memory.count)
+      state.gave(.stream, short: count < room.count)
       deliver(UnsafeRawBufferPointer(rebasing: buffer.memory[..<count]))
     case .wouldBlock: state.drained(.stream)
     }
@@ -376,6 +397,7 @@ public final class Relay: EventSource {
       setResetOnClose(plain.rawValue, false)
       if !framed { setResetOnClose(stream.rawValue, false) }
     }
+    report()
     onEnd(self, end)
   }
 

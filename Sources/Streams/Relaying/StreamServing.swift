@@ -56,6 +56,9 @@ public final class StreamServing: EventSource {
 
   override public func timerFired(_ key: Int) { finish(.failed("no hello within \(Self.timeout)")) }
 
+  /// Closes the stream without a word to anybody.
+  public func cancel() { cleanUp() }
+
   private func cleanUp() {
     if let registration { loop.remove(registration) }
     if let deadline { loop.cancel(deadline) }

@@ -2,8 +2,11 @@ import EventLoop
 import LinuxSystem
 import LogForwarding
 import Relaying
+import Synchronization
 import Testing
 import Wire
+
+import class Foundation.Thread
 
 func decode(_ buffer: inout LogBuffer) -> [LogRecord] {
   var decoder = LogRecordDecoder()
@@ -179,6 +182,45 @@ final class FakeHost: EventSource {
       loop: loop, target: StreamTarget(.unix(path)), token: .none,
       settings: .init(capacity: capacity, patience: patience, drain: .seconds(5)))
     try body(loop, forwarder, path)
+  }
+
+  /// A hostile host keeps PID 1 busy with acknowledgements, which it would read for ever before it looked at a signal.
+  @Test func acknowledgementsWithoutEndLetOthersHaveTheirTurn() throws {
+    let isDone = Atomic<Bool>(false)
+    let flooding = Atomic<Bool>(false)
+    try withForwarder { loop, forwarder, path in
+      let host = try FakeHost(loop, path)
+      host.acknowledges = false
+      host.onRecord = {
+        guard !flooding.load(ordering: .relaxed), let stream = host.stream else { return }
+        flooding.store(true, ordering: .relaxed)
+        Thread.detachNewThread {
+          // Ends by itself where nobody gets to end it.
+          let end = monotonicNanoseconds() &+ 5_000_000_000
+          let zeros = [UInt8](repeating: 0, count: 65536)
+          while !isDone.load(ordering: .relaxed), monotonicNanoseconds() < end {
+            _ = zeros.withUnsafeBytes { sendBytes(stream.rawValue, $0) }
+          }
+          flooding.store(false, ordering: .relaxed)
+        }
+      }
+      forwarder.start()
+      forwarder.append(.programOutput, Array("a line\n".utf8))
+      var turns = 0
+      func next() {
+        let timer = TimerSource {
+          if flooding.load(ordering: .relaxed) { turns += 1 }
+          if turns < 5 { next() } else { loop.stop() }
+        }
+        loop.schedule(after: .milliseconds(10), timer)
+      }
+      next()
+      loop.schedule(after: .seconds(20), TimerSource { loop.stop() })
+      try loop.run()
+      #expect(turns == 5)
+      isDone.store(true, ordering: .relaxed)
+      while flooding.load(ordering: .relaxed) { sleepMilliseconds(1) }
+    }
   }
 
   /// Host dies and comes back again and again in the middle of the log: every line arrives, once and in order.

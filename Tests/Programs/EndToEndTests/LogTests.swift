@@ -78,6 +78,31 @@ final class LogTests: XCTestCase {
       """#, outcome.errors)
   }
 
+  /// A daemon that is killed while whoever reads its output is slow: the next one gets from the enclave what was not written.
+  func testAKilledDaemonWithASlowReaderLosesNoLine() {
+    let outcome = bash(
+      #"""
+      cd \#(directory); mkdir -p killed; chmod 755 killed; mkfifo killed.pipe
+      printf '[network]\ntransport = "unix:%s"\n[logs]\ndrain = "60s"\n' $PWD/killed > killed.toml
+      start() { ip netns exec \#(World.host) \#(World.tombolo) host --transport unix:$PWD/killed --log-format raw 2>> killed.err & h=$!; }
+      there() { for i in $(seq 100); do [ -S killed/host_7766 ] && break; sleep 0.05; done; }
+      sleep 60 < killed.pipe & r=$!
+      start > killed.pipe; exec 3< killed.pipe; there
+      unshare -n \#(World.binaries)/tombolo-init --config killed.toml -- sh -c 'seq 30000; echo done > \#(directory)/killed.done; exit 4' & e=$!
+      for i in $(seq 100); do [ -e killed.done ] && break; sleep 0.1; done; sleep 1
+      kill -9 $h; wait $h 2>/dev/null; kill $r; cat <&3 > killed.first; exec 3<&-; rm -f killed/host_7766
+      start > killed.second; there; wait $e; echo "status $?"
+      for i in $(seq 100); do grep -q "status 4" killed.err && break; sleep 0.1; done; kill $h; wait $h
+      python3 - <<'X'
+      whole = b"".join(b"%d\n" % number for number in range(1, 30001))
+      first, second = (open(f"killed.{part}", "rb").read() for part in ("first", "second"))
+      print(len(first) > 0, whole.startswith(first), whole.endswith(second), len(first) + len(second) >= len(whole))
+      X
+      rm -r killed killed.*
+      """#, timeout: 60)
+    XCTAssertEqual(outcome.output, "status 4\nTrue True True True\n", outcome.errors)
+  }
+
   /// A hostile enclave, or whoever can reach the socket, fills no disk with the daemon's complaints; each is counted.
   func testAFloodOfComplaintsIsAFewLines() {
     let outcome = bash(
