@@ -147,6 +147,8 @@ public final class HostSide {
     let sessions = SessionServer(loop: loop, store: boots, counters: counters, log: log)
     var limits = settings.limits ?? HostLimits()
     limits.connections = settings.connections
+    // These are the program's own connections then.
+    if tunnel != nil { limits.resolvers = 64 }
     let budget = Budget(limits, isShared: place.peers == .any, counters: counters, complaints: complaints)
     let connections = Connections(loop: loop, limits: limits, counters: counters, complaints: complaints, debug: debug)
     let policy = try HostPolicy(settings.destinations, settings.names, loop: loop, tunnel: tunnel, log: log)

@@ -106,6 +106,44 @@ final class FloodTests: XCTestCase {
     XCTAssertEqual(outcome.output, "served\nover limit N hellos\nfew\ndone\n", outcome.errors)
   }
 
+  /// The same from a program in a local enclave, with what every program can do.
+  func testFourAttackersInALocalEnclave() {
+    let outcome = bash(
+      #"""
+      cd \#(directory); cat > attackers.py <<'X'
+      import os, socket, struct, threading, time
+      held, end = [], time.time() + 6
+      def idle():
+          for _ in range(2000):
+              s = socket.socket(socket.AF_UNIX); s.settimeout(1)
+              try: s.connect("/run/tombolo/host/host_7766"); held.append(s)
+              except OSError: pass
+      def names():
+          s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("10.9.0.2", 53)); number = 0
+          while time.time() < end:
+              number += 1
+              try: s.send(struct.pack(">HHHHHH", number & 65535, 0x100, 1, 0, 0, 0) + b"\3big\4test\0" + struct.pack(">HH", 16, 1))
+              except OSError: pass
+      def connections():
+          while time.time() < end:
+              s = socket.socket(); s.setblocking(False); s.connect_ex(("10.9.0.2", 8080)); held.append(s)
+      def log():
+          while time.time() < end: os.write(1, b"x" * 99 + b"\n")
+      threads = [threading.Thread(target=a) for a in (idle, names, connections, log)]
+      for t in threads: t.start()
+      for t in threads: t.join()
+      os.write(1, b"attackers are done\n"); time.sleep(60)
+      X
+      \#(World.run) -p 10.9.0.1:9481:80 -- sh -c 'cd \#(directory)/www; python3 -m http.server 80 2> /dev/null & exec python3 \#(directory)/attackers.py' > inside.out 2> inside.err & p=$!
+      client() { ip netns exec \#(World.server) curl -sS --retry 20 --retry-connrefused --retry-delay 1 -m 20 http://10.9.0.1:9481/file; }
+      client; until tail -c 30 inside.out | grep -q done || ! kill -0 $p; do client; done | sort -u; client
+      kb=$(awk '/^VmHWM/{print $2}' /proc/$p/status); [ $kb -lt 65536 ] && echo small || echo "$kb kB"
+      kill $p; wait $p; echo $?; rm inside.out inside.err attackers.py
+      """#, timeout: 120)
+    XCTAssertEqual(
+      outcome.output, String(repeating: "content-of-file\n", count: 3) + "small\n143\n", outcome.errors)
+  }
+
   /// Questions over many streams, and nobody who reads the answers: they filled the daemon's memory.
   func testQuestionsWhoseAnswersNobodyReads() {
     let outcome = flood(
