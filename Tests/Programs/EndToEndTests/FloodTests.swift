@@ -52,8 +52,9 @@ final class FloodTests: XCTestCase {
       def connections():
           end = time.time() + 6
           while time.time() < end:
-              s = stream(1, tokens[1], endpoint, timeout=0.2); held.append(s)
-              try: s.sendall(b"\0\0\0\x40GET /big")
+              try:
+                  s = stream(1, tokens[1], endpoint, timeout=0.2); held.append(s)
+                  s.sendall(b"\0\0\0\x40GET /big")
               except OSError: pass
       def log():
           sequence, line = 0, b"x" * 60000
