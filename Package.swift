@@ -318,3 +318,23 @@ if Context.environment["TOMBOLO_FUZZ"] != nil {
       path: "Tests/fuzz/Sources", swiftSettings: strict,
       linkerSettings: [.unsafeFlags(["-L/usr/local/lib"]), .linkedLibrary("stdc++")]))
 }
+
+// Tests/fuzz/sanitizers: what it runs, and nothing that takes minutes to build.
+if Context.environment["TOMBOLO_SANITIZE"] != nil {
+  var wanted = package.targets.filter { target in
+    let path = target.path ?? ""
+    return target.type == .test
+      && (path.hasPrefix("Tests/Pure/") || path.hasPrefix("Tests/Streams/")
+        || ["LogForwardingTests", "VhostVsockTests"].contains(target.name))
+  }
+  var index = 0
+  while index < wanted.count {
+    let names = wanted[index].dependencies.compactMap { if case .byNameItem(let name, _) = $0 { name } else { nil } }
+    for name in names where !wanted.contains(where: { $0.name == name }) {
+      wanted += package.targets.filter { $0.name == name }
+    }
+    index += 1
+  }
+  package.targets = wanted
+  package.products = []
+}
