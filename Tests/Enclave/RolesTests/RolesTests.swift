@@ -61,7 +61,7 @@ struct RolesTests {
         (String(decoding: document[(start + 1)..<(start + 1 + Int(count))], as: UTF8.self), document[start..<end]))
       rest = document[end...]
     }
-    #expect(fields.count == 16)
+    #expect(fields.count == 24)
     for (index, field) in fields.enumerated() {
       var less = fields
       less.remove(at: index)
