@@ -68,10 +68,13 @@ public struct StartPlan: Sendable, CustomStringConvertible {
     steps += Self.sockets(facts)
     // The proxy's socket is in it now. Nobody inside puts another in the place of the host's.
     if facts.kind.isLocal { steps.append(.remountReadOnly(EnclaveLayout.transportDirectory)) }
+    // What its children get must have been permitted here (no_new_privs): the program's, and the keeper of verdicts'.
+    let hasKeeper = configuration.networkMode == .raw && configuration.raw.capture == .nfqueue
     steps.append(
       .keepCapabilities(
         PlannedCapabilities.supervising,
-        permitting: configuration.program.rights.bounding(isLocal: facts.kind.isLocal)))
+        permitting: configuration.program.rights.bounding(isLocal: facts.kind.isLocal)
+          | (hasKeeper ? PlannedCapabilities.verdicts : 0)))
     services = ServiceStep.all(facts)
   }
 
