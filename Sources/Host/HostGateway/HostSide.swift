@@ -204,6 +204,9 @@ public final class HostSide {
 
   deinit { complaints.finish() }
 
+  /// A host's own address that is shared (NFQUEUE) needs its rights for every packet.
+  public static func canReduceRights(_ tunnel: (any RawGateway)?) -> Bool { !(tunnel is SharedTunnel) }
+
   /// Gives up every right that serving does not need; to be called when everything is open and started, and before the loop
   /// runs.
   /// - Parameters:
@@ -216,15 +219,21 @@ public final class HostSide {
     let removeStatus = status?.handOver() ?? {}
     let (place, boots) = (place, boots)
     let user = HostRights.user
-    let caretaker = try Caretaker(kept: kept, capabilities: user == nil ? .none : .cleaning) {
-      (request, bytes) throws(SystemError) in
+    let gateway = tunnel?.handOver()
+    let caretaker = try Caretaker(
+      kept: kept + (gateway?.held ?? []),
+      capabilities: (user == nil ? CapabilitySet.none : .cleaning).union(gateway == nil ? .none : .linking),
+      filter: gateway == nil ? .caretaker : .linkCaretaker
+    ) { (request, bytes) throws(SystemError) in
       switch request {
       case .connect:
         let socket = FileHandle(try makeSocket(place.enclave.address.family, .stream))
         _ = try connectStream(socket.rawValue, place.enclave.address)
         return ([], [socket])
       case .save: try boots?.replace(bytes)
+      case .gateway: if let gateway { return gateway.answer(bytes) }
       case .end:
+        gateway?.end()
         removeStatus()
         if case .unix(let path) = place.listen { removeFile(path) }
         atEnd()
@@ -232,6 +241,7 @@ public final class HostSide {
       return ([], [])
     }
     self.caretaker = caretaker
+    gateway?.goesOn { try caretaker.ask(.gateway, $0) }
     boots?.write = { bytes throws(SystemError) in _ = try caretaker.ask(.save, bytes) }
     if user != nil, !place.isOwn, case .unix = place.enclave.address {
       publishedPorts.connect = { () throws(SystemError) in

@@ -18,7 +18,7 @@ import Seccomp
 
 /// Does for a host side without rights what needs them.
 public final class Caretaker {
-  public enum Request: UInt8, Sendable { case end, connect, save }
+  public enum Request: UInt8, Sendable { case end, connect, save, gateway }
 
   /// What a caretaker does, with what a request carries.
   public typealias Work = (Request, [UInt8]) throws(SystemError) -> (bytes: [UInt8], files: [FileHandle])
@@ -32,13 +32,13 @@ public final class Caretaker {
   ///   - kept: descriptors that its work needs.
   ///   - capabilities: those that its work needs.
   public init(
-    kept: [FileHandle] = [], capabilities: CapabilitySet, work: @escaping Work
+    kept: [FileHandle] = [], capabilities: CapabilitySet, filter: RoleFilter = .caretaker, work: @escaping Work
   ) throws(SystemError) {
     let (own, others) = try makeSocketPair()
     let null = FileHandle(try openFile("/dev/null", O_RDWR))
     let pid = try forkProcess()
     if pid == 0 {
-      Self.run(others, null, kept, capabilities, work)
+      Self.run(others, null, kept, capabilities, filter, work)
       exitNow(0)
     }
     socket = own
@@ -63,7 +63,8 @@ public final class Caretaker {
   }
 
   private static func run(
-    _ socket: FileHandle, _ null: FileHandle, _ kept: [FileHandle], _ capabilities: CapabilitySet, _ work: Work
+    _ socket: FileHandle, _ null: FileHandle, _ kept: [FileHandle], _ capabilities: CapabilitySet, _ filter: RoleFilter,
+    _ work: Work
   ) {
     setProcessName("tombolo-care")
     // A terminal's signals are the host side's business.
@@ -73,7 +74,7 @@ public final class Caretaker {
     do throws(SystemError) {
       try Capabilities.keepOnly(capabilities)
       try forbidInspection()
-      if hasSystemCallFilters() { try HostRights.confine(.caretaker) }
+      if hasSystemCallFilters() { try HostRights.confine(filter) }
     } catch {
       return
     }
@@ -117,7 +118,7 @@ private enum Frame {
   ) throws(SystemError) -> (head: (word: UInt32, length: Int), files: [FileHandle]) {
     try check("poll", "", clinux_wait_readable(socket))
     var bytes = [UInt8](repeating: 0, count: headLength)
-    var descriptors = [Int32](repeating: -1, count: 32)
+    var descriptors = [Int32](repeating: -1, count: 128)
     var count: Int32 = 0
     let received = clinux_receive_with_descriptors(
       socket, &bytes, headLength, &descriptors, Int32(truncatingIfNeeded: descriptors.count), &count)

@@ -18,6 +18,9 @@ public struct CapabilitySet: OptionSet, Sendable {
   /// What a host side's caretaker needs: to take away files in directories of others.
   public static let cleaning: CapabilitySet = [.init(CAP_DAC_OVERRIDE), .init(CAP_FOWNER)]
 
+  /// What it needs in raw mode: links and rules; legacy xtables asks for raw sockets.
+  public static let linking: CapabilitySet = [.init(CAP_NET_ADMIN), .init(CAP_NET_RAW)]
+
   /// What root's `tombolo status` needs: to connect to sockets in directories of other users.
   public static let reachingOthers: CapabilitySet = [.init(CAP_DAC_OVERRIDE)]
 

@@ -94,6 +94,7 @@ public struct RoleFilter: Equatable, Sendable {
   /// What a host side does, whichever it is: connects to the network and to the enclave, accepts, asks for names.
   private static let serving: [UInt32] =
     runtime + data + [
+      13,  // rt_sigaction: the first thread's, of libc's own signals
       16,  // ioctl: SIOCOUTQ
       42,  // connect
       50,  // listen: a published port, when the program listens
@@ -134,6 +135,19 @@ public struct RoleFilter: Equatable, Sendable {
       257,  // openat
       263,  // unlinkat
     ], families: [1], makesThreads: false)
+
+  /// The same in raw mode: the link, its addresses and rules, forwarding.
+  public static let linkCaretaker = RoleFilter(
+    calls: caretaker.calls + [
+      16,  // ioctl: TUNSETIFF
+      21,  // access
+      49,  // bind
+      50,  // listen
+      73,  // flock
+      89,  // readlink
+      107,  // geteuid
+      267,  // readlinkat
+    ], families: [1, 2, 10, 16], makesThreads: false)
 
   /// `tombolo vsock-device`: maps a guest's memory, accepts, connects to Unix sockets.
   public static let vsockDevice = RoleFilter(

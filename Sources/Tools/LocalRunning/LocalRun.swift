@@ -119,7 +119,7 @@ public final class LocalRun: EventSource {
     made.onOutputLost = { [unowned self] in outputLost($0) }
     side = made
     try startInit(transport: transport, stage: stage)
-    guard request.host.tunnel == nil else { return }
+    guard HostSide.canReduceRights(request.host.tunnel) else { return }
     var root = root
     try made.reduceRights(
       signalled: [initPID], kept: root.held, note: { if request.host.verbose { report($0) } },

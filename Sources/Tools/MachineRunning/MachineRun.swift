@@ -134,7 +134,7 @@ public final class MachineRun: EventSource {
       command.arguments, [null, writing, writing] + files.handles, temporary: temporary)
     console = reading
     consoleRegistration = try loop.add(reading.rawValue, [.readable], self, tag: Tag.console)
-    if request.host.tunnel == nil {
+    if HostSide.canReduceRights(request.host.tunnel) {
       // Both ends of each of these are in this process, which will be another user.
       if let user = HostRights.user {
         for path in [hybrid, listen, heartbeats] { try changeOwner(path, user: user, group: user) }

@@ -73,6 +73,24 @@ final class HostRightsTests: XCTestCase {
     }
   }
 
+  /// The link, its rules and forwarding are the caretaker's; packets pass through a process that may change none of them.
+  func testRawModeOfRoots() {
+    let outcome = bash(
+      """
+      cd \(World.directory); . ./lib.sh; mkdir -p t; rm -f go out; mkfifo go; touch out
+      in() { ip netns exec \(World.host) "$@"; }
+      left() { echo "$(in nft list tables | grep -c tombolo) $(in ip -o link | grep -c tombolo) $(in cat /proc/sys/net/ipv4/ip_forward)"; }
+      left; TMPDIR=$PWD/t \(World.run) --mode raw -i -p 9496:80 -- sh -c 'nginx; echo up; read x; curl -sS http://10.9.0.2:8080/file; exit 6' < go > out 2> err & r=$!
+      exec 4> go; up out; rights $r; rights $(care $r) | sed 's/Groups: \\([0-9]* \\)*Cap/Cap/'; left
+      for i in $(seq 100); do ip netns exec \(World.server) curl -s -m 5 http://10.9.0.1:9496/ | grep -o "Welcome to nginx!" | head -1 | grep . && break; sleep 0.05; done
+      echo >&4; exec 4>&-; wait $r; echo "status $?"; cat out err; ls t | wc -l; left
+      """, timeout: 60)
+    XCTAssertEqual(
+      outcome.output,
+      "0 0 0\n" + Self.run + Self.caretaker.replacingOccurrences(of: "000a", with: "300a")
+        + "2 1 1\nWelcome to nginx!\nstatus 6\nup\ncontent-of-file\n0\n0 0 0\n", outcome.errors)
+  }
+
   /// A daemon that root starts, at Unix sockets that only root may connect to: connections in, names, and the boot that the next
   /// daemon has to know.
   func testADaemonOfRoots() {
