@@ -64,6 +64,12 @@ public struct StartPlan: Sendable, CustomStringConvertible {
       case .child: [.becomeSubreaper]
       }
     steps += Self.network(facts)
+    // Behind everything that a module might be needed for. The last two cannot be undone.
+    if facts.kind.isKernel {
+      steps += ["kernel.yama.ptrace_scope", "kernel.kexec_load_disabled", "kernel.modules_disabled"].map {
+        .setSysctl($0, value: "1")
+      }
+    }
     steps.append(.dropBounding(PlannedCapabilities.harmful))
     steps += Self.sockets(facts)
     // The proxy's socket is in it now. Nobody inside puts another in the place of the host's.

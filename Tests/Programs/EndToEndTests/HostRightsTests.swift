@@ -91,6 +91,42 @@ final class HostRightsTests: XCTestCase {
         + "2 1 1\nWelcome to nginx!\nstatus 6\nup\ncontent-of-file\n0\n0 0 0\n", outcome.errors)
   }
 
+  /// PID 1 loads nothing into the kernel, mounts nothing and makes no namespaces any more; where memory ends, the proxy goes.
+  func testPIDOneAndItsProxy() {
+    let outcome = bash(
+      """
+      \(World.run) -- sh -c '
+        for p in 1 $(cd /proc; grep -l tombolo-proxy [0-9]*/comm | cut -d/ -f1) $$; do
+          echo $(cat /proc/$p/comm; grep -hE "^(CapEff|NoNewPrivs|Seccomp):" /proc/$p/status | grep -v "CapEff.*a00425fb"; cat /proc/$p/oom_score_adj); done'
+      """, timeout: 30)
+    XCTAssertEqual(
+      outcome.output,
+      """
+      tombolo-init CapEff: 00000000026001e3 NoNewPrivs: 1 Seccomp: 2 0
+      tombolo-proxy CapEff: 0000000000000000 NoNewPrivs: 1 Seccomp: 2 1000
+      sh NoNewPrivs: 1 Seccomp: 2 0
+
+      """, outcome.errors)
+  }
+
+  /// What maps a guest's memory and reads its packets.
+  func testAVsockDevice() {
+    let outcome = bash(
+      """
+      cd \(World.directory); . ./lib.sh; rm -rf dev; mkdir dev
+      \(tombolo) vsock-device --socket dev/s --cid 5 --uds dev/v 2> err & d=$!
+      for i in $(seq 100); do grep -q 'Seccomp:.2' /proc/$d/status && break; sleep 0.05; done
+      rights $d | sed 's/Groups: \\([0-9]* \\)*Cap/Cap/'; kill $d; wait $d; echo "status $?"; ls dev | wc -l
+      \(tombolo) vsock-device --socket dev/s --cid 5 --uds dev/v 2> err & d=$!
+      for i in $(seq 100); do grep -q 'Seccomp:.2' /proc/$d/status && break; sleep 0.05; done
+      \(World.python) inject.py $d 59; wait $d; echo "status $?"; cat err
+      """, timeout: 30)
+    XCTAssertEqual(
+      outcome.output,
+      "Uid: 0 0 0 0 CapEff: 0000000000000000 NoNewPrivs: 1 Seccomp: 2 \nstatus 0\n0\nstatus 159\n"
+        + "a system call that this process must not make: execve (59)\n", outcome.errors)
+  }
+
   /// A daemon that root starts, at Unix sockets that only root may connect to: connections in, names, and the boot that the next
   /// daemon has to know.
   func testADaemonOfRoots() {
