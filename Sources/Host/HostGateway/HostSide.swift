@@ -211,10 +211,12 @@ public final class HostSide {
   /// runs.
   /// - Parameters:
   ///   - signalled: processes that were started and may be signalled.
+  ///   - hasDevice: a guest's vsock device is in this process.
   ///   - kept: descriptors that `atEnd` needs.
   ///   - atEnd: takes away what else is left then; runs in another process, at `close`.
   public func reduceRights(
-    signalled: [Int32] = [], kept: [FileHandle] = [], note: (String) -> Void, atEnd: @escaping () -> Void = {}
+    signalled: [Int32] = [], hasDevice: Bool = false, kept: [FileHandle] = [], note: (String) -> Void,
+    atEnd: @escaping () -> Void = {}
   ) throws(SystemError) {
     let removeStatus = status?.handOver() ?? {}
     let (place, boots) = (place, boots)
@@ -255,7 +257,8 @@ public final class HostSide {
     }
     let own = signalled.isEmpty ? [] : signalled + [processID()]
     try HostRights.reduce(
-      to: .host(signalled: own), keeping: user == nil || signalled.isEmpty ? .none : .signalling, becoming: user,
+      to: .host(signalled: own, hasDevice: hasDevice), keeping: user == nil || signalled.isEmpty ? .none : .signalling,
+      becoming: user,
       signalsOthers: !signalled.isEmpty, note: note)
   }
 

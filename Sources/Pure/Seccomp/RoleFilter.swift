@@ -112,10 +112,12 @@ public struct RoleFilter: Equatable, Sendable {
     ]
 
   /// `tombolo run`, `host` and `boot` once they serve. AF_NETLINK tells which addresses are the machine's own.
-  /// - Parameter signalled: themselves, to stop, and the init or the QEMU that they have started.
-  public static func host(signalled: [Int32] = []) -> RoleFilter {
+  /// - Parameters:
+  ///   - signalled: themselves, to stop, and the init or the QEMU that they have started.
+  ///   - hasDevice: a guest's vsock device is in the same process.
+  public static func host(signalled: [Int32] = [], hasDevice: Bool = false) -> RoleFilter {
     RoleFilter(
-      calls: serving + [61],  // wait4
+      calls: serving + [61] + (hasDevice ? [49] : []),  // wait4, bind
       families: [1, 2, 10, 16, 40], makesThreads: true, signalled: signalled.map { UInt32(bitPattern: $0) }, reads: true
     )
   }
@@ -154,6 +156,7 @@ public struct RoleFilter: Equatable, Sendable {
     calls: runtime + data + [
       16,  // ioctl
       42,  // connect
+      49,  // bind: which guest and port a connection is of (HybridPeerName)
       87,  // unlink: its own sockets
       288,  // accept4
       290,  // eventfd2

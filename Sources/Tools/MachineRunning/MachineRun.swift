@@ -140,7 +140,9 @@ public final class MachineRun: EventSource {
         for path in [hybrid, listen, heartbeats] { try changeOwner(path, user: user, group: user) }
         try home.giveAway()
       }
-      try made.reduceRights(signalled: [machine], note: { if request.host.verbose { report($0) } }) { home.remove() }
+      try made.reduceRights(signalled: [machine], hasDevice: true, note: { if request.host.verbose { report($0) } }) {
+        home.remove()
+      }
     }
     try thread.start()
   }
