@@ -175,6 +175,8 @@ let package = Package(
         "CLinux", "Inet", "Policy", "Wire", "Netfilter", "Netlink", "Packets", "LinuxSystem", "EventLoop",
         "PacketRelaying",
       ]),
+    // What a host side keeps of its rights, and the process that does what needs more.
+    module("Host/HostRights", ["CLinux", "LinuxSystem", "Capabilities", "Seccomp"]),
     // What a host side says of itself, and how it is asked.
     module("Host/HostStatus", ["CLinux", "LinuxSystem", "EventLoop", "Relaying"]),
     // The host side: sessions, connections, resolver, published ports, log sink.
@@ -182,7 +184,8 @@ let package = Package(
       "Host/HostGateway",
       [
         "CLinux", "Inet", "Wire", "DNS", "NameService", "Policy", "LinuxSystem", "EventLoop", "Relaying", "HostNetwork",
-        "HostStatus", "Netlink", "PacketRelaying", "Packets", "LogText",
+        "HostStatus", "Netlink", "PacketRelaying", "Packets", "LogText", "HostRights", "Capabilities",
+        "Seccomp",
       ]),
 
     // Tools
@@ -191,7 +194,7 @@ let package = Package(
       "Tools/LocalRunning",
       [
         "CLinux", "Inet", "Policy", "DNS", "BootPlanning", "EnclaveConfig", "Supervision", "LinuxSystem", "EventLoop",
-        "Relaying", "HostGateway", "HostNetwork", "LogText",
+        "Relaying", "HostGateway", "HostNetwork", "HostRights", "LogText",
       ]),
     // A vhost-user vsock device for QEMU.
     module("Tools/VhostVsock", ["CLinux", "LinuxSystem"]),
@@ -207,7 +210,7 @@ let package = Package(
       "Tools/MachineRunning",
       [
         "CLinux", "Inet", "Policy", "BootPlanning", "LinuxSystem", "EventLoop", "Relaying", "HostGateway",
-        "HostNetwork", "VhostVsock", "Imaging", "LogText",
+        "HostNetwork", "HostRights", "VhostVsock", "Imaging", "LogText",
       ]),
 
     // Programs: command lines, and which parts go together
@@ -224,8 +227,9 @@ let package = Package(
       name: "tombolo",
       dependencies: [
         "SystemText", "CLinux", "Inet", "Policy", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop",
-        "Relaying", "Digests", "HostGateway", "HostStatus", "HostNetwork", "LocalRunning", "MachineRunning", "Imaging",
-        "Netlink",
+        "Capabilities", "Relaying", "Digests", "HostGateway", "HostRights", "HostStatus", "HostNetwork", "LocalRunning",
+        "MachineRunning", "Imaging",
+        "Netlink", "Seccomp",
         "VhostVsock", "LogText",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],

@@ -5,7 +5,7 @@
 
 #define RESULT(call) ({ long r_; do r_ = (call); while (r_ < 0 && errno == EINTR); r_ < 0 ? -errno : r_; })
 
-enum { MOST_DESCRIPTORS = 32 };
+enum { MOST_DESCRIPTORS = 128 };
 
 ssize_t clinux_receive_with_descriptors(int fd, void *buffer, size_t size, int *descriptors, int capacity, int *count) {
   union { struct cmsghdr header; char bytes[CMSG_SPACE(sizeof(int) * MOST_DESCRIPTORS)]; } control;

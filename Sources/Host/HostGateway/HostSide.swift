@@ -1,11 +1,15 @@
+import CLinux
+import Capabilities
 import EventLoop
 import HostNetwork
+import HostRights
 import HostStatus
 import Inet
 import LinuxSystem
 import LogText
 import Policy
 import Relaying
+import Seccomp
 import Wire
 
 // Theory of operation.
@@ -26,7 +30,8 @@ import Wire
 // What the servers count is in `HostCounters`, which `StatusService` shows.
 //
 // A start goes in this order: `HostSettings` and `HostPlace` are put together; `openPublished` and `HostPlace.open` take
-// what rights may be needed for (ports below 1024, directories, owners); `HostSide` is made of what is open; the loop runs.
+// what rights may be needed for (ports below 1024, directories, owners); `HostSide` is made of what is open; what else the
+// command needs rights for is done (an init, a QEMU); `reduceRights` gives them up; the loop runs, and reads what is foreign.
 
 /// What a host side is told, whichever way its enclave is reached.
 public struct HostSettings {
@@ -69,6 +74,8 @@ public struct HostPlace {
   public var group: UInt32?
   public var enclave: StreamTarget
   public var peers = PeerRule.only
+  /// The directory of Unix sockets was made by this process, and given to the user of root's host sides.
+  public var isOwn = false
   /// For `tombolo status`, in words.
   public var transport: String
 
@@ -106,6 +113,8 @@ public final class HostSide {
   private let listener: Listener
   private let loop: EventLoop
   private var status: StatusService?
+  private let boots: BootStore?
+  private var caretaker: Caretaker?
 
   /// The program's exit status, as the log has it.
   public var onExit: ((UInt8) -> Void)? {
@@ -141,6 +150,7 @@ public final class HostSide {
   ) throws {
     self.place = place
     self.loop = loop
+    self.boots = boots
     tunnel = settings.tunnel
     let debug: (String) -> Void = settings.verbose ? log : { _ in }
     let complaints = ComplaintLog(loop: loop, log: log)
@@ -194,12 +204,78 @@ public final class HostSide {
 
   deinit { complaints.finish() }
 
+  /// A host's own address that is shared (NFQUEUE) needs its rights for every packet.
+  public static func canReduceRights(_ tunnel: (any RawGateway)?) -> Bool { !(tunnel is SharedTunnel) }
+
+  /// Gives up every right that serving does not need; to be called when everything is open and started, and before the loop
+  /// runs.
+  /// - Parameters:
+  ///   - signalled: processes that were started and may be signalled.
+  ///   - hasDevice: a guest's vsock device is in this process.
+  ///   - kept: descriptors that `atEnd` needs.
+  ///   - atEnd: takes away what else is left then; runs in another process, at `close`.
+  public func reduceRights(
+    signalled: [Int32] = [], hasDevice: Bool = false, kept: [FileHandle] = [], note: (String) -> Void,
+    atEnd: @escaping () -> Void = {}
+  ) throws(SystemError) {
+    let removeStatus = status?.handOver() ?? {}
+    let (place, boots) = (place, boots)
+    let user = HostRights.user
+    let gateway = tunnel?.handOver()
+    let caretaker = try Caretaker(
+      kept: kept + (gateway?.held ?? []),
+      capabilities: (user == nil ? CapabilitySet.none : .cleaning).union(gateway == nil ? .none : .linking),
+      filter: gateway == nil ? .caretaker : .linkCaretaker
+    ) { (request, bytes) throws(SystemError) in
+      switch request {
+      case .connect:
+        let socket = FileHandle(try makeSocket(place.enclave.address.family, .stream))
+        _ = try connectStream(socket.rawValue, place.enclave.address)
+        return ([], [socket])
+      case .save: try boots?.replace(bytes)
+      case .gateway: if let gateway { return gateway.answer(bytes) }
+      case .end:
+        gateway?.end()
+        removeStatus()
+        if case .unix(let path) = place.listen { removeFile(path) }
+        atEnd()
+      }
+      return ([], [])
+    }
+    self.caretaker = caretaker
+    gateway?.goesOn { try caretaker.ask(.gateway, $0) }
+    boots?.write = { bytes throws(SystemError) in _ = try caretaker.ask(.save, bytes) }
+    if user != nil, !place.isOwn, case .unix = place.enclave.address {
+      publishedPorts.connect = { () throws(SystemError) in
+        do throws(SystemError) {
+          guard let socket = try caretaker.ask(.connect).files.first else { throw SystemError("connect", errno: EPIPE) }
+          return socket
+        } catch {
+          throw SystemError("connect", place.enclave.description, errno: error.errno)
+        }
+      }
+    }
+    let own = signalled.isEmpty ? [] : signalled + [processID()]
+    try HostRights.reduce(
+      to: .host(signalled: own, hasDevice: hasDevice), keeping: user == nil || signalled.isEmpty ? .none : .signalling,
+      becoming: user,
+      signalsOthers: !signalled.isEmpty, note: note)
+  }
+
   /// Removes the names of its sockets, which would be left on the machine.
   public func close() {
     status?.close()
     status = nil
-    if case .unix(let path) = place.listen { removeFile(path) }
+    if let caretaker {
+      caretaker.finish()
+      self.caretaker = nil
+    } else if case .unix(let path) = place.listen {
+      removeFile(path)
+    }
   }
+
+  /// Whether `close` does what `reduceRights` was given to do.
+  public var hasCaretaker: Bool { caretaker != nil }
 
   public var isLogDelivered: Bool { logs.isDelivered }
 

@@ -24,6 +24,8 @@ final class PublishedPorts: ChannelServer {
   private let complaints: ComplaintLog
   private let log: (String) -> Void
   private let debug: (String) -> Void
+  /// Connects to the enclave for a host side that may not; nil where it does so itself.
+  var connect: (() throws(SystemError) -> FileHandle)?
   private var listeners: [(listener: Listener, port: PublishedPort)] = []
   private var stream: MessageStream?
 
@@ -95,7 +97,8 @@ final class PublishedPorts: ChannelServer {
       return budget.refused(.incoming, peer)
     }
     StreamOpening(
-      loop: loop, target: enclave, hello: request.hello.proven(by: token), timeout: Self.enclaveTimeout
+      loop: loop, target: enclave, hello: request.hello.proven(by: token), timeout: Self.enclaveTimeout,
+      connect: connect
     ) { [unowned self] outcome in
       switch outcome {
       case .opened(let stream, _, let early):

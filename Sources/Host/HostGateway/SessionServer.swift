@@ -126,10 +126,12 @@ final class SessionServer {
 
 /// A file of boots, for us alone: it holds their secrets. In the directory of `tombolo status`, which is a runtime directory
 /// with mode 0700. It is there for as long as a boot is known that has not ended.
-public struct BootStore {
+public final class BootStore {
   private static let limit = 4 << 20
   private static let prefix = "boots-"
   private let path: String
+  /// Writes it for a host side that may not; nil where it does so itself.
+  var write: (([UInt8]) throws(SystemError) -> Void)?
 
   /// - Parameter place: where the host side listens; two host sides never listen at one place.
   public init(_ place: SocketAddress) throws(SystemError) {
@@ -185,16 +187,23 @@ public struct BootStore {
 
   /// Whole or not at all, under another name first.
   func save(_ boots: [(peer: PeerKey, known: KnownBoot)], _ log: (String) -> Void) {
-    guard boots.contains(where: { !$0.known.hasEnded }) else {
-      removeFile(path)
-      return
-    }
+    let isEmpty = !boots.contains { !$0.known.hasEnded }
+    let bytes = isEmpty ? [] : Array(BootAdmission.encode(boots).utf8)
     do throws(SystemError) {
-      removeFile(path + ".new")
-      try writeFile(path + ".new", Array(BootAdmission.encode(boots).utf8), mode: 0o600)
-      try renameFile(path + ".new", to: path)
+      if let write { try write(bytes) } else { try replace(bytes) }
     } catch {
       log("\(error): a restart of this daemon will not know the enclave's boot")
     }
+  }
+
+  /// - Parameter bytes: of the file; none for no file.
+  func replace(_ bytes: [UInt8]) throws(SystemError) {
+    guard !bytes.isEmpty else {
+      removeFile(path)
+      return
+    }
+    removeFile(path + ".new")
+    try writeFile(path + ".new", bytes, mode: 0o600)
+    try renameFile(path + ".new", to: path)
   }
 }

@@ -39,6 +39,9 @@ final class StatusService {
     }
   }
 
+  /// As `StatusListener.handOver`.
+  func handOver() -> () -> Void { listener?.handOver() ?? {} }
+
   /// Takes the socket away.
   func close() {
     listener?.close()

@@ -105,6 +105,12 @@ struct HostState {
     }
   }
 
+  /// What another process needs to `leave` in our place.
+  var held: [FileHandle] { own.map { [$0] } ?? [] }
+
+  /// Another process has what is `held`, and leaves in our place.
+  mutating func abandon() { own = nil }
+
   mutating func leave() {
     guard own != nil, let name else { return }
     _ = try? locked {

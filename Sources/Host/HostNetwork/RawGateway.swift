@@ -23,6 +23,9 @@ public protocol RawGateway: AnyObject {
   func change(_ destinations: Destinations)
   func report()
   func count(in loop: EventLoop, _ completion: @escaping ([QueueCount]) -> Void)
+  /// For a process that gives up its rights and has one thread: what does elsewhere what needs them. nil where it cannot be
+  /// parted.
+  func handOver() -> PrivilegedPart?
   func close()
 }
 

@@ -299,6 +299,9 @@ public final class SharedTunnel: RawGateway {
     tally.ask(workers, in: loop, completion)
   }
 
+  /// Verdicts on packets need CAP_NET_ADMIN, each of them.
+  public func handOver() -> PrivilegedPart? { nil }
+
   /// Removes the rules and, where no other enclave is left, restores the settings.
   public func close() {
     guard !closed else { return }

@@ -43,6 +43,9 @@ public enum StatusDirectory {
     return owner.user == effectiveUserID() && (linked || owner.mode & 0o077 == 0)
   }
 
+  /// Directories in which those of `sockets` are.
+  public static var all: [String] { [own()] + (effectiveUserID() == 0 ? ["/run"] : []) }
+
   /// Sockets of host sides that this user may ask; root also those of services and of users who are logged in.
   static func sockets() -> [String] {
     var directories = [own()]

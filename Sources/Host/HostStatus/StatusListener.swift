@@ -9,6 +9,8 @@ public final class StatusListener {
   private let path: String
   private let directory: String
   private var listener: Listener?
+  /// The name is somebody else's to take away.
+  private var isHandedOver = false
 
   /// - Parameter document: called for each connection; calls back with what to send, now or later.
   /// - Throws: where there is no place for the socket; the host side can do without.
@@ -53,9 +55,20 @@ public final class StatusListener {
     guard listener != nil else { return }
     listener?.close()
     listener = nil
+    if !isHandedOver { removeName() }
+  }
+
+  private func removeName() {
     removeFile(path)
     // Fails, as it should, where others are.
     removeDirectory(directory)
+  }
+
+  /// For a process that will not be allowed to take its socket's name away itself.
+  /// - Returns: what does that, in another one.
+  public func handOver() -> () -> Void {
+    isHandedOver = true
+    return removeName
   }
 }
 

@@ -11,6 +11,19 @@ public struct CapabilitySet: OptionSet, Sendable {
 
   public static let none: CapabilitySet = []
 
+  /// What a host side needs that has started its enclave under another user: to end it, also by its own end
+  /// (PR_SET_PDEATHSIG asks for the right to send that signal).
+  public static let signalling: CapabilitySet = [.init(CAP_KILL)]
+
+  /// What a host side's caretaker needs: to take away files in directories of others.
+  public static let cleaning: CapabilitySet = [.init(CAP_DAC_OVERRIDE), .init(CAP_FOWNER)]
+
+  /// What it needs in raw mode: links and rules; legacy xtables asks for raw sockets.
+  public static let linking: CapabilitySet = [.init(CAP_NET_ADMIN), .init(CAP_NET_RAW)]
+
+  /// What root's `tombolo status` needs: to connect to sockets in directories of other users.
+  public static let reachingOthers: CapabilitySet = [.init(CAP_DAC_OVERRIDE)]
+
   /// What nfnetlink_queue asks of the process that gives a verdict.
   public static let verdicts: CapabilitySet = [.init(CAP_NET_ADMIN)]
 
@@ -54,6 +67,8 @@ public enum Capabilities {
       guard set.rawValue >> UInt64(number) & 1 == 1 else { continue }
       try checkErrno("cap_set_flag") { cap_set_flag(wanted, CAP_EFFECTIVE, 1, &list, CAP_SET) }
     }
+    // Whoever has nothing more may be forbidden to ask (a unit's SystemCallFilter=~@privileged).
+    guard cap_compare(current, wanted) != 0 else { return }
     try checkErrno("cap_set_proc") { cap_set_proc(wanted) }
   }
 }

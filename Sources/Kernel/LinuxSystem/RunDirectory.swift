@@ -20,10 +20,16 @@ public final class RunDirectory {
   public let path: String
   private let lock: FileHandle
 
+  /// Whom root gives its directories to.
+  private let other: UInt32?
+
   /// Makes one, and removes those of runs that were killed.
-  /// - Parameter parent: such as /tmp.
-  public init(in parent: String) throws(SystemError) {
-    Self.removeDead(in: parent)
+  /// - Parameters:
+  ///   - parent: such as /tmp.
+  ///   - other: a user to whom `giveAway` gives it; those of runs that were killed may be that user's, too.
+  public init(in parent: String, other: UInt32? = nil) throws(SystemError) {
+    self.other = other
+    Self.removeDead(in: parent, [geteuid()] + (other.map { [$0] } ?? []))
     path = try makeTemporaryDirectory("\(parent)/\(Self.prefix)")
     do throws(SystemError) {
       lock = try Self.makeLock(in: path)
@@ -46,16 +52,21 @@ public final class RunDirectory {
   /// With all that is in it.
   public func remove() { removeTree(path) }
 
-  private static func removeDead(in parent: String) {
+  /// Lets the other user enter it.
+  public func giveAway() throws(SystemError) {
+    if let other { try changeOwner(path, user: other, group: other) }
+  }
+
+  private static func removeDead(in parent: String, _ owners: [UInt32]) {
     guard let directory = try? openFile(parent, O_RDONLY | O_DIRECTORY) else { return }
     for name in (try? directoryEntries(parent)) ?? [] where name.hasPrefix(prefix) && name.utf8.count == nameLength {
-      removeDead(name, in: directory.rawValue)
+      removeDead(name, in: directory.rawValue, owners)
     }
   }
 
-  private static func removeDead(_ name: String, in parent: Int32) {
+  private static func removeDead(_ name: String, in parent: Int32, _ owners: [UInt32]) {
     guard let directory = try? openFile(name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, in: parent),
-      let owned = status(directory.rawValue), owned.st_uid == geteuid(), owned.st_mode & 0o077 == 0,
+      let owned = status(directory.rawValue), owners.contains(owned.st_uid), owned.st_mode & 0o077 == 0,
       // Not a FIFO that somebody has put there and that would be waited for.
       let lock = try? openFile(lockName, O_RDWR | O_NOFOLLOW | O_NONBLOCK, in: directory.rawValue),
       let file = status(lock.rawValue), file.st_mode & S_IFMT == S_IFREG, file.st_uid == geteuid(),

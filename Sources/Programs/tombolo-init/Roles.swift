@@ -27,6 +27,9 @@ func readLocalDocument(_ fd: Int32) throws -> LocalDocument.Content {
 enum ProxyRole {
   static func run() throws {
     setProcessName("tombolo-proxy")
+    // Where memory ends because of a flood, the proxy goes, which is started again, and not the program. While /proc/self is
+    // still ours.
+    try? writeFile("/proc/self/oom_score_adj", "1000")
     try forbidInspection()
     ignoreBrokenPipes()
     let plan = try ProxyPlan(document: handedDocument())

@@ -136,6 +136,7 @@ struct HostCommand: ParsableCommand {
       loop.stop()
     }
     side.onExit = { say("the enclave's program ended with status \($0)") }
+    if HostSide.canReduceRights(tunnel) { try side.reduceRights(note: { if verbose { say($0) } }) }
     try withExtendedLifetime((side, stop)) { try loop.run() }
     // What the enclave has not been told is written stays with it, for the next one to be started.
     if let lost { throw OutputLost(error: lost) }

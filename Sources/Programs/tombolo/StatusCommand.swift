@@ -1,6 +1,9 @@
 import ArgumentParser
+import Capabilities
+import HostRights
 import HostStatus
 import LinuxSystem
+import Seccomp
 
 struct StatusCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -27,7 +30,15 @@ struct StatusCommand: ParsableCommand {
     }
   }
 
+  /// What host sides say is read from here on. Root asks those of other users, in directories of theirs.
+  private func reduceRights() throws {
+    try HostRights.reduce(
+      to: .status, keeping: .reachingOthers, becoming: nil, readable: StatusDirectory.all, removable: true,
+      note: { _ in })
+  }
+
   private func show() throws {
+    try reduceRights()
     let outcome = try StatusQuery.run()
     for problem in outcome.problems { say(problem) }
     var shown = outcome.found

@@ -1,6 +1,8 @@
 import ArgumentParser
 import CLinux
+import HostRights
 import LinuxSystem
+import Seccomp
 import VhostVsock
 
 /// `tombolo vsock-device`: the vsock device of `tombolo boot` for anybody's QEMU.
@@ -39,11 +41,19 @@ struct VsockDeviceCommand: ParsableCommand {
     var options = VhostVsockDevice.Options()
     options.parentCID = parentCid
     options.endsWithMonitor = once
-    do throws(VhostVsockError) {
+    do {
       let device = try VhostVsockDevice(socketPath: socket, guestCID: cid, hybridPath: uds, options: options)
+      try reduceRights()
       try device.run(until: signals.rawValue)
     } catch {
-      throw fail(error.description)
+      throw fail("\(error)")
     }
+  }
+
+  /// A guest's memory and messages are read from here on. It stays the user that it is: programs put their sockets where that
+  /// user may connect.
+  private func reduceRights() throws {
+    let own = [socket, uds].map { path in path.lastIndex(of: "/").map { String(path[...$0]) } ?? "." }
+    try HostRights.reduce(to: .vsockDevice, becoming: nil, readable: own, removable: true, note: { _ in })
   }
 }

@@ -54,7 +54,7 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   /// The mounts of the root file system can be read and not written from here on.
   case makeRootReadOnly([String])
   case setHostname(String)
-  /// A key of sysctl(8) in our own network namespace; one that the kernel does not have is no error.
+  /// A key of sysctl(8), of our own network namespace or of a kernel of our own; one that the kernel does not have is no error.
   case setSysctl(String, value: String)
   /// lo up with its addresses; `routed`: everything has a route to it.
   case bringUpLoopback(routed: Bool)

@@ -13,6 +13,9 @@ public enum PlannedCapabilities {
   /// end: CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID, SETPCAP, SYS_ADMIN, SYS_BOOT, SYS_RESOURCE, SYS_TIME.
   public static let supervising = set([0, 1, 5, 6, 7, 8, 21, 22, 24, 25])
 
+  /// Of the proxy's keeper of verdicts: NET_ADMIN.
+  public static let verdicts = set([12])
+
   private static func set(_ numbers: [UInt64]) -> UInt64 { numbers.reduce(0) { $0 | 1 << $1 } }
 
   /// `CHOWN, KILL`; "none" for no bit.

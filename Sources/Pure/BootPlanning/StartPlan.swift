@@ -64,14 +64,23 @@ public struct StartPlan: Sendable, CustomStringConvertible {
       case .child: [.becomeSubreaper]
       }
     steps += Self.network(facts)
+    // Behind everything that a module might be needed for. The last two cannot be undone.
+    if facts.kind.isKernel {
+      steps += ["kernel.yama.ptrace_scope", "kernel.kexec_load_disabled", "kernel.modules_disabled"].map {
+        .setSysctl($0, value: "1")
+      }
+    }
     steps.append(.dropBounding(PlannedCapabilities.harmful))
     steps += Self.sockets(facts)
     // The proxy's socket is in it now. Nobody inside puts another in the place of the host's.
     if facts.kind.isLocal { steps.append(.remountReadOnly(EnclaveLayout.transportDirectory)) }
+    // What its children get must have been permitted here (no_new_privs): the program's, and the keeper of verdicts'.
+    let hasKeeper = configuration.networkMode == .raw && configuration.raw.capture == .nfqueue
     steps.append(
       .keepCapabilities(
         PlannedCapabilities.supervising,
-        permitting: configuration.program.rights.bounding(isLocal: facts.kind.isLocal)))
+        permitting: configuration.program.rights.bounding(isLocal: facts.kind.isLocal)
+          | (hasKeeper ? PlannedCapabilities.verdicts : 0)))
     services = ServiceStep.all(facts)
   }
 

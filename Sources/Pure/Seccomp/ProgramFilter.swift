@@ -35,9 +35,26 @@ public struct ProgramFilter: Equatable, Sendable {
   /// AF_VSOCK: the program may speak to the host itself.
   public var allowsVsock: Bool
 
+  /// Calls besides, by number.
+  private var others: [UInt32] = []
+  /// keyctl(2), to have a session keyring of one's own and for nothing else.
+  private var joinsKeyring = false
+
   public init(capabilities: UInt64, allowsVsock: Bool) {
     self.capabilities = capabilities
     self.allowsVsock = allowsVsock
+  }
+
+  /// PID 1's own, once everything is set up: it loads nothing into the kernel, mounts nothing, makes no namespaces. What it
+  /// starts inherits that, so it is the program's filter with the calls that PID 1 itself needs besides, which the program's
+  /// own refuses again.
+  public var supervisor: ProgramFilter {
+    var filter = self
+    filter.allowsVsock = true
+    filter.joinsKeyring = true
+    // settimeofday, reboot, clock_settime
+    filter.others = [164, 169, 227]
+    return filter
   }
 
   // MARK: the table, x86-64 (arch/x86/entry/syscalls/syscall_64.tbl)
@@ -56,6 +73,7 @@ public struct ProgramFilter: Equatable, Sendable {
   private static let socket: UInt32 = 41
   private static let clone: UInt32 = 56
   private static let personality: UInt32 = 135
+  private static let keyctl: UInt32 = 250
   private static let clone3: UInt32 = 435
 
   /// Capability numbers (linux/capability.h) and the calls that come with each.
@@ -91,7 +109,7 @@ public struct ProgramFilter: Equatable, Sendable {
 
   /// Every call that no argument decides, as ranges in order.
   var allowed: [CallRange] {
-    var more: [UInt32] = []
+    var more = others
     for entry in Self.conditional where has(entry.capability) { more += entry.calls }
     if has(Self.sysAdmin) { more += [Self.clone, Self.clone3] }
     guard !more.isEmpty else { return Self.ranges }
@@ -154,6 +172,8 @@ public struct ProgramFilter: Equatable, Sendable {
       Self.personality,
       [0, 8, 0x20000, 0x20008, 0xffff_ffff].flatMap { [.init(Self.jumpEqual, $0, 0, 1), Self.allow] }
         + [Self.refuse])
+    // KEYCTL_JOIN_SESSION_KEYRING
+    if joinsKeyring { byArgument(Self.keyctl, [.init(Self.jumpEqual, 1, 0, 1), Self.allow, Self.refuse]) }
     if !has(Self.sysAdmin) {
       byArgument(Self.clone, [.init(Self.jumpSet, Self.cloneNamespaces, 0, 1), Self.refuse, Self.allow])
       // Its flags are behind a pointer, which no filter can follow: a libc falls back to clone.

@@ -9,6 +9,10 @@ public struct RoleFilter: Equatable, Sendable {
   var families: [UInt32]
   /// Threads may be made, other processes never.
   var makesThreads: Bool
+  /// Processes that may be signalled.
+  var signalled: [UInt32] = []
+  /// Files may be opened to read them.
+  var reads = false
 
   /// Memory that is neither executable nor shared with a file, locks, time, the ends of threads and processes: what every
   /// program's runtime asks for.
@@ -87,6 +91,94 @@ public struct RoleFilter: Equatable, Sendable {
   /// The keeper of verdicts: reads numbers, tells the kernel.
   public static let keeper = RoleFilter(calls: runtime + data, families: [], makesThreads: false)
 
+  /// What a host side does, whichever it is: connects to the network and to the enclave, accepts, asks for names.
+  private static let serving: [UInt32] =
+    runtime + data + [
+      13,  // rt_sigaction: the first thread's, of libc's own signals
+      16,  // ioctl: SIOCOUTQ
+      42,  // connect
+      50,  // listen: a published port, when the program listens
+      107,  // geteuid
+      138,  // fstatfs: whether a file that was passed is memory
+      157,  // prctl: names of threads
+      273,  // set_robust_list
+      285,  // fallocate: pages of a ring given back
+      288,  // accept4
+      290,  // eventfd2
+      291,  // epoll_create1
+      293,  // pipe2
+      307,  // sendmmsg: packets of a shared address
+      334,  // rseq
+    ]
+
+  /// `tombolo run`, `host` and `boot` once they serve. AF_NETLINK tells which addresses are the machine's own.
+  /// - Parameters:
+  ///   - signalled: themselves, to stop, and the init or the QEMU that they have started.
+  ///   - hasDevice: a guest's vsock device is in the same process.
+  public static func host(signalled: [Int32] = [], hasDevice: Bool = false) -> RoleFilter {
+    RoleFilter(
+      calls: serving + [61] + (hasDevice ? [49] : []),  // wait4, bind
+      families: [1, 2, 10, 16, 40], makesThreads: true, signalled: signalled.map { UInt32(bitPattern: $0) }, reads: true
+    )
+  }
+
+  /// What is left of a host side that root has started: it takes away what the host side has made, when that ends.
+  public static let caretaker = RoleFilter(
+    calls: runtime + data + [
+      4,  // stat
+      6,  // lstat
+      42,  // connect
+      77,  // ftruncate
+      82,  // rename
+      83,  // mkdir
+      84,  // rmdir
+      87,  // unlink
+      217,  // getdents64
+      257,  // openat
+      263,  // unlinkat
+    ], families: [1], makesThreads: false)
+
+  /// The same in raw mode: the link, its addresses and rules, forwarding.
+  public static let linkCaretaker = RoleFilter(
+    calls: caretaker.calls + [
+      16,  // ioctl: TUNSETIFF
+      21,  // access
+      49,  // bind
+      50,  // listen
+      73,  // flock
+      89,  // readlink
+      107,  // geteuid
+      267,  // readlinkat
+    ], families: [1, 2, 10, 16], makesThreads: false)
+
+  /// `tombolo vsock-device`: maps a guest's memory, accepts, connects to Unix sockets.
+  public static let vsockDevice = RoleFilter(
+    calls: runtime + data + [
+      16,  // ioctl
+      42,  // connect
+      49,  // bind: which guest and port a connection is of (HybridPeerName)
+      87,  // unlink: its own sockets
+      288,  // accept4
+      290,  // eventfd2
+    ], families: [1], makesThreads: false)
+
+  /// `tombolo status`: looks for sockets, asks them, prints.
+  public static let status = RoleFilter(
+    calls: runtime + data + [
+      4,  // stat
+      6,  // lstat
+      16,  // ioctl: what kind of file standard output is
+      21,  // access
+      42,  // connect
+      87,  // unlink: what a killed host side has left
+      89,  // readlink
+      102,  // getuid
+      107,  // geteuid
+      217,  // getdents64
+      291,  // epoll_create1
+      293,  // pipe2
+    ], families: [1], makesThreads: false, reads: true)
+
   // linux/bpf_common.h, linux/seccomp.h; see ProgramFilter.
   private static let load: UInt16 = 0x20
   private static let jumpEqual: UInt16 = 0x15
@@ -109,6 +201,11 @@ public struct RoleFilter: Equatable, Sendable {
     for call in calls.sorted() { code += [.init(Self.jumpEqual, call, 0, 1), Self.allow] }
     if !families.isEmpty {
       byArgument(41, 0, families.flatMap { [.init(Self.jumpEqual, $0, 0, 1), Self.allow] } + [Self.trap])
+    }
+    // openat without O_WRONLY, O_RDWR, O_CREAT, O_TRUNC and what is of O_TMPFILE alone.
+    if reads { byArgument(257, 2, [.init(Self.jumpSet, 0x400243, 0, 1), Self.trap, Self.allow]) }
+    if !signalled.isEmpty {
+      byArgument(62, 0, signalled.flatMap { [.init(Self.jumpEqual, $0, 0, 1), Self.allow] } + [Self.trap])
     }
     // mmap and mprotect without PROT_EXEC (4): no code but what was there from the start.
     for call in [9, 10] as [UInt32] {

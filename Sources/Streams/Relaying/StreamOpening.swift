@@ -35,6 +35,7 @@ public final class StreamOpening: EventSource {
   private let loop: EventLoop
   private let target: StreamTarget
   private let hello: Hello
+  private let connect: (() throws(SystemError) -> FileHandle)?
   private let completion: (Outcome) -> Void
   private var stream: FileHandle?
   private var registration: Registration?
@@ -45,14 +46,18 @@ public final class StreamOpening: EventSource {
   private var received: [UInt8] = []
   private var finished = false
 
-  /// - Parameter timeout: for the whole of it; the other side's own connect is part of that.
+  /// - Parameters:
+  ///   - timeout: for the whole of it; the other side's own connect is part of that.
+  ///   - connect: gives a connected, non-blocking socket, for a process that may not connect to `target` itself.
   public init(
     loop: EventLoop, target: StreamTarget, hello: Hello, timeout: Duration,
+    connect: (() throws(SystemError) -> FileHandle)? = nil,
     completion: @escaping (Outcome) -> Void
   ) {
     self.loop = loop
     self.target = target
     self.hello = hello
+    self.connect = connect
     self.completion = completion
     super.init()
     deadline = loop.schedule(after: timeout, self, key: Self.deadlineKey)
@@ -61,8 +66,14 @@ public final class StreamOpening: EventSource {
   /// Apart from `init`, so that `completion` is never called before the caller holds this object.
   public func start() {
     do throws(SystemError) {
-      let made = FileHandle(try makeSocket(target.address.family, .stream))
-      let progress = try connectStream(made.rawValue, target.address)
+      let made: FileHandle
+      var progress = ConnectProgress.connected
+      if let connect {
+        made = try connect()
+      } else {
+        made = FileHandle(try makeSocket(target.address.family, .stream))
+        progress = try connectStream(made.rawValue, target.address)
+      }
       stream = made
       registration = try loop.add(made.rawValue, [.readable, .writable, .edgeTriggered], self)
       if progress == .connected { sendFirst() }

@@ -4,6 +4,7 @@ import DNS
 import EventLoop
 import HostGateway
 import HostNetwork
+import HostRights
 import Inet
 import LinuxSystem
 import LogText
@@ -45,7 +46,8 @@ public struct LocalRunError: Error, CustomStringConvertible {
 // Everything that can fail without the enclave fails first: ports, directories, rights. Then init is cloned into new
 // namespaces and waits at a gate until its ids are mapped. From there on one loop serves as the host and waits for
 // init to end; init's status is the program's. Init dies with us (PR_SET_PDEATHSIG), and with it all its namespaces
-// hold.
+// hold. Before the loop runs this process gives up every right but that to signal init; what it has made on the machine its
+// caretaker takes away.
 
 /// One local enclave from start to end.
 public final class LocalRun: EventSource {
@@ -88,13 +90,19 @@ public final class LocalRun: EventSource {
 
   private func start() throws {
     let published = try request.host.openPublished()
-    let home = try RunDirectory(in: environmentVariable("TMPDIR") ?? "/tmp")
+    let home = try RunDirectory(in: environmentVariable("TMPDIR") ?? "/tmp", other: HostRights.user)
     directory = home
     let transport = home.path + "/host"
     let stage = home.path + "/stage"
     try makeDirectories(transport)
     // The proxy inside has a user of its own; the directory above is ours alone. Whatever our umask is.
     try changeMode(transport, 0o755)
+    if let user = HostRights.user {
+      // We shall be somebody else, and connect to the socket that init makes there: it gets the directory's group.
+      try changeOwner(transport, user: nil, group: user)
+      try changeMode(transport, 0o2755)
+      try home.giveAway()
+    }
     try makeDirectories(stage)
     if let rootfs = request.rootfs { rootfsPieces = try root.prepare(rootfs) }
 
@@ -103,6 +111,7 @@ public final class LocalRun: EventSource {
       enclave: StreamTarget(.unix(EnclaveLayout.enclaveSocket(in: transport))), transport: "unix:\(transport)")
     // Without root it is the enclave's init that can give the socket to the proxy's group, where there is one.
     place.group = EnclaveLayout.proxyID
+    place.isOwn = true
     let made = try HostSide(
       request.host, command: "run", place: place, loop: loop, transport: try place.open(), published: published,
       log: report)
@@ -110,6 +119,14 @@ public final class LocalRun: EventSource {
     made.onOutputLost = { [unowned self] in outputLost($0) }
     side = made
     try startInit(transport: transport, stage: stage)
+    guard HostSide.canReduceRights(request.host.tunnel) else { return }
+    var root = root
+    try made.reduceRights(
+      signalled: [initPID], kept: root.held, note: { if request.host.verbose { report($0) } },
+      atEnd: {
+        root.restore()
+        home.remove()
+      })
   }
 
   private func startInit(transport: String, stage: String) throws {
@@ -279,8 +296,10 @@ public final class LocalRun: EventSource {
       clinux_wait(initPID)
       initPID = 0
     }
+    let hasCaretaker = side?.hasCaretaker == true
     side?.close()
     request.host.tunnel?.close()
+    guard !hasCaretaker else { return }
     root.restore()
     directory?.remove()
   }

@@ -91,6 +91,9 @@ struct RootDirectory {
       + missing.map { .empty("/etc/" + $0) }
   }
 
+  /// What `restore` needs open.
+  var held: [FileHandle] { made.map(\.directory) }
+
   mutating func restore() {
     // What the program has put something into stays.
     for (directory, name, isDirectory) in made.reversed() {

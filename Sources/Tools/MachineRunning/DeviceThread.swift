@@ -15,10 +15,15 @@ final class DeviceThread: @unchecked Sendable {
   /// What ended the device; read after `ended`.
   private(set) var problem: String?
 
+  /// Listens; serves from `start` on.
   init(socket: String, cid: UInt32, hybrid: String) throws {
     (reading, writing) = try makePipe()
     (ended, endWriting) = try makePipe()
     device = try VhostVsockDevice(socketPath: socket, guestCID: cid, hybridPath: hybrid)
+  }
+
+  /// Apart from `init`, because a process gives up its rights while it has one thread.
+  func start() throws(SystemError) {
     let context = Unmanaged.passRetained(self)
     let code = pthread_create(
       &thread, nil,

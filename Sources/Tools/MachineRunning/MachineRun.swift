@@ -3,6 +3,7 @@ import CLinux
 import EventLoop
 import HostGateway
 import HostNetwork
+import HostRights
 import Inet
 import LinuxSystem
 import LogText
@@ -84,12 +85,14 @@ public final class MachineRun: EventSource {
     try forbidInspection()
     if effectiveUserID() == 0 { user = try MachineUser() }
     let machines = try self.machines()
-    home = try RunDirectory(in: environmentVariable("TMPDIR") ?? "/tmp")
+    let home = try RunDirectory(in: environmentVariable("TMPDIR") ?? "/tmp", other: HostRights.user)
+    self.home = home
     let hybrid = directory + "/vsock"
     let port = EnclaveLayout.port
-    let place = HostPlace(
-      listen: .unix("\(hybrid)_\(request.port)"), enclave: StreamTarget(.unix(hybrid), hybridPort: port),
-      transport: "vsock of QEMU")
+    let listen = "\(hybrid)_\(request.port)"
+    var place = HostPlace(
+      listen: .unix(listen), enclave: StreamTarget(.unix(hybrid), hybridPort: port), transport: "vsock of QEMU")
+    place.isOwn = true
     let made = try HostSide(
       request.host, command: "boot", place: place, loop: loop, transport: try place.open(), published: published,
       log: report)
@@ -106,8 +109,9 @@ public final class MachineRun: EventSource {
       stop()
     }
     side = made
+    let heartbeats = "\(hybrid)_\(HeartbeatResponder.port)"
     heartbeat = try HeartbeatResponder(
-      loop: loop, socket: FileHandle(try listenStream(.unix("\(hybrid)_\(HeartbeatResponder.port)"))), report: report)
+      loop: loop, socket: FileHandle(try listenStream(.unix(heartbeats))), report: report)
     let socket = directory + "/device"
     let thread = try DeviceThread(socket: socket, cid: request.guestCID, hybrid: hybrid)
     device = thread
@@ -130,6 +134,17 @@ public final class MachineRun: EventSource {
       command.arguments, [null, writing, writing] + files.handles, temporary: temporary)
     console = reading
     consoleRegistration = try loop.add(reading.rawValue, [.readable], self, tag: Tag.console)
+    if HostSide.canReduceRights(request.host.tunnel) {
+      // Both ends of each of these are in this process, which will be another user.
+      if let user = HostRights.user {
+        for path in [hybrid, listen, heartbeats] { try changeOwner(path, user: user, group: user) }
+        try home.giveAway()
+      }
+      try made.reduceRights(signalled: [machine], hasDevice: true, note: { if request.host.verbose { report($0) } }) {
+        home.remove()
+      }
+    }
+    try thread.start()
   }
 
   private func spawnMachine(_ arguments: [String], _ files: [FileHandle], temporary: String) throws -> Int32 {
@@ -262,13 +277,14 @@ public final class MachineRun: EventSource {
   }
 
   private func cleanUp() {
-    side?.close()
-    request.host.tunnel?.close()
     if machine > 1 {
       sendSignal(SIGKILL, to: machine)
       clinux_wait(machine)
     }
     device?.stop()
-    home?.remove()
+    let hasCaretaker = side?.hasCaretaker == true
+    side?.close()
+    request.host.tunnel?.close()
+    if !hasCaretaker { home?.remove() }
   }
 }

@@ -90,7 +90,7 @@ import Testing
     ("fd74:6f6d:626f::2/64", "fd74:6f6d:626f::1/64"), ("fd74::1/126", "fd74::2/126"),
   ]) func hostAddress(enclave: String, host: String) throws {
     let prefix = try #require(IPPrefix(enclave))
-    #expect(HostTunnel.hostAddress(beside: prefix)?.description == host)
+    #expect(HostLink.hostAddress(beside: prefix)?.description == host)
   }
 
   /// A network of which the machine has something is not taken; one that holds half the private addresses says nothing.

@@ -392,7 +392,7 @@ final class LocalEnclaveTests: XCTestCase {
   func testAnEmptyRoot() {
     let outcome = bash(
       """
-      file -b \(World.binaries)/tombolo-init | grep -c 'statically linked'
+      file -b \(World.binaries)/tombolo-init | grep -c 'static-pie linked'
       mkdir -p \(directory)/empty && cp /bin/busybox \(directory)/empty/
       \(run) --rootfs \(directory)/empty -- /busybox sh -c '/busybox cat /etc/resolv.conf; /busybox wget -qO- http://10.9.0.2:8080/file'
       ls -A \(directory)/empty

@@ -210,7 +210,7 @@ final class SignalTests: XCTestCase {
     check(
       """
       mkfifo pipe; \(tombolo) run --mode none -- sh -c 'yes | head -c 100000' > pipe & p=$!
-      exec 3< pipe; read -rn1 first <&3; until [ -z "$(cat /proc/$p/task/$p/children)" ]; do sleep 0.05; done
+      exec 3< pipe; read -rn1 first <&3; while pgrep -P $p tombolo-init >/dev/null; do sleep 0.05; done
       for s in WINCH CONT URG ALRM; do kill -$s $p; sleep 0.05; done; cat <&3 | wc -c; exec 3<&-; wait $p; echo $?; rm pipe
       """, "99999\n0\n")
   }

@@ -47,6 +47,24 @@ struct ProgramFilterTests {
   private let usual = ProgramFilter(capabilities: 0, allowsVsock: false).instructions
   private let admin = ProgramFilter(capabilities: 1 << 21, allowsVsock: false).instructions
 
+  /// What PID 1 gives up for itself, and that what it starts loses nothing by that.
+  @Test func pidOneIsNoMoreThanItsProgram() {
+    let init1 = ProgramFilter(capabilities: 0, allowsVsock: false).supervisor.instructions
+    for number in 0...500 as ClosedRange<UInt32> where run(usual, number) == allow {
+      #expect(run(init1, number) == allow, "\(number)")
+    }
+    // bpf, kexec_load, kexec_file_load, modules, mount, umount2, pivot_root, unshare, setns, perf_event_open, add_key, iopl
+    for number in [321, 246, 320, 175, 313, 176, 165, 166, 155, 272, 308, 298, 248, 172] as [UInt32] {
+      #expect(run(init1, number) == refuse, "\(number)")
+    }
+    // The clock, the end, the host, the keyring of what it starts.
+    for number in [164, 169, 227] as [UInt32] { #expect(run(init1, number) == allow && run(usual, number) == refuse) }
+    #expect(run(init1, 41, 40) == allow && run(init1, 41, 38) == refuse)
+    #expect(run(init1, 250, 1) == allow && run(init1, 250, 0) == refuse && run(usual, 250, 1) == refuse)
+    #expect(run(init1, 56, 0x4100) == allow && run(init1, 56, 0x1000_0000) == refuse)
+    #expect(init1.count < 4096)
+  }
+
   @Test func callsThatPassAndThatDoNot() {
     for (name, number) in [
       ("read", 0), ("open", 2), ("ioctl", 16), ("connect", 42), ("execve", 59), ("ptrace", 101), ("openat", 257),

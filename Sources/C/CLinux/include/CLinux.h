@@ -179,6 +179,7 @@ int clinux_flock(int fd, bool wait); // exclusive; negative errno, -EAGAIN when 
 #include "CLinuxVhost.h"
 #include "CLinuxNetfilter.h"
 #include "CLinuxBoot.h"
+#include "CLinuxRights.h"
 
 uint32_t clinux_peer_cid(int fd); // of a connected AF_VSOCK socket, else 0
 #include "CLinuxTun.h"
