@@ -21,7 +21,7 @@ public final class FoundStart {
   public let hello: Hello
   /// Where the host is when the plan has been carried out.
   public let host: StreamTarget
-  private var session: (stream: FileHandle, early: [UInt8])?
+  private var session: (stream: FileReference, early: [UInt8])?
   /// Sentences for the log.
   public let notes: [String]
   /// What was done before there was a plan.
@@ -29,7 +29,7 @@ public final class FoundStart {
   public let answered: [Question]
 
   init(
-    _ facts: StartFacts, hello: Hello, host: StreamTarget, session: (stream: FileHandle, early: [UInt8]),
+    _ facts: StartFacts, hello: Hello, host: StreamTarget, session: (stream: FileReference, early: [UInt8]),
     notes: [String], prepared: [BootStep], answered: [Question]
   ) {
     self.facts = facts
@@ -42,7 +42,7 @@ public final class FoundStart {
   }
 
   /// Gives the session away: who ends it closes its stream, and the host lets the next one in.
-  public func takeSession() throws -> (stream: FileHandle, early: [UInt8]) {
+  public func takeSession() throws -> (stream: FileReference, early: [UInt8]) {
     guard let taken = session else { throw HostQuestions.Failure(description: "the session has been taken already") }
     session = nil
     return taken
@@ -124,7 +124,7 @@ public final class Discovery {
     let digest = try read()
     let hello = BootIdentity.own.hello(digest)
     var host = Self.host(document, configuration)
-    var session: (stream: FileHandle, early: [UInt8])?
+    var session: (stream: FileReference, early: [UInt8])?
     for question in Question.rest(kind, configuration) {
       switch question {
       case .configuration, .contract: break

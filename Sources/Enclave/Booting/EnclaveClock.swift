@@ -9,12 +9,12 @@ public struct EnclaveClock {
   public static let interval: Duration = .seconds(60)
   private static let stepLimit: Int64 = 500_000_000
 
-  private let device: FileHandle
+  private let device: FileReference
 
   /// nil where there is no such device.
   public init?(path: String = "/dev/ptp0") {
     guard let opened = try? openFile(path, O_RDONLY) else { return nil }
-    device = FileHandle(opened)
+    device = FileReference(opened)
   }
 
   /// Nanoseconds that our clock is behind the source.

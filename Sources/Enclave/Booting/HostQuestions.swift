@@ -19,7 +19,7 @@ public enum HostQuestions {
 
   /// A stream that the host has opened.
   struct Answer {
-    var stream: FileHandle
+    var stream: FileReference
     var parameters: [UInt8]
     /// What came behind the answer.
     var early: [UInt8]
@@ -37,7 +37,7 @@ public enum HostQuestions {
   /// - Returns: the stream, and bytes that came behind the host's answer.
   public static func session(
     _ host: StreamTarget, _ hello: Hello, timeout: Duration
-  ) throws -> (stream: FileHandle, early: [UInt8]) {
+  ) throws -> (stream: FileReference, early: [UInt8]) {
     let answer = try ask(host, hello, timeout, "no session with the host", "boot.host_timeout") { status in
       status == .noResources
         ? .notYet("it has no room") : .failure("the host at \(host) refuses this enclave's session: \(status)")

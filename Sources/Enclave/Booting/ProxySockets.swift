@@ -7,9 +7,9 @@ import Proxying
 
 /// What the proxy and its keeper of verdicts are handed, opened while PID 1 still has every right.
 public struct ProxySockets {
-  public private(set) var descriptors = ProxyDescriptors<FileHandle>()
+  public private(set) var descriptors = ProxyDescriptors<FileReference>()
   /// The keeper's pipe, then the queues' sockets; empty where there is no keeper.
-  public private(set) var keeper: [FileHandle] = []
+  public private(set) var keeper: [FileReference] = []
 
   init() {}
 
@@ -17,9 +17,9 @@ public struct ProxySockets {
   mutating func listen(egress: UInt16, dns: UInt16) throws(SystemError) {
     for address in [IPAddress.v4(.loopback), .v6(.loopback)] {
       do throws(SystemError) {
-        let egressListener = FileHandle(try listenStream(.ip(IPEndpoint(address, egress))))
-        let dnsListener = FileHandle(try listenStream(.ip(IPEndpoint(address, dns))))
-        let dnsSocket = FileHandle(try bindDatagram(IPEndpoint(address, dns)))
+        let egressListener = FileReference(try listenStream(.ip(IPEndpoint(address, egress))))
+        let dnsListener = FileReference(try listenStream(.ip(IPEndpoint(address, dns))))
+        let dnsSocket = FileReference(try bindDatagram(IPEndpoint(address, dns)))
         descriptors.egressListeners.append(egressListener)
         descriptors.dnsListeners.append(dnsListener)
         descriptors.dnsSockets.append(dnsSocket)
@@ -33,9 +33,9 @@ public struct ProxySockets {
   mutating func listen(at listener: HostListener) throws(SystemError) {
     switch listener {
     case .vsock(let port):
-      descriptors.transportListener = FileHandle(try takeOverStream(.vsock(cid: .max, port: port)))
+      descriptors.transportListener = FileReference(try takeOverStream(.vsock(cid: .max, port: port)))
     case .unix(let path):
-      descriptors.transportListener = FileHandle(try takeOverStream(.unix(path)))
+      descriptors.transportListener = FileReference(try takeOverStream(.unix(path)))
       try changeMode(path, 0o660)
     }
   }
@@ -64,7 +64,7 @@ public struct ProxySockets {
 
   mutating func listenAsNameServer() throws(SystemError) {
     let address = IPAddress.v4(AgreedAddresses.nameServer)
-    descriptors.dnsSockets.append(FileHandle(try bindDatagram(IPEndpoint(address, 53))))
-    descriptors.dnsListeners.append(FileHandle(try listenStream(.ip(IPEndpoint(address, 53)))))
+    descriptors.dnsSockets.append(FileReference(try bindDatagram(IPEndpoint(address, 53))))
+    descriptors.dnsListeners.append(FileReference(try listenStream(.ip(IPEndpoint(address, 53)))))
   }
 }

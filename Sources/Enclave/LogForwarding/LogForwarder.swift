@@ -41,7 +41,7 @@ public final class LogForwarder: EventSource {
   private let settings: Settings
   private let token: Token
   private var buffer: LogBuffer
-  private var stream: FileHandle?
+  private var stream: FileReference?
   private var registration: Registration?
   private var opening: StreamOpening?
   private var begun = false
@@ -97,7 +97,7 @@ public final class LogForwarder: EventSource {
   }
 
   /// Reads `descriptor` to its end, each chunk a record.
-  public func attach(_ descriptor: FileHandle, _ source: LogSource) throws(SystemError) {
+  public func attach(_ descriptor: FileReference, _ source: LogSource) throws(SystemError) {
     pipes.removeAll { $0.ended }
     pipes.append(
       try LogPipe(loop: loop, descriptor: descriptor, scratch: scratch) { [unowned self] in append(source, $0) })
@@ -181,7 +181,7 @@ public final class LogForwarder: EventSource {
     delay = min(Self.longestDelay, delay * 2)
   }
 
-  private func adopt(_ socket: FileHandle, _ parameters: [UInt8]) {
+  private func adopt(_ socket: FileReference, _ parameters: [UInt8]) {
     var reader = ByteReader(parameters)
     // The host's answer says what it already has of this run of the enclave; anything else counts as nothing.
     let known = (try? reader.integer(UInt64.self)) ?? 0
@@ -296,7 +296,7 @@ public final class LogForwarder: EventSource {
 /// The reading end of a pipe that a process writes its output to.
 final class LogPipe: EventSource {
   private let loop: EventLoop
-  private let descriptor: FileHandle
+  private let descriptor: FileReference
   private let received: ([UInt8]) -> Void
   private var registration: Registration?
   private(set) var ended = false
@@ -309,7 +309,7 @@ final class LogPipe: EventSource {
   }
 
   init(
-    loop: EventLoop, descriptor: FileHandle, scratch: Scratch, received: @escaping ([UInt8]) -> Void
+    loop: EventLoop, descriptor: FileReference, scratch: Scratch, received: @escaping ([UInt8]) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.scratch = scratch

@@ -12,7 +12,7 @@ import Wire
 /// allows over one resolve stream to the host, with ids that are unique on it. What is decided about them is `NameService`.
 final class DNSForwarder {
   private enum Client {
-    case datagram(socket: FileHandle, from: IPEndpoint, limit: Int)
+    case datagram(socket: FileReference, from: IPEndpoint, limit: Int)
     case stream(MessageStream)
   }
 
@@ -49,8 +49,8 @@ final class DNSForwarder {
   private var sweepScheduled = false
 
   init(
-    loop: EventLoop, target: StreamTarget, token: Token, names: NameService, datagramSockets: [FileHandle],
-    listeners: [FileHandle],
+    loop: EventLoop, target: StreamTarget, token: Token, names: NameService, datagramSockets: [FileReference],
+    listeners: [FileReference],
     report: @escaping (String) -> Void
   ) throws(SystemError) {
     self.loop = loop
@@ -69,12 +69,12 @@ final class DNSForwarder {
     }
   }
 
-  private func datagram(_ bytes: [UInt8], from: IPEndpoint, on socket: FileHandle) {
+  private func datagram(_ bytes: [UInt8], from: IPEndpoint, on socket: FileReference) {
     guard let query = DNSMessage(bytes), !query.isResponse else { return }
     judge(query, .datagram(socket: socket, from: from, limit: query.udpLimit))
   }
 
-  private func accepted(_ socket: FileHandle, _ peer: IPEndpoint?) {
+  private func accepted(_ socket: FileReference, _ peer: IPEndpoint?) {
     do throws(SystemError) {
       let client = try MessageStream(
         loop: loop, socket: socket, idleTimeout: .seconds(30), outputLimit: Self.answersLimit, readsWhileItWrites: false
@@ -148,7 +148,7 @@ final class DNSForwarder {
     }.start()
   }
 
-  private func adopt(_ socket: FileHandle, _ early: [UInt8]) {
+  private func adopt(_ socket: FileReference, _ early: [UInt8]) {
     do throws(SystemError) {
       stream = try MessageStream(loop: loop, socket: socket, early: early) { [unowned self] in
         received($1, on: $0)
@@ -217,11 +217,11 @@ final class DNSForwarder {
 
 /// A datagram socket; calls with each datagram, its sender and itself.
 final class DatagramSource: EventSource {
-  private let socket: FileHandle
-  private let received: ([UInt8], IPEndpoint, FileHandle) -> Void
+  private let socket: FileReference
+  private let received: ([UInt8], IPEndpoint, FileReference) -> Void
   private static let turnLimit = 64
 
-  init(socket: FileHandle, received: @escaping ([UInt8], IPEndpoint, FileHandle) -> Void) {
+  init(socket: FileReference, received: @escaping ([UInt8], IPEndpoint, FileReference) -> Void) {
     self.socket = socket
     self.received = received
   }

@@ -14,7 +14,7 @@ final class EnclavePackets {
   private static let readinessLimit: Duration = .seconds(5)
 
   private var workers: [PacketWorker] = []
-  private let readiness: (reading: FileHandle, writing: FileHandle)
+  private let readiness: (reading: FileReference, writing: FileReference)
   private var announcement: Announcement?
 
   init(_ plan: ProxyPlan) throws(SystemError) {
@@ -24,13 +24,13 @@ final class EnclavePackets {
     let v6 = plan.settings.tunnelAddresses.first { if case .v6 = $0.address { true } else { false } }
     let packetGuard = PacketGuard(.enclave, v4, v6, ports: plan.settings.ingressPorts)
     let outgoing = DestinationGuard(Self.destinations(plan))
-    let verdicts = plan.descriptors.verdictPipe.map { FileHandle(OwnedFileDescriptor($0)) }
+    let verdicts = plan.descriptors.verdictPipe.map { FileReference(OwnedFileDescriptor($0)) }
     let segments = SegmentSizes(mtu: Int(plan.settings.tunnelMTU))
     for (index, fd) in plan.descriptors.tunnelQueues.enumerated() {
-      let tun = FileHandle(OwnedFileDescriptor(fd))
+      let tun = FileReference(OwnedFileDescriptor(fd))
       let capture =
         plan.descriptors.captureSockets.indices.contains(index)
-        ? FileHandle(OwnedFileDescriptor(plan.descriptors.captureSockets[index])) : nil
+        ? FileReference(OwnedFileDescriptor(plan.descriptors.captureSockets[index])) : nil
       // What our kernel can take from the host; it is asked before the answer says what the host can.
       let features = try setTunOffload(fd, .all)
       let request = PacketsRequest(
@@ -78,7 +78,7 @@ final class EnclavePackets {
 
   func report() { for worker in workers { worker.report() } }
 
-  func announceReadiness(on pipe: FileHandle, loop: EventLoop) {
+  func announceReadiness(on pipe: FileReference, loop: EventLoop) {
     let made = Announcement(pipe, readiness.reading, loop, queues: workers.count)
     announcement = made
     made.start(limit: Self.readinessLimit)
@@ -91,13 +91,13 @@ private func say(_ sentence: String) { _ = try? writeAll(2, Array("\(sentence)\n
 /// Writes a byte when every queue has written its own, or when that takes too long: what the program sends through a queue
 /// without a stream would be lost.
 private final class Announcement: EventSource {
-  private var pipe: FileHandle?
-  private let queues: FileHandle
+  private var pipe: FileReference?
+  private let queues: FileReference
   private let loop: EventLoop
   private var registration: Registration?
   private var missing: Int
 
-  init(_ pipe: FileHandle, _ queues: FileHandle, _ loop: EventLoop, queues count: Int) {
+  init(_ pipe: FileReference, _ queues: FileReference, _ loop: EventLoop, queues count: Int) {
     missing = count
     self.pipe = pipe
     self.queues = queues

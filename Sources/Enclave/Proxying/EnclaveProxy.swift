@@ -47,7 +47,7 @@ public final class EnclaveProxy {
       ingressPorts: Set(plan.settings.ingressPorts),
       destinations: Destinations(plan.settings.egress))
     for fd in plan.descriptors.egressListeners {
-      let socket = FileHandle(OwnedFileDescriptor(fd))
+      let socket = FileReference(OwnedFileDescriptor(fd))
       let isV6 = localEndpoint(fd).map { if case .v6 = $0.address { true } else { false } } ?? false
       setResetOnClose(fd, true)
       listeners.append(
@@ -55,7 +55,7 @@ public final class EnclaveProxy {
     }
     if let fd = plan.descriptors.transportListener {
       listeners.append(
-        try Listener(loop: loop, socket: FileHandle(OwnedFileDescriptor(fd)), report: log) { [unowned self] in
+        try Listener(loop: loop, socket: FileReference(OwnedFileDescriptor(fd)), report: log) { [unowned self] in
           fromHost($0, $1)
         })
     }
@@ -75,15 +75,15 @@ public final class EnclaveProxy {
         loop: loop, target: plan.settings.hostTarget, token: plan.settings.proxyToken,
         names: NameService(
           policy.destinations, plan.settings.names, removesHiding: plan.settings.sni.check != .off),
-        datagramSockets: plan.descriptors.dnsSockets.map { FileHandle(OwnedFileDescriptor($0)) },
-        listeners: plan.descriptors.dnsListeners.map { FileHandle(OwnedFileDescriptor($0)) }, report: log)
+        datagramSockets: plan.descriptors.dnsSockets.map { FileReference(OwnedFileDescriptor($0)) },
+        listeners: plan.descriptors.dnsListeners.map { FileReference(OwnedFileDescriptor($0)) }, report: log)
     }
   }
 
   /// Writes a byte to the pipe when the network can be used: in raw mode when the host has answered, or has taken too
   /// long to.
   public func announceReadiness(on pipe: Int32) throws(SystemError) {
-    let pipe = FileHandle(OwnedFileDescriptor(pipe))
+    let pipe = FileReference(OwnedFileDescriptor(pipe))
     if let packets {
       packets.announceReadiness(on: pipe, loop: loop)
     } else {
@@ -101,7 +101,7 @@ public final class EnclaveProxy {
   // MARK: egress
 
   /// The connection resets when it is dropped: the listener has linger 0, which accepted sockets inherit.
-  private func egress(_ connection: FileHandle, _ peer: IPEndpoint?, v6: Bool) {
+  private func egress(_ connection: FileReference, _ peer: IPEndpoint?, v6: Bool) {
     let destination: IPEndpoint
     do throws(SystemError) {
       destination = try originalDestination(connection.rawValue, v6: v6)
@@ -129,8 +129,9 @@ public final class EnclaveProxy {
   }
 
   /// The name that the client asks its server for must be allowed as well.
-  private func inspect(_ connection: FileHandle, _ peer: IPEndpoint?, _ destination: IPEndpoint, _ names: [DomainName])
-  {
+  private func inspect(
+    _ connection: FileReference, _ peer: IPEndpoint?, _ destination: IPEndpoint, _ names: [DomainName]
+  ) {
     do throws(SystemError) {
       _ = try HelloInspection(loop: loop, socket: connection) { [unowned self] _, reading in
         let name: DomainName?
@@ -151,7 +152,8 @@ public final class EnclaveProxy {
     }
   }
 
-  private func connect(_ connection: FileHandle, _ peer: IPEndpoint?, _ destination: IPEndpoint, _ name: DomainName?) {
+  private func connect(_ connection: FileReference, _ peer: IPEndpoint?, _ destination: IPEndpoint, _ name: DomainName?)
+  {
     let request = ConnectRequest(.endpoint(destination), source: peer, name: name)
     StreamOpening(
       loop: loop, target: plan.settings.hostTarget, hello: request.hello.proven(by: plan.settings.proxyToken),
@@ -168,8 +170,9 @@ public final class EnclaveProxy {
     }.start()
   }
 
-  private func relay(plain: FileHandle, framed: FileHandle, early: [UInt8], _ what: @autoclosure @escaping () -> String)
-  {
+  private func relay(
+    plain: FileReference, framed: FileReference, early: [UInt8], _ what: @autoclosure @escaping () -> String
+  ) {
     do throws(SystemError) {
       _ = try Relay(loop: loop, buffer: buffer, plain: plain, framed: framed, early: early) {
         [unowned self] relay, end in
@@ -187,7 +190,7 @@ public final class EnclaveProxy {
 
   // MARK: ingress
 
-  private func fromHost(_ stream: FileHandle, _ peer: IPEndpoint?) {
+  private func fromHost(_ stream: FileReference, _ peer: IPEndpoint?) {
     do throws(SystemError) {
       _ = try StreamServing(loop: loop, stream: stream) { [unowned self] _, outcome in
         switch outcome {
@@ -201,7 +204,7 @@ public final class EnclaveProxy {
     }
   }
 
-  private func serve(_ stream: FileHandle, _ hello: Hello, _ early: [UInt8]) {
+  private func serve(_ stream: FileReference, _ hello: Hello, _ early: [UInt8]) {
     // Programs inside can reach this socket, and so can other users of the parent.
     guard hello.token.matches(plan.settings.hostToken) else {
       strangers.refused(log)
@@ -236,7 +239,7 @@ public final class EnclaveProxy {
 
   /// Programs listen on every address, or on one of the two loopbacks.
   private func connect(
-    _ addresses: [IPAddress], _ port: UInt16, _ stream: FileHandle, _ request: ConnectRequest, _ early: [UInt8]
+    _ addresses: [IPAddress], _ port: UInt16, _ stream: FileReference, _ request: ConnectRequest, _ early: [UInt8]
   ) {
     guard let first = addresses.first else { return }
     PlainConnecting(

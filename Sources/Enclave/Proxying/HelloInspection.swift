@@ -10,14 +10,14 @@ final class HelloInspection: EventSource {
   private static let timeout: Duration = .seconds(10)
 
   private let loop: EventLoop
-  private let socket: FileHandle
+  private let socket: FileReference
   private let completion: (HelloInspection, ClientHello.Reading) -> Void
   private var registration: Registration?
   private var deadline: TimerToken?
 
   /// - Parameter completion: called once, from the loop; with `incomplete` where nothing more will come, or came in time.
   init(
-    loop: EventLoop, socket: FileHandle, completion: @escaping (HelloInspection, ClientHello.Reading) -> Void
+    loop: EventLoop, socket: FileReference, completion: @escaping (HelloInspection, ClientHello.Reading) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.socket = socket

@@ -58,15 +58,15 @@ public struct ProxyHandOver {
   public static let documentDescriptor: Int32 = 3
 
   public var settings: ProxySettings
-  public var descriptors = ProxyDescriptors<FileHandle>()
+  public var descriptors = ProxyDescriptors<FileReference>()
 
   public init(_ settings: ProxySettings) { self.settings = settings }
 
   /// The document, and the files in the order of their numbers.
-  public func encoded() -> (document: [UInt8], files: [FileHandle]) {
+  public func encoded() -> (document: [UInt8], files: [FileReference]) {
     var writer = RoleWriter()
-    var files: [FileHandle] = []
-    func numbers(_ given: [FileHandle]) -> [UInt32] {
+    var files: [FileReference] = []
+    func numbers(_ given: [FileReference]) -> [UInt32] {
       given.map { file in
         files.append(file)
         return UInt32(Self.documentDescriptor) + UInt32(truncatingIfNeeded: files.count)

@@ -13,9 +13,9 @@ public struct EnclaveServices {
   /// What the proxy is handed, where one is planned.
   public var proxyHandOver: ProxyHandOver?
   /// What the keeper of verdicts is handed, where one is planned.
-  public var keeperSockets: [FileHandle] = []
+  public var keeperSockets: [FileReference] = []
   /// The program's standard input; nil for /dev/null.
-  public var programInput: FileHandle?
+  public var programInput: FileReference?
   /// Users and groups from 0 to below this exist: 1 in a user namespace with a single id.
   public var userCount: UInt32 = .max
 
@@ -33,7 +33,7 @@ public struct EnclaveServices {
     // What the next one waits for.
     var needs: [ServiceID] = []
     // By descriptor: after the root has changed the file may have no name any more.
-    func executable() throws(SystemError) -> FileHandle { FileHandle(try openFile("/proc/self/exe", O_PATH)) }
+    func executable() throws(SystemError) -> FileReference { FileReference(try openFile("/proc/self/exe", O_PATH)) }
     for service in planned {
       let id = ServiceID(list.count)
       switch service {
@@ -50,7 +50,7 @@ public struct EnclaveServices {
         list.append(
           ProgramService(
             needs: needs, configuration: configuration, isLocal: isLocal,
-            input: try programInput ?? FileHandle(openFile("/dev/null", O_RDONLY)), hasOtherUsers: userCount > 1,
+            input: try programInput ?? FileReference(openFile("/dev/null", O_RDONLY)), hasOtherUsers: userCount > 1,
             warn: { log(.warning, $0) }))
       }
       needs = [id]

@@ -32,8 +32,8 @@ public final class EnclaveSupervision: EventSource {
   private let loop: EventLoop
   private let forwarder: LogForwarder
   private let session: HostSession
-  private let signals: FileHandle
-  private let null: FileHandle
+  private let signals: FileReference
+  private let null: FileReference
   private let descriptions: [any ServiceDescription]
   private let log: (Configuration.LogLevel, String) -> Void
   private let finished: (UInt8) -> Void
@@ -55,7 +55,7 @@ public final class EnclaveSupervision: EventSource {
   ///   - finished: called with the program's status when everything has ended and the log is drained.
   public init(
     loop: EventLoop, born: UInt64, services: EnclaveServices, forwarder: LogForwarder, session: HostSession,
-    signals: FileHandle,
+    signals: FileReference,
     log: @escaping (Configuration.LogLevel, String) -> Void, finished: @escaping (UInt8) -> Void
   ) throws {
     self.loop = loop
@@ -65,7 +65,7 @@ public final class EnclaveSupervision: EventSource {
     self.signals = signals
     self.log = log
     self.finished = finished
-    null = FileHandle(try openFile("/dev/null", O_RDWR))
+    null = FileReference(try openFile("/dev/null", O_RDWR))
     descriptions = try services.descriptions(log)
     machine = ServiceMachine(try ServicePlan(descriptions.map { $0.service }))
     lives = [Life](repeating: Life(), count: descriptions.count)

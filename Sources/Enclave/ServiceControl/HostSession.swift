@@ -41,7 +41,7 @@ public final class HostSession: EventSource {
   ///   - hello: the start report with the session's token, the same for every stream of this boot.
   ///   - stream: the first one, open already, and bytes that came behind its answer.
   public init(
-    loop: EventLoop, target: StreamTarget, hello: Hello, stream: FileHandle, early: [UInt8],
+    loop: EventLoop, target: StreamTarget, hello: Hello, stream: FileReference, early: [UInt8],
     log: @escaping (String) -> Void
   ) throws(SystemError) {
     self.loop = loop
@@ -70,7 +70,7 @@ public final class HostSession: EventSource {
     stream?.send(EnclaveReport.exit(status).encoded())
   }
 
-  private func adopt(_ socket: FileHandle, _ early: [UInt8]) throws(SystemError) {
+  private func adopt(_ socket: FileReference, _ early: [UInt8]) throws(SystemError) {
     let made = try SessionStream(loop: loop, socket: socket, early: early) {
       [unowned self] type, payload throws(WireError) in
       switch try HostOrder(type: type, payload: payload) {

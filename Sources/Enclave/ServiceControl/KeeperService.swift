@@ -7,9 +7,9 @@ import Supervision
 /// VerdictKeeper. It lives as long as the proxy.
 struct KeeperService: ServiceDescription {
   var proxy: ServiceID
-  var executable: FileHandle
+  var executable: FileReference
   /// Its pipe, then the queues' sockets.
-  var sockets: [FileHandle]
+  var sockets: [FileReference]
 
   var service: Service {
     // It has nothing to end in order.

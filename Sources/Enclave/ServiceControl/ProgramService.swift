@@ -10,7 +10,7 @@ struct ProgramService: ServiceDescription {
   var needs: [ServiceID]
   var configuration: Configuration
   var isLocal: Bool
-  var input: FileHandle
+  var input: FileReference
   /// False in a user namespace with a single id.
   var hasOtherUsers: Bool
   var warn: (String) -> Void

@@ -8,7 +8,7 @@ import Wire
 struct ProxyService: ServiceDescription {
   /// Those that it must not start without: its keeper of verdicts.
   var needs: [ServiceID]
-  var executable: FileHandle
+  var executable: FileReference
   var handOver: ProxyHandOver
   /// False in a user namespace with a single id.
   var hasSeparateUser: Bool

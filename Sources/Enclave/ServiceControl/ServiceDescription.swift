@@ -35,16 +35,16 @@ enum ServiceOutput {
 
 /// What a service's process is handed of what the engine keeps the other ends of.
 struct ServiceEnds {
-  let null: FileHandle
-  private(set) var output: FileHandle
-  private(set) var error: FileHandle
+  let null: FileReference
+  private(set) var output: FileReference
+  private(set) var error: FileReference
   /// Gets one byte when the service is ready; /dev/null for one that does not say so.
-  private(set) var readiness: FileHandle
-  private(set) var readinessReading: FileHandle?
-  private var held: [FileHandle] = []
+  private(set) var readiness: FileReference
+  private(set) var readinessReading: FileReference?
+  private var held: [FileReference] = []
 
   /// Makes the pipes, and has the log read its ends of them.
-  init(_ description: some ServiceDescription, null: FileHandle, log: LogForwarder) throws(SystemError) {
+  init(_ description: some ServiceDescription, null: FileReference, log: LogForwarder) throws(SystemError) {
     self.null = null
     output = null
     error = null
@@ -67,12 +67,12 @@ struct ServiceEnds {
   }
 
   /// Keeps a file open until the process has been started.
-  mutating func hold(_ file: FileHandle) -> Int32 {
+  mutating func hold(_ file: FileReference) -> Int32 {
     held.append(file)
     return file.rawValue
   }
 
-  private static func pipe(_ log: LogForwarder, _ source: LogSource) throws(SystemError) -> FileHandle {
+  private static func pipe(_ log: LogForwarder, _ source: LogSource) throws(SystemError) -> FileReference {
     let (reading, writing) = try makePipe()
     try log.attach(reading, source)
     return writing
@@ -82,11 +82,11 @@ struct ServiceEnds {
 /// The reading end of a service's readiness pipe: one byte means ready.
 final class Readiness: EventSource {
   private let loop: EventLoop
-  private let pipe: FileHandle
+  private let pipe: FileReference
   private let isReady: () -> Void
   private var registration: Registration?
 
-  init(loop: EventLoop, pipe: FileHandle, isReady: @escaping () -> Void) throws(SystemError) {
+  init(loop: EventLoop, pipe: FileReference, isReady: @escaping () -> Void) throws(SystemError) {
     self.loop = loop
     self.pipe = pipe
     self.isReady = isReady

@@ -34,7 +34,7 @@ final class Connections {
   ///   - open: counts it while it lasts.
   ///   - what: names it.
   func relay(
-    plain: FileHandle, framed: FileHandle, early: [UInt8], _ lease: Budget.Lease, of peer: PeerKey,
+    plain: FileReference, framed: FileReference, early: [UInt8], _ lease: Budget.Lease, of peer: PeerKey,
     _ open: WritableKeyPath<HostStatus.Traffic, Int>,
     _ what: @autoclosure @escaping () -> String
   ) {

@@ -6,7 +6,7 @@ import Wire
 
 /// A stream that has been admitted: whose it is, and what it asks for.
 struct AdmittedStream {
-  var stream: FileHandle
+  var stream: FileReference
   var hello: Hello
   /// Bytes that came with the hello.
   var early: [UInt8]
@@ -52,12 +52,12 @@ final class Dispatcher {
     self.log = log
   }
 
-  func accept(_ stream: FileHandle) {
+  func accept(_ stream: FileReference) {
     guard let peer = peers.peer(of: stream) else { return counters.foreigners.refused(log) }
     accept(stream, from: peer)
   }
 
-  func accept(_ stream: FileHandle, from peer: PeerKey) {
+  func accept(_ stream: FileReference, from peer: PeerKey) {
     guard let lease = helloLease(peer) else { return budget.refused(.hellos, peer) }
     do throws(SystemError) {
       let number = halfOpen[peer, default: HalfOpenStreams()].next
@@ -90,7 +90,7 @@ final class Dispatcher {
     if halfOpen[peer]?.isEmpty == true { halfOpen[peer] = nil }
   }
 
-  private func serve(_ stream: FileHandle, _ hello: Hello, _ early: [UInt8], _ peer: PeerKey) {
+  private func serve(_ stream: FileReference, _ hello: Hello, _ early: [UInt8], _ peer: PeerKey) {
     do {
       if hello.channel == .session { return try sessions.serve(stream, hello, early, from: peer) }
       guard let boot = sessions.check(stream, hello, from: peer) else { return }
@@ -98,7 +98,7 @@ final class Dispatcher {
       try server.serve(AdmittedStream(stream: stream, hello: hello, early: early, peer: peer, boot: boot))
     } catch {
       complaints.say(.refusedRequests, "a \(hello.channel) stream from the enclave: \(error)")
-      answer(stream, Answer(error is WireError ? .badRequest : error is HostTunnelError ? .denied : .noResources))
+      answer(stream, Answer(error is WireError ? .badRequest : error is RawGatewayError ? .denied : .noResources))
     }
   }
 }

@@ -7,7 +7,7 @@ public final class HeartbeatResponder {
   public static let port: UInt32 = 9000
   private var listener: Listener?
 
-  public init(loop: EventLoop, socket: FileHandle, report: @escaping (String) -> Void) throws(SystemError) {
+  public init(loop: EventLoop, socket: FileReference, report: @escaping (String) -> Void) throws(SystemError) {
     listener = try Listener(loop: loop, socket: socket, report: report) { stream, _ in
       _ = try? HeartbeatEcho(loop, stream)
     }
@@ -17,11 +17,11 @@ public final class HeartbeatResponder {
 /// One enclave's heartbeat; bounded in time, kept by the loop.
 private final class HeartbeatEcho: EventSource {
   private let loop: EventLoop
-  private let stream: FileHandle
+  private let stream: FileReference
   private var registration: Registration?
   private var deadline: TimerToken?
 
-  init(_ loop: EventLoop, _ stream: FileHandle) throws(SystemError) {
+  init(_ loop: EventLoop, _ stream: FileReference) throws(SystemError) {
     self.loop = loop
     self.stream = stream
     super.init()

@@ -8,25 +8,25 @@ import Policy
 
 /// What enclaves may reach, as this machine sees it. The machine's own addresses are kept in it by ourselves.
 final class HostPolicy {
-  private var policy: Policy { didSet { tunnel?.change(policy.destinations) } }
+  private var policy: Policy { didSet { rawGateway?.change(policy.destinations) } }
   private let machine: MachineAddresses
   /// Judges names; nil where the rules have nothing to say of them, and queries and answers pass as they are.
   private var names: NameService?
   /// Asks the same of packets.
-  private let tunnel: (any RawGateway)?
+  private let rawGateway: (any RawGateway)?
 
   init(
     _ destinations: Destinations, _ settings: NameSettings, loop: EventLoop,
-    tunnel: (any RawGateway)?, log: @escaping (String) -> Void
+    rawGateway: (any RawGateway)?, log: @escaping (String) -> Void
   ) throws {
     machine = try MachineAddresses(loop: loop, log: log)
-    self.tunnel = tunnel
+    self.rawGateway = rawGateway
     policy = Policy(destinations: destinations)
     if !destinations.rules.isPlain {
       names = NameService(destinations, settings, removesHiding: false)
     }
     policy.destinations.own = machine.current
-    tunnel?.change(policy.destinations)
+    rawGateway?.change(policy.destinations)
     machine.onChange = { [unowned self] in policy.destinations.own = machine.current }
   }
 

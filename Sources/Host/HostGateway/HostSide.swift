@@ -53,16 +53,16 @@ public struct HostSettings {
   /// Connections that one enclave may have at a time, out and in each.
   public var connections = HostLimits().connections
   /// Raw mode's way into the network; its maker closes it.
-  public var tunnel: (any RawGateway)?
+  public var rawGateway: (any RawGateway)?
   /// For `tombolo status`.
   public var name = "enclave"
 
   public init() {}
 
   /// Takes the published ports' sockets, so that a port already taken is found before anything is started.
-  public func openPublished() throws(PublishedPortError) -> [FileHandle] {
-    var sockets: [FileHandle] = []
-    for port in published { sockets.append(try port.open(raw: tunnel != nil)) }
+  public func openPublished() throws(PublishedPortError) -> [FileReference] {
+    var sockets: [FileReference] = []
+    for port in published { sockets.append(try port.open(raw: rawGateway != nil)) }
     return sockets
   }
 }
@@ -87,8 +87,8 @@ public struct HostPlace {
 
   /// Opens the transport's socket. One that a dead process left behind is taken over. A Unix socket is for its owner and one
   /// group: the enclave's proxy, which has a user of its own, or the group in which a virtual machine's monitor is.
-  public func open() throws(SystemError) -> FileHandle {
-    let listener = FileHandle(try takeOverStream(listen))
+  public func open() throws(SystemError) -> FileReference {
+    let listener = FileReference(try takeOverStream(listen))
     guard case .unix(let path) = listen else { return listener }
     if effectiveUserID() == 0, let group { try changeOwner(path, user: nil, group: group) }
     try changeMode(path, 0o660)
@@ -99,9 +99,9 @@ public struct HostPlace {
 /// The host's side of one enclave, or of all of them.
 public final class HostSide {
   private let place: HostPlace
-  private let tunnel: (any RawGateway)?
+  private let rawGateway: (any RawGateway)?
   /// In raw mode the kernel passes clients on, and these only keep the ports from others.
-  private let reserved: [FileHandle]
+  private let reserved: [FileReference]
   private let complaints: ComplaintLog
   private let counters = HostCounters()
   private let sessions: SessionServer
@@ -145,23 +145,23 @@ public final class HostSide {
   ///   - boots: where the boots of enclaves that outlive this process are kept.
   ///   - log: takes sentences for the operator.
   public init(
-    _ settings: HostSettings, command: String, place: HostPlace, loop: EventLoop, transport: FileHandle,
-    published: [FileHandle], boots: BootStore? = nil, log: @escaping (String) -> Void
+    _ settings: HostSettings, command: String, place: HostPlace, loop: EventLoop, transport: FileReference,
+    published: [FileReference], boots: BootStore? = nil, log: @escaping (String) -> Void
   ) throws {
     self.place = place
     self.loop = loop
     self.boots = boots
-    tunnel = settings.tunnel
+    rawGateway = settings.rawGateway
     let debug: (String) -> Void = settings.verbose ? log : { _ in }
     let complaints = ComplaintLog(loop: loop, log: log)
     let sessions = SessionServer(loop: loop, store: boots, counters: counters, log: log)
     var limits = settings.limits ?? HostLimits()
     limits.connections = settings.connections
     // These are the program's own connections then.
-    if tunnel != nil { limits.resolvers = 64 }
+    if rawGateway != nil { limits.resolvers = 64 }
     let budget = Budget(limits, isShared: place.peers == .any, counters: counters, complaints: complaints)
     let connections = Connections(loop: loop, limits: limits, counters: counters, complaints: complaints, debug: debug)
-    let policy = try HostPolicy(settings.destinations, settings.names, loop: loop, tunnel: tunnel, log: log)
+    let policy = try HostPolicy(settings.destinations, settings.names, loop: loop, rawGateway: rawGateway, log: log)
     let resolver = Resolver(
       loop: loop, policy: policy, counters: counters, budget: budget, complaints: complaints,
       configuration: resolverConfiguration(settings.nameServer))
@@ -171,7 +171,7 @@ public final class HostSide {
     logs = LogServer(
       loop: loop, sinks: [output], keepsUnwritten: settings.isOutlived, labels: place.peers == .any,
       complaints: complaints)
-    let isRaw = tunnel != nil
+    let isRaw = rawGateway != nil
     reserved = isRaw ? published : []
     publishedPorts = try PublishedPorts(
       loop: loop, enclave: place.enclave, peer: place.peers.enclave,
@@ -187,8 +187,8 @@ public final class HostSide {
         .resolve: ResolveServer(loop: loop, resolver: resolver, budget: budget),
         .logs: logs,
         .packets: PacketsServer(
-          loop: loop, tunnel: tunnel, resolver: resolver, budget: budget, complaints: complaints, log: log),
-        .control: ControlServer(tunnel: tunnel, complaints: complaints, log: log),
+          loop: loop, rawGateway: rawGateway, resolver: resolver, budget: budget, complaints: complaints, log: log),
+        .control: ControlServer(rawGateway: rawGateway, complaints: complaints, log: log),
         .listening: publishedPorts,
       ], counters: counters, budget: budget, complaints: complaints, log: log)
     listener = try Listener(loop: loop, socket: transport, report: log) { stream, _ in dispatcher.accept(stream) }
@@ -205,7 +205,7 @@ public final class HostSide {
   deinit { complaints.finish() }
 
   /// A host's own address that is shared (NFQUEUE) needs its rights for every packet.
-  public static func canReduceRights(_ tunnel: (any RawGateway)?) -> Bool { !(tunnel is SharedTunnel) }
+  public static func canReduceRights(_ rawGateway: (any RawGateway)?) -> Bool { !(rawGateway is SharedAddressGateway) }
 
   /// Gives up every right that serving does not need; to be called when everything is open and started, and before the loop
   /// runs.
@@ -215,13 +215,13 @@ public final class HostSide {
   ///   - kept: descriptors that `atEnd` needs.
   ///   - atEnd: takes away what else is left then; runs in another process, at `close`.
   public func reduceRights(
-    signalled: [Int32] = [], hasDevice: Bool = false, kept: [FileHandle] = [], note: (String) -> Void,
+    signalled: [Int32] = [], hasDevice: Bool = false, kept: [FileReference] = [], note: (String) -> Void,
     atEnd: @escaping () -> Void = {}
   ) throws(SystemError) {
     let removeStatus = status?.handOver() ?? {}
     let (place, boots) = (place, boots)
     let user = HostRights.user
-    let gateway = tunnel?.handOver()
+    let gateway = rawGateway?.handOver()
     let caretaker = try Caretaker(
       kept: kept + (gateway?.held ?? []),
       capabilities: (user == nil ? CapabilitySet.none : .cleaning).union(gateway == nil ? .none : .linking),
@@ -229,7 +229,7 @@ public final class HostSide {
     ) { (request, bytes) throws(SystemError) in
       switch request {
       case .connect:
-        let socket = FileHandle(try makeSocket(place.enclave.address.family, .stream))
+        let socket = FileReference(try makeSocket(place.enclave.address.family, .stream))
         _ = try connectStream(socket.rawValue, place.enclave.address)
         return ([], [socket])
       case .save: try boots?.replace(bytes)
@@ -294,9 +294,9 @@ public final class HostSide {
     counters.write(to: &status)
     connections.add(to: &status.traffic)
     publishedPorts.write(to: &status)
-    guard let tunnel else { return completion(status) }
-    tunnel.count(in: loop) { counts in
-      status.raw = .init(tunnel, counts)
+    guard let rawGateway else { return completion(status) }
+    rawGateway.count(in: loop) { counts in
+      status.raw = .init(rawGateway, counts)
       completion(status)
     }
   }

@@ -6,7 +6,7 @@ import Wire
 /// One log stream from an enclave: records in, acknowledgements out.
 final class LogReceiver: EventSource {
   private let loop: EventLoop
-  private let stream: FileHandle
+  private let stream: FileReference
   let position: LogPosition
   private let sinks: LogSinks
   private let label: String
@@ -20,7 +20,7 @@ final class LogReceiver: EventSource {
   private var ended = false
 
   init(
-    loop: EventLoop, stream: FileHandle, early: [UInt8], position: LogPosition, sinks: LogSinks,
+    loop: EventLoop, stream: FileReference, early: [UInt8], position: LogPosition, sinks: LogSinks,
     label: String, exited: @escaping (UInt8) -> Void, closed: @escaping (LogReceiver, String?) -> Void
   ) throws(SystemError) {
     self.loop = loop

@@ -18,7 +18,7 @@ public enum PeerRule: Equatable, Sendable {
   }
 
   /// Who is at the other end; nil for somebody whom this host side does not serve.
-  func peer(of stream: FileHandle) -> PeerKey? {
+  func peer(of stream: FileReference) -> PeerKey? {
     switch self {
     case .only: 0
     case .users(let users): peerUserID(stream.rawValue).flatMap { users.contains($0) ? 0 : nil }

@@ -34,13 +34,13 @@ public struct PublishedPort: Equatable, Sendable, CustomStringConvertible {
   /// The port's socket: one that listens as soon as the program does; in raw mode, where the kernel passes clients on, one
   /// that only keeps the port from others.
   /// - Throws: a sentence for the command line.
-  public func open(raw: Bool) throws(PublishedPortError) -> FileHandle {
+  public func open(raw: Bool) throws(PublishedPortError) -> FileReference {
     let address = SocketAddress.ip(listen)
     do throws(SystemError) {
       switch (raw, transport) {
-      case (false, _): return FileHandle(try reserveListener(address))
-      case (true, .tcp): return FileHandle(try reserveStream(address))
-      case (true, .udp): return FileHandle(try reserveDatagram(address))
+      case (false, _): return FileReference(try reserveListener(address))
+      case (true, .tcp): return FileReference(try reserveStream(address))
+      case (true, .udp): return FileReference(try reserveDatagram(address))
       }
     } catch {
       throw PublishedPortError(port: self, error: error)

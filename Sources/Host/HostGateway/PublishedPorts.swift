@@ -25,7 +25,7 @@ final class PublishedPorts: ChannelServer {
   private let log: (String) -> Void
   private let debug: (String) -> Void
   /// Connects to the enclave for a host side that may not; nil where it does so itself.
-  var connect: (() throws(SystemError) -> FileHandle)?
+  var connect: (() throws(SystemError) -> FileReference)?
   private var listeners: [(listener: Listener, port: PublishedPort)] = []
   private var stream: MessageStream?
 
@@ -33,7 +33,7 @@ final class PublishedPorts: ChannelServer {
   ///   - enclave: where streams to it are opened, and `peer` whose they are.
   ///   - published: sockets of `PublishedPort.open`.
   init(
-    loop: EventLoop, enclave: StreamTarget, peer: PeerKey, published: [(FileHandle, PublishedPort)],
+    loop: EventLoop, enclave: StreamTarget, peer: PeerKey, published: [(FileReference, PublishedPort)],
     sessions: SessionServer, connections: Connections, counters: HostCounters, budget: Budget, complaints: ComplaintLog,
     log: @escaping (String) -> Void, debug: @escaping (String) -> Void
   ) throws(SystemError) {
@@ -82,7 +82,7 @@ final class PublishedPorts: ChannelServer {
     for (listener, port) in listeners { listener.setListening(ports.contains(port.enclavePort)) }
   }
 
-  private func accepted(_ client: FileHandle, _ from: IPEndpoint?, _ port: PublishedPort) {
+  private func accepted(_ client: FileReference, _ from: IPEndpoint?, _ port: PublishedPort) {
     counters.traffic.incoming.total &+= 1
     let request = ConnectRequest(.port(port.enclavePort), source: from)
     guard let token = sessions.hostToken(peer) else {

@@ -8,20 +8,20 @@ import Wire
 /// Packet streams of raw mode. An enclave that was not asked to be in raw mode has no way into the host's network.
 final class PacketsServer: ChannelServer {
   private let loop: EventLoop
-  private let tunnel: (any RawGateway)?
+  private let rawGateway: (any RawGateway)?
   private let resolver: Resolver
   private let budget: Budget
   private let complaints: ComplaintLog
   private let log: (String) -> Void
-  private var tunnelResolver: TunnelResolver?
+  private var linkNameServer: LinkNameServer?
 
-  /// - Parameter tunnel: raw mode's way into the network; nil without raw mode.
+  /// - Parameter rawGateway: raw mode's way into the network; nil without raw mode.
   init(
-    loop: EventLoop, tunnel: (any RawGateway)?, resolver: Resolver, budget: Budget, complaints: ComplaintLog,
+    loop: EventLoop, rawGateway: (any RawGateway)?, resolver: Resolver, budget: Budget, complaints: ComplaintLog,
     log: @escaping (String) -> Void
   ) {
     self.loop = loop
-    self.tunnel = tunnel
+    self.rawGateway = rawGateway
     self.resolver = resolver
     self.budget = budget
     self.complaints = complaints
@@ -30,29 +30,29 @@ final class PacketsServer: ChannelServer {
 
   func serve(_ admitted: AdmittedStream) throws {
     let request = try PacketsRequest(parameters: admitted.hello.parameters)
-    guard let tunnel else {
+    guard let rawGateway else {
       complaints.say(
         .refusedRequests, "the enclave is in raw mode, and its host side was not started so (--raw; --mode raw of run)")
       return admitted.answer(.unsupported)
     }
     guard admitted.early.isEmpty else { throw WireError.trailingBytes(admitted.early.count) }
-    try tunnel.configure(request)
-    if tunnelResolver == nil, let sockets = tunnel.nameServerSockets {
-      tunnelResolver = try TunnelResolver(
+    try rawGateway.configure(request)
+    if linkNameServer == nil, let sockets = rawGateway.nameServerSockets {
+      linkNameServer = try LinkNameServer(
         loop: loop, resolver: resolver, budget: budget, sockets.datagram, sockets.stream, report: log)
     }
-    try tunnel.serve(admitted.stream, request) { admitted.answer(.ok, parameters: $0.parameters) }
+    try rawGateway.serve(admitted.stream, request) { admitted.answer(.ok, parameters: $0.parameters) }
   }
 }
 
 /// An enclave in raw mode asks for its addresses before it opens anything else.
 final class ControlServer: ChannelServer {
-  private let tunnel: (any RawGateway)?
+  private let rawGateway: (any RawGateway)?
   private let complaints: ComplaintLog
   private let log: (String) -> Void
 
-  init(tunnel: (any RawGateway)?, complaints: ComplaintLog, log: @escaping (String) -> Void) {
-    self.tunnel = tunnel
+  init(rawGateway: (any RawGateway)?, complaints: ComplaintLog, log: @escaping (String) -> Void) {
+    self.rawGateway = rawGateway
     self.complaints = complaints
     self.log = log
   }
@@ -61,13 +61,13 @@ final class ControlServer: ChannelServer {
     guard let request = try AddressRequest(parameters: admitted.hello.parameters) else {
       return admitted.answer(.unsupported)
     }
-    guard let tunnel else {
+    guard let rawGateway else {
       complaints.say(
         .refusedRequests,
         "the enclave asks for an address, and its host side was not started for raw mode (--raw; --mode raw of run)")
       return admitted.answer(.unsupported)
     }
-    let given = try tunnel.assign(request)
+    let given = try rawGateway.assign(request)
     log(
       "the enclave is given \([given.address4, given.address6].compactMap { $0?.description }.joined(separator: ", "))")
     admitted.answer(.ok, parameters: given.parameters)

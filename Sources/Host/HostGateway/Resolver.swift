@@ -74,7 +74,7 @@ final class UpstreamQuery: EventSource {
   private var message: DNSMessage
   private let completion: (DNSMessage?) -> Void
   private var attempt = 0
-  private var socket: FileHandle?
+  private var socket: FileReference?
   private var registration: Registration?
   private var timer: TimerToken?
   private var stream: MessageStream?
@@ -104,7 +104,7 @@ final class UpstreamQuery: EventSource {
     }
     message.id = UInt16.random(in: .min ... .max)
     do throws(SystemError) {
-      let made = FileHandle(try connectDatagram(server))
+      let made = FileReference(try connectDatagram(server))
       socket = made
       registration = try loop.add(made.rawValue, [.readable], self)
       timer = loop.schedule(after: .seconds(configuration.timeout), self)
@@ -160,7 +160,7 @@ final class UpstreamQuery: EventSource {
     attempt.start()
   }
 
-  private func ask(over socket: FileHandle) {
+  private func ask(over socket: FileReference) {
     do throws(SystemError) {
       let made = try MessageStream(loop: loop, socket: socket) { [weak self] _, bytes in
         guard let self, let response = accept(bytes) else { return }

@@ -38,7 +38,7 @@ final class SessionServer {
   }
 
   /// The boot that the stream belongs to; nil, counted and answered where it proves none.
-  func check(_ stream: FileHandle, _ hello: Hello, from peer: PeerKey) -> BootID? {
+  func check(_ stream: FileReference, _ hello: Hello, from peer: PeerKey) -> BootID? {
     if let boot = admission.boot(of: hello, from: peer) { return boot }
     counters.strangers.refused { log("\(hello.channel): \($0)") }
     answer(stream, Answer(.denied))
@@ -48,7 +48,7 @@ final class SessionServer {
   /// What opens streams to the enclave; nil before it has come.
   func hostToken(_ peer: PeerKey) -> Token? { admission.hostToken(peer) }
 
-  func serve(_ stream: FileHandle, _ hello: Hello, _ early: [UInt8], from peer: PeerKey) throws {
+  func serve(_ stream: FileReference, _ hello: Hello, _ early: [UInt8], from peer: PeerKey) throws {
     let report = try StartReport(parameters: hello.parameters)
     switch admission.open(report, token: hello.token, from: peer, now: monotonicNanoseconds()) {
     case .refused(let reason):

@@ -50,12 +50,13 @@ final class StatusService {
 }
 
 extension HostStatus.Raw {
-  init(_ tunnel: any RawGateway, _ counts: [QueueCount]) {
-    let shape = tunnel.currentShape
+  init(_ rawGateway: any RawGateway, _ counts: [QueueCount]) {
+    let shape = rawGateway.currentShape
     let answered = Set(counts.map(\.queue))
     self.init(
-      link: tunnel.link, addresses: [shape?.address4, shape?.address6].compactMap { $0?.description }, mtu: shape?.mtu,
-      firewall: tunnel.backend?.description, queues: counts.map { HostStatus.Queue($0) },
+      link: rawGateway.link, addresses: [shape?.address4, shape?.address6].compactMap { $0?.description },
+      mtu: shape?.mtu,
+      firewall: rawGateway.backend?.description, queues: counts.map { HostStatus.Queue($0) },
       silent: (0..<Int(shape?.queues ?? 0)).filter { !answered.contains(UInt32($0)) })
   }
 }
@@ -69,7 +70,7 @@ extension HostStatus.Queue {
       dropped["\(reason)"] = counters.drops(reason)
     }
     self.init(
-      queue: Int(count.queue), connected: count.connected, sharedMemory: count.sharesMemory,
+      queue: Int(count.queue), connected: count.connected, sharedMemory: count.usesMemory,
       fromEnclave: .init(packets: counters.packetsIn, bytes: counters.bytesIn),
       toEnclave: .init(packets: counters.packetsOut, bytes: counters.bytesOut), dropped: dropped,
       unsent: counters.unsent, reconnects: counters.reconnects)

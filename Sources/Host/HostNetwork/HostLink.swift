@@ -14,9 +14,9 @@ import PacketRelaying
 final class HostLink {
   /// What packets go through, once it has been set up.
   struct Opened {
-    var queues: [FileHandle]
+    var queues: [FileReference]
     /// Where the enclave's queries come.
-    var names: (datagram: FileHandle, stream: FileHandle)
+    var names: (datagram: FileReference, stream: FileReference)
     var backend: PacketFilter
   }
 
@@ -55,11 +55,11 @@ final class HostLink {
       first = queue
       name = queue.deviceName
     } catch let error as SystemError where error.errno == EPERM || error.errno == EACCES {
-      throw HostTunnelError(
+      throw RawGatewayError(
         sentence:
           "raw mode joins the enclave to this machine's network, which needs root or CAP_NET_ADMIN here (\(error))")
     } catch let error as SystemError where error.call.contains("tun") && [ENOENT, ENXIO, ENODEV].contains(error.errno) {
-      throw HostTunnelError(
+      throw RawGatewayError(
         sentence: "raw mode needs TUN devices (modprobe tun; CONFIG_TUN), which this kernel lacks (\(error))")
     }
   }
@@ -80,7 +80,7 @@ final class HostLink {
         v6: hasIPv6 ? FreeNetwork.first6(from: number, taken: taken) : nil
       )
       guard made.v4 != nil, made.v6 != nil || !hasIPv6 else {
-        throw HostTunnelError(
+        throw RawGatewayError(
           sentence: "this machine has addresses or routes in every network of "
             + "\(AgreedAddresses.links4) or \(AgreedAddresses.links6); "
             + "name others as network.address and network.address6")
@@ -103,7 +103,7 @@ final class HostLink {
       let taken = try Self.taken(&socket, but: index)
       for address in addresses {
         if let other = FreeNetwork.conflict(address, taken) {
-          throw HostTunnelError(
+          throw RawGatewayError(
             sentence:
               "the enclave's address \(address) is in a network that this machine has already: it has an address "
               + "or a route in \(other); name another as network.address\(address.address.bytes.count == 4 ? "" : "6"), or "
@@ -115,15 +115,15 @@ final class HostLink {
   }
 
   /// The sockets of the link's name server, at ports of the kernel's choice: port 53 may be published, and then it is taken.
-  private func listenForNames() throws(SystemError) -> (datagram: FileHandle, stream: FileHandle) {
+  private func listenForNames() throws(SystemError) -> (datagram: FileReference, stream: FileReference) {
     let place = IPEndpoint(.v4(AgreedAddresses.nameServer), 0)
     return (
-      FileHandle(try bindDatagram(place, link: name)), FileHandle(try listenStream(place, link: name))
+      FileReference(try bindDatagram(place, link: name)), FileReference(try listenStream(place, link: name))
     )
   }
 
   /// What another process needs to go on with it.
-  var held: [FileHandle] { state.held + (first.map { [$0.file] } ?? []) }
+  var held: [FileReference] { state.held + (first.map { [$0.file] } ?? []) }
 
   /// Another process goes on with it: nothing is undone here any more.
   func abandon() {
@@ -146,11 +146,11 @@ final class HostLink {
   func configure(_ wanted: HostTunnel.Shape) throws -> Opened {
     for address in [wanted.address4, wanted.address6].compactMap({ $0 })
     where !ranges.contains(where: { $0.contains(address.address) && $0.length <= address.length }) {
-      throw HostTunnelError(
+      throw RawGatewayError(
         sentence: "the enclave's address \(address) is outside \(ranges.map(\.description).joined(separator: ", "))")
     }
     guard !isConfigured, let first else {
-      throw HostTunnelError(
+      throw RawGatewayError(
         sentence: "the enclave has come back with other addresses or queues; start its host side anew")
     }
     let hasIPv6 = IPv6Support.probe() == .available

@@ -6,20 +6,20 @@ import Netlink
 /// What of a gateway needs rights, for a process that goes on with it while its maker gives up its own.
 public struct PrivilegedPart {
   /// Descriptors that it needs.
-  public var held: [FileHandle]
+  public var held: [FileReference]
   /// Answers one request, as `ask` has it.
-  public var answer: ([UInt8]) -> (bytes: [UInt8], files: [FileHandle])
+  public var answer: ([UInt8]) -> (bytes: [UInt8], files: [FileReference])
   /// Undoes what it has made.
   public var end: () -> Void
   /// To be called when that process is there.
-  public var goesOn: (_ ask: @escaping ([UInt8]) throws -> (bytes: [UInt8], files: [FileHandle])) -> Void
+  public var goesOn: (_ ask: @escaping ([UInt8]) throws -> (bytes: [UInt8], files: [FileReference])) -> Void
 }
 
 /// A `HostLink` in this process or in another. What goes to another one is a line of words: `choose`, or `configure` with two
 /// prefixes, the MTU and the number of queues; and back come words and descriptors, or a sentence.
 final class HostLinkAccess {
   private let link: HostLink
-  private var ask: (([UInt8]) throws -> (bytes: [UInt8], files: [FileHandle]))?
+  private var ask: (([UInt8]) throws -> (bytes: [UInt8], files: [FileReference]))?
   let name: String
 
   init(_ link: HostLink) {
@@ -63,14 +63,14 @@ final class HostLinkAccess {
 
   /// The first word says whether it is an answer.
   private static func words(
-    _ answer: (bytes: [UInt8], files: [FileHandle])
-  ) throws(HostTunnelError) -> (words: [String], files: [FileHandle]) {
+    _ answer: (bytes: [UInt8], files: [FileReference])
+  ) throws(RawGatewayError) -> (words: [String], files: [FileReference]) {
     let text = String(decoding: answer.bytes, as: UTF8.self)
-    guard text.hasPrefix("ok ") else { throw HostTunnelError(sentence: String(text.dropFirst(3))) }
+    guard text.hasPrefix("ok ") else { throw RawGatewayError(sentence: String(text.dropFirst(3))) }
     return (text.dropFirst(3).split(separator: " ").map(String.init), answer.files)
   }
 
-  private static func answer(_ request: [UInt8], _ link: HostLink) -> (bytes: [UInt8], files: [FileHandle]) {
+  private static func answer(_ request: [UInt8], _ link: HostLink) -> (bytes: [UInt8], files: [FileReference]) {
     let words = String(decoding: request, as: UTF8.self).split(separator: " ").map(String.init)
     do {
       if words == ["choose"] {
@@ -79,7 +79,7 @@ final class HostLinkAccess {
       }
       guard words.count == 5, words[0] == "configure", let mtu = UInt16(words[3]), let queues = UInt8(words[4]),
         (1...64).contains(queues)
-      else { throw HostTunnelError(sentence: "no such request") }
+      else { throw RawGatewayError(sentence: "no such request") }
       let opened = try link.configure(
         .init(address4: IPPrefix(words[1]), address6: IPPrefix(words[2]), mtu: mtu, queues: queues))
       return (

@@ -15,7 +15,7 @@ struct HostState {
   private static let sysctlsName = "sysctls"
 
   private let directory: String
-  private var own: FileHandle?
+  private var own: FileReference?
   private var name: String?
 
   init() throws(SystemError) {
@@ -42,9 +42,9 @@ struct HostState {
   /// - Parameter open: gets the name that a killed gateway had, or nil.
   mutating func enter<Link>(_ open: (String?) throws -> (Link, name: String)) throws -> Link {
     let (link, name, file) = try locked {
-      var taken: (name: String, file: FileHandle)?
+      var taken: (name: String, file: FileReference)?
       for name in try gateways() {
-        guard let file = try? FileHandle(openFile("\(directory)/\(name)", O_RDWR)),
+        guard let file = try? FileReference(openFile("\(directory)/\(name)", O_RDWR)),
           try lockFile(file.rawValue, wait: false)
         else { continue }
         if taken == nil { taken = (name, file) } else { remove(name) }
@@ -54,7 +54,7 @@ struct HostState {
       }
       if let found = taken { remove(found.name) }
       let (link, name) = try open(nil)
-      let file = FileHandle(try openFile("\(directory)/\(name)", O_RDWR | O_CREAT, mode: 0o600))
+      let file = FileReference(try openFile("\(directory)/\(name)", O_RDWR | O_CREAT, mode: 0o600))
       _ = try lockFile(file.rawValue, wait: true)
       return (link, name, file)
     }
@@ -106,7 +106,7 @@ struct HostState {
   }
 
   /// What another process needs to `leave` in our place.
-  var held: [FileHandle] { own.map { [$0] } ?? [] }
+  var held: [FileReference] { own.map { [$0] } ?? [] }
 
   /// Another process has what is `held`, and leaves in our place.
   mutating func abandon() { own = nil }

@@ -39,14 +39,14 @@ public final class HostTunnel {
 
   private let access: HostLinkAccess
   private let mtu: UInt16?
-  private let destinations = SharedDestinations(Destinations())
+  private let destinations = LockedDestinations(Destinations())
   /// What the enclave was given when it asked.
   private var assigned: AddressAnswer?
   /// What has been chosen for it.
   private var chosen: (v4: IPPrefix?, v6: IPPrefix?)?
   private let log: @Sendable (String) -> Void
   private let note: @Sendable (String) -> Void
-  private var queues: [FileHandle] = []
+  private var queues: [FileReference] = []
   private var packetGuard: PacketGuard?
   private var shape: Shape?
   private var workers: [PacketWorker] = []
@@ -58,7 +58,7 @@ public final class HostTunnel {
   /// The link's name.
   public var link: String { access.name }
   /// Where the enclave's queries come, once it has come itself.
-  public private(set) var nameServerSockets: (datagram: FileHandle, stream: FileHandle)?
+  public private(set) var nameServerSockets: (datagram: FileReference, stream: FileReference)?
 
   /// Makes the link, so that a missing right is found before anything is started, and takes over what a killed gateway left.
   /// - Parameters:
@@ -106,7 +106,7 @@ public final class HostTunnel {
     guard wanted != shape else { return }
     for (given, found) in [(assigned?.address4, wanted.address4), (assigned?.address6, wanted.address6)] {
       guard let given, let found, given != found else { continue }
-      throw HostTunnelError(sentence: "the enclave was given the address \(given) and has come with \(found)")
+      throw RawGatewayError(sentence: "the enclave was given the address \(given) and has come with \(found)")
     }
     let opened = try access.configure(wanted)
     backend = opened.backend
@@ -150,10 +150,10 @@ public final class HostTunnel {
 
   /// Takes a stream whose hello has been read: answers it, and gives it to its queue.
   /// - Throws: where it must be refused; nothing has been answered then.
-  public func serve(_ stream: FileHandle, _ request: PacketsRequest, answer: (PacketsAnswer) -> Void) throws {
+  public func serve(_ stream: FileReference, _ request: PacketsRequest, answer: (PacketsAnswer) -> Void) throws {
     try startWorkers()
     guard workers.indices.contains(Int(request.queue)) else {
-      throw HostTunnelError(sentence: "there is no such queue")
+      throw RawGatewayError(sentence: "there is no such queue")
     }
     // What the enclave's kernel cannot take, ours must not leave undone; the setting is the whole device's.
     if let control = queues.first {
@@ -190,7 +190,7 @@ public final class HostTunnel {
 }
 
 /// Why raw mode cannot be had.
-public struct HostTunnelError: Error, CustomStringConvertible {
+public struct RawGatewayError: Error, CustomStringConvertible {
   public var sentence: String
   public var description: String { sentence }
 }

@@ -8,7 +8,7 @@ public struct QueueCount: Sendable {
   public var queue: UInt32
   /// Whether the enclave's stream stands.
   public var connected: Bool
-  public var sharesMemory: Bool
+  public var usesMemory: Bool
   public var counters: PacketCounters
 }
 
@@ -19,15 +19,15 @@ final class QueueTally: EventSource {
   private static let patience: Duration = .seconds(1)
 
   private var loop: EventLoop?
-  private let reading: FileHandle
-  private let writing: FileHandle
+  private let reading: FileReference
+  private let writing: FileReference
   private var registration: Registration?
   private var deadline: TimerToken?
   private var waiting: [([QueueCount]) -> Void] = []
   private var counts: [UInt32: QueueCount] = [:]
   private var expected = 0
 
-  init(pipe: (reading: FileHandle, writing: FileHandle)) throws(SystemError) {
+  init(pipe: (reading: FileReference, writing: FileReference)) throws(SystemError) {
     (reading, writing) = pipe
     super.init()
     try reading.descriptor.setNonblocking()
@@ -59,7 +59,7 @@ final class QueueTally: EventSource {
   }
 
   override func ready(_ events: EventSet, tag: Int) {
-    var count = QueueCount(queue: 0, connected: false, sharesMemory: false, counters: PacketCounters())
+    var count = QueueCount(queue: 0, connected: false, usesMemory: false, counters: PacketCounters())
     while case .bytes(MemoryLayout<QueueCount>.size) = withUnsafeMutableBytes(
       of: &count, { readBytes(reading.rawValue, $0) })
     { counts[count.queue] = count }

@@ -11,7 +11,7 @@ extension PacketWorker {
   ///   - answer: takes the queue's counters, in the thread.
   ///   - device: makes what the packets go through; called in the thread.
   convenience init(
-    queue index: Int, _ packetGuard: PacketGuard, _ destinations: SharedDestinations,
+    queue index: Int, _ packetGuard: PacketGuard, _ destinations: LockedDestinations,
     log: @escaping @Sendable (String) -> Void,
     answer: @escaping @Sendable (QueueCount) -> Void, device: @escaping @Sendable () -> any PacketDevice
   ) throws(SystemError) {
@@ -33,7 +33,7 @@ extension PacketWorker {
       } count: {
         answer(
           QueueCount(
-            queue: UInt32(clamping: index), connected: queue.isAttached, sharesMemory: queue.sharesMemory,
+            queue: UInt32(clamping: index), connected: queue.isAttached, usesMemory: queue.usesMemory,
             counters: queue.counters))
       } change: {
         queue.change(destinations.current)
@@ -49,7 +49,7 @@ extension PacketWorker {
   ///   - features: what may be left undone in packets to the host.
   ///   - log: takes a sentence for the operator.
   func serve(
-    _ stream: FileHandle, _ request: PacketsRequest, features: TunOffload, log: (String) -> Void,
+    _ stream: FileReference, _ request: PacketsRequest, features: TunOffload, log: (String) -> Void,
     answer: (PacketsAnswer) -> Void
   ) {
     let takesMemory = request.offersMemory && isUnixSocket(stream.rawValue)

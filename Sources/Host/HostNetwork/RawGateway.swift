@@ -5,12 +5,12 @@ import Policy
 import Wire
 
 /// The host's side of raw mode for one enclave, whichever way its packets get into the network: `HostTunnel`,
-/// `SharedTunnel`.
+/// `SharedAddressGateway`.
 public protocol RawGateway: AnyObject {
   /// The link that carries the enclave's packets.
   var link: String { get }
   /// Where names are asked for on that link, if it is the enclave's own and has been set up.
-  var nameServerSockets: (datagram: FileHandle, stream: FileHandle)? { get }
+  var nameServerSockets: (datagram: FileReference, stream: FileReference)? { get }
   /// What the enclave asked for; nil before it has come.
   var currentShape: HostTunnel.Shape? { get }
   /// What the rules are made with; nil before there are any.
@@ -18,7 +18,7 @@ public protocol RawGateway: AnyObject {
 
   func assign(_ request: AddressRequest) throws -> AddressAnswer
   func configure(_ request: PacketsRequest) throws
-  func serve(_ stream: FileHandle, _ request: PacketsRequest, answer: (PacketsAnswer) -> Void) throws
+  func serve(_ stream: FileReference, _ request: PacketsRequest, answer: (PacketsAnswer) -> Void) throws
   /// Where the enclave may send packets.
   func change(_ destinations: Destinations)
   func report()

@@ -21,21 +21,21 @@ public final class Caretaker {
   public enum Request: UInt8, Sendable { case end, connect, save, gateway }
 
   /// What a caretaker does, with what a request carries.
-  public typealias Work = (Request, [UInt8]) throws(SystemError) -> (bytes: [UInt8], files: [FileHandle])
+  public typealias Work = (Request, [UInt8]) throws(SystemError) -> (bytes: [UInt8], files: [FileReference])
 
   static let limit = 8 << 20
 
-  private let socket: FileHandle
+  private let socket: FileReference
   private let process: Int32
 
   /// - Parameters:
   ///   - kept: descriptors that its work needs.
   ///   - capabilities: those that its work needs.
   public init(
-    kept: [FileHandle] = [], capabilities: CapabilitySet, filter: RoleFilter = .caretaker, work: @escaping Work
+    kept: [FileReference] = [], capabilities: CapabilitySet, filter: RoleFilter = .caretaker, work: @escaping Work
   ) throws(SystemError) {
     let (own, others) = try makeSocketPair()
-    let null = FileHandle(try openFile("/dev/null", O_RDWR))
+    let null = FileReference(try openFile("/dev/null", O_RDWR))
     let pid = try forkProcess()
     if pid == 0 {
       Self.run(others, null, kept, capabilities, filter, work)
@@ -48,7 +48,7 @@ public final class Caretaker {
   /// - Returns: what the caretaker answers.
   public func ask(
     _ request: Request, _ bytes: [UInt8] = []
-  ) throws(SystemError) -> (bytes: [UInt8], files: [FileHandle]) {
+  ) throws(SystemError) -> (bytes: [UInt8], files: [FileReference]) {
     try writeAll(socket.rawValue, Frame.encode(UInt32(request.rawValue), bytes), "the caretaker")
     let (head, files) = try Frame.receiveHead(socket.rawValue)
     let answer = try Frame.read(socket.rawValue, head.length)
@@ -63,7 +63,8 @@ public final class Caretaker {
   }
 
   private static func run(
-    _ socket: FileHandle, _ null: FileHandle, _ kept: [FileHandle], _ capabilities: CapabilitySet, _ filter: RoleFilter,
+    _ socket: FileReference, _ null: FileReference, _ kept: [FileReference], _ capabilities: CapabilitySet,
+    _ filter: RoleFilter,
     _ work: Work
   ) {
     setProcessName("tombolo-care")
@@ -103,7 +104,7 @@ private enum Frame {
     [word, UInt32(clamping: bytes.count)].flatMap { word in withUnsafeBytes(of: word.bigEndian) { Array($0) } } + bytes
   }
 
-  static func send(_ socket: Int32, _ word: UInt32, _ bytes: [UInt8], _ files: [FileHandle]) throws(SystemError) {
+  static func send(_ socket: Int32, _ word: UInt32, _ bytes: [UInt8], _ files: [FileReference]) throws(SystemError) {
     let whole = encode(word, bytes)
     let descriptors = files.map(\.rawValue)
     let sent = clinux_send_with_descriptors(
@@ -115,14 +116,14 @@ private enum Frame {
 
   static func receiveHead(
     _ socket: Int32
-  ) throws(SystemError) -> (head: (word: UInt32, length: Int), files: [FileHandle]) {
+  ) throws(SystemError) -> (head: (word: UInt32, length: Int), files: [FileReference]) {
     try check("poll", "", clinux_wait_readable(socket))
     var bytes = [UInt8](repeating: 0, count: headLength)
     var descriptors = [Int32](repeating: -1, count: 128)
     var count: Int32 = 0
     let received = clinux_receive_with_descriptors(
       socket, &bytes, headLength, &descriptors, Int32(truncatingIfNeeded: descriptors.count), &count)
-    let files = descriptors.prefix(Int(count)).map { FileHandle(OwnedFileDescriptor($0)) }
+    let files = descriptors.prefix(Int(count)).map { FileReference(OwnedFileDescriptor($0)) }
     try check("recvmsg", "", received)
     // Written by one call, on a socket of this machine.
     guard received == headLength else { throw SystemError("recvmsg", "the caretaker", errno: EPIPE) }

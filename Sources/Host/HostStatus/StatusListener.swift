@@ -18,7 +18,7 @@ public final class StatusListener {
     loop: EventLoop, report: @escaping (String) -> Void,
     document: @escaping (@escaping ([UInt8]) -> Void) -> Void
   ) throws(SystemError) {
-    let socket: FileHandle
+    let socket: FileReference
     (socket, directory, path) = try Self.open()
     listener = try Listener(loop: loop, socket: socket, report: report) { connection, _ in
       guard let user = peerUserID(connection.rawValue), user == 0 || user == effectiveUserID() else { return }
@@ -29,14 +29,14 @@ public final class StatusListener {
   }
 
   /// Under another name until somebody listens: what refuses connections is taken for left behind.
-  private static func open() throws(SystemError) -> (FileHandle, String, String) {
+  private static func open() throws(SystemError) -> (FileReference, String, String) {
     var attempt = 0
     while true {
       let directory = try StatusDirectory.make()
       let name = StatusDirectory.socketName()
       let temporary = "\(directory)/\(name.temporary)"
       do throws(SystemError) {
-        let socket = FileHandle(try listenStream(.unix(temporary)))
+        let socket = FileReference(try listenStream(.unix(temporary)))
         try changeMode(temporary, 0o600)
         try renameFile(temporary, to: "\(directory)/\(name.final)")
         return (socket, directory, "\(directory)/\(name.final)")
@@ -77,13 +77,13 @@ private final class StatusReply: EventSource {
   private static let patience: Duration = .seconds(5)
 
   private let loop: EventLoop
-  private let connection: FileHandle
+  private let connection: FileReference
   private let bytes: [UInt8]
   private var offset = 0
   private var registration: Registration?
   private var deadline: TimerToken?
 
-  init(_ loop: EventLoop, _ connection: FileHandle, _ bytes: [UInt8]) throws(SystemError) {
+  init(_ loop: EventLoop, _ connection: FileReference, _ bytes: [UInt8]) throws(SystemError) {
     self.loop = loop
     self.connection = connection
     self.bytes = bytes

@@ -60,7 +60,7 @@ private final class Question: EventSource {
 
   private let loop: EventLoop
   private let path: String
-  private let socket: FileHandle
+  private let socket: FileReference
   private var registration: Registration?
   private var received: [UInt8] = []
   private var problem: String? = "did not answer in time"
@@ -69,7 +69,7 @@ private final class Question: EventSource {
   init(_ loop: EventLoop, _ path: String) throws(SystemError) {
     self.loop = loop
     self.path = path
-    socket = FileHandle(try makeSocket(AF_UNIX, .stream))
+    socket = FileReference(try makeSocket(AF_UNIX, .stream))
     super.init()
     _ = try connectStream(socket.rawValue, .unix(path))
     registration = try loop.add(socket.rawValue, [.readable], self)

@@ -19,7 +19,7 @@ public final class ForeignTree: Sendable {
 
   /// Opens what has this name in the tree, however links in it lead there.
   public func open(_ name: String, _ flags: Int32 = O_PATH) throws(SystemError) -> OwnedFileDescriptor {
-    var passed: [FileHandle] = []
+    var passed: [FileReference] = []
     var rest = Self.components(name)
     var links = 0
     while let component = rest.popLast() {
@@ -27,7 +27,7 @@ public final class ForeignTree: Sendable {
         _ = passed.popLast()
         continue
       }
-      let found = FileHandle(try Self.open(passed.last?.rawValue ?? root.rawValue, component, shown(name)))
+      let found = FileReference(try Self.open(passed.last?.rawValue ?? root.rawValue, component, shown(name)))
       guard let target = try Self.linkTarget(found.rawValue, shown(name)) else {
         passed.append(found)
         continue

@@ -11,12 +11,12 @@ public struct ListenerQuery {
   public enum Method: Equatable, Sendable { case diag, table }
 
   public let method: Method
-  private let diag: FileHandle?
+  private let diag: FileReference?
 
   /// - Parameter known: a port of 127.0.0.1 that is listened on for sure: where the kernel does not find it, it cannot say.
   public init(known: UInt16) {
     let fd = clinux_diag_open()
-    let handle = fd < 0 ? nil : FileHandle(OwnedFileDescriptor(fd))
+    let handle = fd < 0 ? nil : FileReference(OwnedFileDescriptor(fd))
     if let handle, clinux_diag_listens(handle.rawValue, false, known) == 1 {
       diag = handle
       method = .diag
@@ -55,7 +55,7 @@ public struct ListenerQuery {
       // A kernel without IPv6 has no second file.
       if file == -ENOENT, path == "/proc/net/tcp6" { continue }
       try check("open", path, file)
-      let handle = FileHandle(OwnedFileDescriptor(file))
+      let handle = FileReference(OwnedFileDescriptor(file))
       var table = SocketTable()
       reading: while !table.isComplete {
         switch chunk.withUnsafeMutableBytes({ readBytes(handle.rawValue, $0) }) {

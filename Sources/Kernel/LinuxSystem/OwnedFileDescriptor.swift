@@ -30,7 +30,7 @@ public struct OwnedFileDescriptor: ~Copyable, Sendable {
 }
 
 /// The same as a reference, for descriptors kept in arrays and dictionaries.
-public final class FileHandle: Sendable {
+public final class FileReference: Sendable {
   public let descriptor: OwnedFileDescriptor
   public var rawValue: Int32 { descriptor.rawValue }
   public init(_ descriptor: consuming OwnedFileDescriptor) { self.descriptor = descriptor }

@@ -207,12 +207,12 @@ public func signalEveryone(_ signal: Int32) -> Bool {
 }
 
 /// Signals as an event source reads them: blocked, and waiting in a signalfd(2). Real-time signals wait one by one.
-public func openSignals(_ signals: [Int32]) throws(SystemError) -> FileHandle {
-  FileHandle(OwnedFileDescriptor(try check("signalfd", "", clinux_signalfd(signals, Int32(signals.count)))))
+public func openSignals(_ signals: [Int32]) throws(SystemError) -> FileReference {
+  FileReference(OwnedFileDescriptor(try check("signalfd", "", clinux_signalfd(signals, Int32(signals.count)))))
 }
 
 /// The next signal that somebody else sent, or nil where none waits.
-public func nextSignal(_ signals: FileHandle) -> Int32? {
+public func nextSignal(_ signals: FileReference) -> Int32? {
   let signal = clinux_signalfd_read(signals.rawValue)
   return signal > 0 ? signal : nil
 }

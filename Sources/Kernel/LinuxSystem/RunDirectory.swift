@@ -18,7 +18,7 @@ public final class RunDirectory {
   private static let lockName = "lock"
 
   public let path: String
-  private let lock: FileHandle
+  private let lock: FileReference
 
   /// Whom root gives its directories to.
   private let other: UInt32?
@@ -39,9 +39,9 @@ public final class RunDirectory {
     }
   }
 
-  private static func makeLock(in path: String) throws(SystemError) -> FileHandle {
+  private static func makeLock(in path: String) throws(SystemError) -> FileReference {
     let unnamed = "\(path)/.\(lockName)"
-    let lock = FileHandle(try openFile(unnamed, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600))
+    let lock = FileReference(try openFile(unnamed, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600))
     _ = try lockFile(lock.rawValue, wait: false)
     try checkErrno("rename", unnamed) {
       unnamed.withSystemCString { old in "\(path)/\(lockName)".withSystemCString { rename(old, $0) } }

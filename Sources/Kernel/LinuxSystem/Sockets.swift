@@ -119,7 +119,7 @@ public func socketError(_ fd: Int32) -> Int32 { clinux_socket_error(fd) }
 /// - Throws: errors of the listener such as EMFILE; errors of the connection alone (ECONNABORTED) give nil.
 public func acceptStream(
   _ listener: Int32
-) throws(SystemError) -> (descriptor: FileHandle, peer: IPEndpoint?)? {
+) throws(SystemError) -> (descriptor: FileReference, peer: IPEndpoint?)? {
   var storage = sockaddr_storage()
   let result = clinux_accept(listener, &storage)
   guard result >= 0 else {
@@ -129,7 +129,7 @@ public func acceptStream(
     default: throw SystemError("accept4", errno: -result)
     }
   }
-  return (FileHandle(OwnedFileDescriptor(result)), IPEndpoint(&storage))
+  return (FileReference(OwnedFileDescriptor(result)), IPEndpoint(&storage))
 }
 
 /// Where a redirected connection was going before the redirect (linux/netfilter_ipv4.h, SO_ORIGINAL_DST).
@@ -204,17 +204,17 @@ public func sendDatagram(_ fd: Int32, _ bytes: [UInt8], to: IPEndpoint?) -> IORe
 }
 
 /// Two connected stream sockets. The C function is `socketpair(AF_UNIX)`.
-public func makeSocketPair() throws(SystemError) -> (FileHandle, FileHandle) {
+public func makeSocketPair() throws(SystemError) -> (FileReference, FileReference) {
   var pair: [Int32] = [-1, -1]
   try checkErrno("socketpair") { socketpair(AF_UNIX, Int32(CLINUX_SOCK_STREAM | CLINUX_SOCK_CLOEXEC), 0, &pair) }
-  return (FileHandle(OwnedFileDescriptor(pair[0])), FileHandle(OwnedFileDescriptor(pair[1])))
+  return (FileReference(OwnedFileDescriptor(pair[0])), FileReference(OwnedFileDescriptor(pair[1])))
 }
 
 /// The C function is `pipe2(O_CLOEXEC)`.
-public func makePipe() throws(SystemError) -> (reading: FileHandle, writing: FileHandle) {
+public func makePipe() throws(SystemError) -> (reading: FileReference, writing: FileReference) {
   var pair: [Int32] = [-1, -1]
   try check("pipe2", "", clinux_pipe(&pair))
-  return (FileHandle(OwnedFileDescriptor(pair[0])), FileHandle(OwnedFileDescriptor(pair[1])))
+  return (FileReference(OwnedFileDescriptor(pair[0])), FileReference(OwnedFileDescriptor(pair[1])))
 }
 
 /// Ends both directions at once, also where others still hold the descriptor. The C function is `shutdown(SHUT_RDWR)`.

@@ -10,8 +10,8 @@ public func makeTemporaryDirectory(_ prefix: String) throws(SystemError) -> Stri
 }
 
 /// An unnamed file in memory with these bytes, to be read from its start. The C function is `memfd_create`.
-public func makeMemoryFile(_ bytes: [UInt8]) throws(SystemError) -> FileHandle {
-  let file = FileHandle(OwnedFileDescriptor(try check("memfd_create", "", clinux_memfd("tombolo"))))
+public func makeMemoryFile(_ bytes: [UInt8]) throws(SystemError) -> FileReference {
+  let file = FileReference(OwnedFileDescriptor(try check("memfd_create", "", clinux_memfd("tombolo"))))
   try writeAll(file.rawValue, bytes, "memfd")
   try checkErrno("lseek", "memfd") { lseek(file.rawValue, 0, SEEK_SET) }
   return file

@@ -22,7 +22,7 @@ public struct TunOffload: OptionSet, Sendable, Hashable {
 
 /// One queue of a TUN device.
 public struct TunQueue: Sendable {
-  public let file: FileHandle
+  public let file: FileReference
   public let deviceName: String
 
   /// The longest name of a network interface, in bytes (IFNAMSIZ - 1).
@@ -37,7 +37,7 @@ public struct TunQueue: Sendable {
     var call: UnsafePointer<CChar>?
     let fd = clinux_tun_open(name, true, &made, &call)
     guard fd >= 0 else { throw SystemError(call.map { String(cString: $0) } ?? "open", name, errno: -fd) }
-    file = FileHandle(OwnedFileDescriptor(fd))
+    file = FileReference(OwnedFileDescriptor(fd))
     deviceName = String(decoding: made.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 

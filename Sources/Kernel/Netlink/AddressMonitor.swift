@@ -7,7 +7,7 @@ import LinuxSystem
 /// It does not look at what a message says: any of them, and the kernel's word that some were lost (ENOBUFS), means that the
 /// addresses are to be listed again. So no order of messages, and no address that two links have, can lead to a wrong list.
 public struct AddressMonitor: ~Copyable {
-  private let file: FileHandle
+  private let file: FileReference
   private var socket: RouteSocket
   private var scratch = [UInt8](repeating: 0, count: 8192)
 
@@ -17,12 +17,12 @@ public struct AddressMonitor: ~Copyable {
     self.init(file, try RouteSocket())
   }
 
-  private init(_ file: FileHandle, _ socket: consuming RouteSocket) {
+  private init(_ file: FileReference, _ socket: consuming RouteSocket) {
     self.file = file
     self.socket = socket
   }
 
-  private static func listen(_ groups: UInt32) throws(NetlinkError) -> FileHandle {
+  private static func listen(_ groups: UInt32) throws(NetlinkError) -> FileReference {
     let socket = try NetlinkSocket(NETLINK_ROUTE, groups: groups)
     do throws(SystemError) {
       let file = try socket.duplicate()

@@ -29,7 +29,7 @@ public enum CaptureSocket {
   /// Binds the queues to one new socket.
   /// - Throws: EPROTONOSUPPORT or EINVAL where the kernel has no nfnetlink_queue, EPERM without CAP_NET_ADMIN, EBUSY where
   ///   a queue is another socket's.
-  public static func open(_ queues: [Queue]) throws(NetlinkError) -> FileHandle {
+  public static func open(_ queues: [Queue]) throws(NetlinkError) -> FileReference {
     var socket = try NetlinkSocket(NETLINK_NETFILTER)
     for queue in queues { try socket.request(bind(queue)) }
     do throws(SystemError) {

@@ -57,8 +57,8 @@ public struct NetlinkSocket: ~Copyable {
   deinit { mnl_socket_close(socket) }
 
   /// Another descriptor of the same socket, which has the same port id and outlives this value.
-  func duplicate() throws(SystemError) -> FileHandle {
-    FileHandle(
+  func duplicate() throws(SystemError) -> FileReference {
+    FileReference(
       OwnedFileDescriptor(try checkErrno("fcntl", "F_DUPFD_CLOEXEC") { clinux_dup_cloexec(mnl_socket_get_fd(socket)) }))
   }
 

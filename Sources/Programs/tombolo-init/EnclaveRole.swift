@@ -27,7 +27,7 @@ enum EnclaveRole {
   }
 
   private static func local(
-    _ arguments: InitArguments, _ document: LocalDocument.Content, _ signals: FileHandle
+    _ arguments: InitArguments, _ document: LocalDocument.Content, _ signals: FileReference
   ) throws {
     guard processID() == 1 else { throw InitArguments.Misuse(description: "--local is for `tombolo run`") }
     let discovery = Discovery(local: document)
@@ -36,13 +36,13 @@ enum EnclaveRole {
     start.userCount = document.local.userCount ?? .max
     if let fd = arguments.stopDescriptor {
       // `tombolo run` looks for it.
-      let pipe = FileHandle(OwnedFileDescriptor(fd))
+      let pipe = FileReference(OwnedFileDescriptor(fd))
       start.onProgramStopped = { try? writeAll(pipe.rawValue, [UInt8(1)]) }
     }
     try start.run { status in exit(Int32(status)) }
   }
 
-  private static func child(_ arguments: InitArguments, _ signals: FileHandle) throws {
+  private static func child(_ arguments: InitArguments, _ signals: FileReference) throws {
     let discovery = Discovery(child: arguments)
     do {
       let start = Start(try discovery.find(), signals)
@@ -60,7 +60,7 @@ enum EnclaveRole {
 
   /// Descriptor 0 itself stays open: whatever is opened next would get its number, and lose it when a child's
   /// descriptors are put in place.
-  private static func duplicateOfStandardInput() throws(SystemError) -> FileHandle {
-    FileHandle(OwnedFileDescriptor(try checkErrno("fcntl", "F_DUPFD_CLOEXEC") { clinux_dup_cloexec(0) }))
+  private static func duplicateOfStandardInput() throws(SystemError) -> FileReference {
+    FileReference(OwnedFileDescriptor(try checkErrno("fcntl", "F_DUPFD_CLOEXEC") { clinux_dup_cloexec(0) }))
   }
 }

@@ -19,7 +19,7 @@ enum KernelStart {
   /// A console that is a serial line needs a moment before the machine goes.
   private static let consoleMilliseconds = 50
 
-  static func run(_ signals: FileHandle) -> Never {
+  static func run(_ signals: FileReference) -> Never {
     let discovery = Discovery(kernel: fileKind("/rootfs") == .directory)
     do {
       try discovery.prepare()

@@ -63,10 +63,10 @@ private func handedDocument() throws(SystemError) -> [UInt8] {
 
 /// Calls with each signal.
 final class SignalSource: EventSource {
-  private let signals: FileHandle
+  private let signals: FileReference
   private let received: (Int32) -> Void
 
-  init(_ signals: FileHandle, _ received: @escaping (Int32) -> Void) {
+  init(_ signals: FileReference, _ received: @escaping (Int32) -> Void) {
     self.signals = signals
     self.received = received
   }

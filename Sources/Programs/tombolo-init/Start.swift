@@ -17,18 +17,18 @@ import Wire
 final class Start {
   private let found: FoundStart
   private let plan: StartPlan
-  private let signals: FileHandle
+  private let signals: FileReference
   private let target = EnclaveLogTarget()
   private let born = clinux_started_at()
 
   /// The program's standard input; nil for /dev/null.
-  var input: FileHandle?
+  var input: FileReference?
   /// Users and groups from 0 to below this exist.
   var userCount = UInt32.max
   /// Called when the program, asked to stop as a job of a shell, has stopped.
   var onProgramStopped: (() -> Void)?
 
-  init(_ found: FoundStart, _ signals: FileHandle) {
+  init(_ found: FoundStart, _ signals: FileReference) {
     self.found = found
     plan = StartPlan(found.facts)
     self.signals = signals

@@ -59,8 +59,8 @@ struct BootCommand: ParsableCommand {
   func run() throws {
     do {
       var request = try request()
-      request.host.tunnel = try rawOptions.tunnel(request.host.published, gateway, isQuiet: !verbose)
-      try gateway.check(raw: request.host.tunnel != nil)
+      request.host.rawGateway = try rawOptions.rawGateway(request.host.published, gateway, isQuiet: !verbose)
+      try gateway.check(raw: request.host.rawGateway != nil)
       throw ExitCode(try MachineRun(request, report: say).run())
     } catch let code as ExitCode {
       throw code

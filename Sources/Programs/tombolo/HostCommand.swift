@@ -113,17 +113,17 @@ struct HostCommand: ParsableCommand {
     try forbidInspection()
     let (place, name) = try place()
     var settings = try gateway.settings()
-    settings.tunnel = try rawOptions.tunnel(settings.published, gateway)
+    settings.rawGateway = try rawOptions.rawGateway(settings.published, gateway)
     settings.logFormat = logFormat
     settings.isOutlived = true
     settings.verbose = verbose
     settings.name = name
-    let tunnel = settings.tunnel
-    try gateway.check(raw: tunnel != nil)
-    defer { tunnel?.close() }
+    let rawGateway = settings.rawGateway
+    try gateway.check(raw: rawGateway != nil)
+    defer { rawGateway?.close() }
     let signals = try openSignals([SIGTERM, SIGINT, SIGUSR1])
     let loop = try HostSide.makeLoop()
-    let stop = StopSource(signals, loop) { tunnel?.report() }
+    let stop = StopSource(signals, loop) { rawGateway?.report() }
     _ = try loop.add(signals.rawValue, [.readable], stop)
     let published = try settings.openPublished()
     let side = try HostSide(
@@ -136,7 +136,7 @@ struct HostCommand: ParsableCommand {
       loop.stop()
     }
     side.onExit = { say("the enclave's program ended with status \($0)") }
-    if HostSide.canReduceRights(tunnel) { try side.reduceRights(note: { if verbose { say($0) } }) }
+    if HostSide.canReduceRights(rawGateway) { try side.reduceRights(note: { if verbose { say($0) } }) }
     try withExtendedLifetime((side, stop)) { try loop.run() }
     // What the enclave has not been told is written stays with it, for the next one to be started.
     if let lost { throw OutputLost(error: lost) }
@@ -167,13 +167,13 @@ func say(_ sentence: String) { _ = try? writeAll(2, harmless(Array("tombolo: \(s
 
 /// Ends the loop at the first signal.
 final class StopSource: EventSource {
-  private let signals: FileHandle
+  private let signals: FileReference
   private let loop: EventLoop
 
   private let report: () -> Void
 
   /// - Parameter report: called at SIGUSR1.
-  init(_ signals: FileHandle, _ loop: EventLoop, report: @escaping () -> Void) {
+  init(_ signals: FileReference, _ loop: EventLoop, report: @escaping () -> Void) {
     self.report = report
     self.signals = signals
     self.loop = loop

@@ -16,7 +16,7 @@ enum RawMode {
     HostTunnel.defaultRanges + [raw.address, raw.address6]
   }
 
-  static func tunnel(
+  static func rawGateway(
     _ published: [PublishedPort], _ ranges: [IPPrefix], _ firewall: Configuration.Firewall, mtu: UInt16? = nil,
     hostPorts: PortRanges, isQuiet: Bool
   ) throws -> HostTunnel {
@@ -33,35 +33,35 @@ enum RawMode {
     }
   }
 
-  static func sharedTunnel(
+  static func sharedAddressGateway(
     _ published: [PublishedPort], _ configuration: Configuration, isQuiet: Bool
-  ) throws -> SharedTunnel {
+  ) throws -> SharedAddressGateway {
     let raw = configuration.raw
     let asks = raw.asksForAddress || raw.address == RawNetwork.defaultAddress
-    return try sharedTunnel(
+    return try sharedAddressGateway(
       published, raw.sharedPorts, sharing: asks ? nil : raw.address.address, configuration.firewall, isQuiet: isQuiet)
   }
 
-  static func sharedTunnel(
+  static func sharedAddressGateway(
     _ published: [PublishedPort], _ ports: PortRanges, sharing address: IPAddress?, _ firewall: Configuration.Firewall,
     isQuiet: Bool
-  ) throws -> SharedTunnel {
-    try SharedTunnel(
+  ) throws -> SharedAddressGateway {
+    try SharedAddressGateway(
       ports: ports, sharing: address, published: published.map { Publication($0) }, firewall: backend(firewall),
       log: { say($0) }, note: { if !isQuiet { say($0) } })
   }
 
   /// Gives a local enclave this machine's own addresses, and makes the host's side ready.
   /// - Returns: what the enclave's configuration must say.
-  static func configure(_ tunnel: SharedTunnel, _ configuration: inout Configuration) throws -> String {
+  static func configure(_ rawGateway: SharedAddressGateway, _ configuration: inout Configuration) throws -> String {
     let raw = configuration.raw
-    guard let v4 = tunnel.addresses.v4 else {
-      throw Misuse("capture = \"nfqueue\": \(tunnel.link) has no IPv4 address to share")
+    guard let v4 = rawGateway.addresses.v4 else {
+      throw Misuse("capture = \"nfqueue\": \(rawGateway.link) has no IPv4 address to share")
     }
-    let v6 = raw.lacksIPv6 ? nil : tunnel.addresses.v6
+    let v6 = raw.lacksIPv6 ? nil : rawGateway.addresses.v6
     let queues = min(raw.queueCount(processors: processorCount()), RawNetwork.captureQueueLimit)
-    let mtu = min(raw.mtu, Int(tunnel.linkMTU))
-    try tunnel.configure(
+    let mtu = min(raw.mtu, Int(rawGateway.linkMTU))
+    try rawGateway.configure(
       .init(
         address4: IPPrefix(v4.address, 32), address6: v6.flatMap { IPPrefix($0.address, 128) },
         mtu: UInt16(clamping: mtu), queues: UInt8(clamping: queues)))
@@ -82,18 +82,18 @@ enum RawMode {
   /// Gives a local enclave addresses of its own, unless its configuration has others than the default, and makes the
   /// host's side ready.
   /// - Returns: what the enclave's configuration must say.
-  static func configure(_ tunnel: HostTunnel, _ configuration: inout Configuration) throws -> String {
+  static func configure(_ rawGateway: HostTunnel, _ configuration: inout Configuration) throws -> String {
     var raw = configuration.raw
     let chooses4 = raw.asksForAddress || raw.address == RawNetwork.defaultAddress
     let chooses6 = raw.asksForAddress6 || raw.address6 == RawNetwork.defaultAddress6
     if chooses4 || chooses6 {
-      let chosen = try tunnel.chooseAddresses()
+      let chosen = try rawGateway.chooseAddresses()
       if chooses4, let address = chosen.v4 { raw.address = address }
       if chooses6, let address = chosen.v6 { raw.address6 = address }
     }
     configuration.raw = raw
     let queues = raw.queueCount(processors: processorCount())
-    try tunnel.configure(
+    try rawGateway.configure(
       .init(
         address4: raw.address, address6: raw.lacksIPv6 ? nil : raw.address6, mtu: UInt16(clamping: raw.mtu),
         queues: UInt8(clamping: queues)))
@@ -149,7 +149,7 @@ struct RawOptions: ParsableArguments {
 
   /// nil without --raw.
   /// - Parameter isQuiet: says only what somebody needs to act on.
-  func tunnel(
+  func rawGateway(
     _ published: [PublishedPort], _ gateway: GatewayOptions, isQuiet: Bool = false
   ) throws -> (any RawGateway)? {
     let ranges = try rawRange.map { text in
@@ -175,13 +175,13 @@ struct RawOptions: ParsableArguments {
       if !ranges.isEmpty { throw Misuse("--raw-range: the enclave has this machine's address with nfqueue") }
       if mtu != nil { throw Misuse("--raw-mtu: with nfqueue it is that of the link that has the address") }
       try gateway.refuseHostPorts()
-      return try RawMode.sharedTunnel(
+      return try RawMode.sharedAddressGateway(
         published, sharedPorts(), sharing: sharedAddress(), rawFirewall, isQuiet: isQuiet)
     }
     for (option, given) in [("--raw-ports", rawPorts), ("--raw-address", rawAddress)] where given != nil {
       throw Misuse("\(option): expected --raw-capture nfqueue with it")
     }
-    return try RawMode.tunnel(
+    return try RawMode.rawGateway(
       published, HostTunnel.defaultRanges + ranges, rawFirewall, mtu: mtu, hostPorts: gateway.hostPorts(),
       isQuiet: isQuiet)
   }

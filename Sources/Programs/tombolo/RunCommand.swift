@@ -147,15 +147,15 @@ struct RunCommand: ParsableCommand {
       "[egress]\nallow = [\(lifted.map { tomlString("\($0)") }.joined(separator: ", "))]\n"
     if configuration.networkMode == .raw, configuration.raw.capture == .nfqueue {
       try gateway.refuseHostPorts()
-      let made = try RawMode.sharedTunnel(published, configuration, isQuiet: verbose == 0)
+      let made = try RawMode.sharedAddressGateway(published, configuration, isQuiet: verbose == 0)
       overrides += try RawMode.configure(made, &configuration)
-      settings.tunnel = made
+      settings.rawGateway = made
     } else if configuration.networkMode == .raw {
-      let made = try RawMode.tunnel(
+      let made = try RawMode.rawGateway(
         published, RawMode.ranges(configuration.raw), configuration.firewall, hostPorts: gateway.hostPorts(),
         isQuiet: verbose == 0)
       overrides += try RawMode.configure(made, &configuration)
-      settings.tunnel = made
+      settings.rawGateway = made
     } else if let mode {
       overrides += "[network]\nmode = \"\(mode.rawValue)\"\n"
     }

@@ -9,11 +9,11 @@ struct CaptureReader {
   private static let messageLimit = 72 * 1024
 
   private let message: UnsafeMutableRawBufferPointer
-  let file: FileHandle
+  let file: FileReference
   /// The last packet of each queue that has had no verdict yet.
   private(set) var pending: [(queue: UInt16, id: UInt32)] = []
 
-  init(_ file: FileHandle) {
+  init(_ file: FileReference) {
     self.file = file
     message = .allocate(byteCount: Self.messageLimit, alignment: 16)
     pending.reserveCapacity(4)
@@ -49,9 +49,9 @@ struct CaptureReader {
 /// The enclave's side of a shared address: what leaves through the device is taken by queue, what arrives goes in there.
 public final class CaptureDevice: PacketDevice {
   private var reader: CaptureReader
-  private let tun: FileHandle
+  private let tun: FileReference
   public var defect: PacketDefect?
-  private let verdicts: FileHandle
+  private let verdicts: FileReference
   private let segments: SegmentSizes
   private let socket: UInt16
 
@@ -62,7 +62,7 @@ public final class CaptureDevice: PacketDevice {
   ///   - verdicts: the pipe to the keeper of verdicts (`VerdictRecord`).
   ///   - segments: shared by all queues: a connection's two directions may be in two of them.
   public init(
-    capture: FileHandle, socket: UInt16, tun: FileHandle, verdicts: FileHandle, segments: SegmentSizes
+    capture: FileReference, socket: UInt16, tun: FileReference, verdicts: FileReference, segments: SegmentSizes
   ) {
     self.socket = socket
     reader = CaptureReader(capture)
@@ -73,7 +73,7 @@ public final class CaptureDevice: PacketDevice {
 
   deinit { reader.free() }
 
-  public var file: FileHandle { reader.file }
+  public var file: FileReference { reader.file }
   public var looksInside: Bool { true }
 
   public func read(_ frame: UnsafeMutableRawPointer) -> Int {

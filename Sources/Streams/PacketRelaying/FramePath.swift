@@ -9,7 +9,7 @@ import Packets
 /// What the other side does wrong, and its end, is thrown as a `PacketQueue.Loss` and ends the path.
 public protocol FramePath: AnyObject {
   /// What the queue's loop watches for `interest`.
-  var file: FileHandle { get }
+  var file: FileReference { get }
   /// Edge-triggered.
   var interest: EventSet { get }
   /// Events of `file`.
@@ -20,7 +20,7 @@ public protocol FramePath: AnyObject {
   /// Whether the other side has what it needs of this one.
   var isConfirmed: Bool { get }
   /// Whether the other side can change what was put at `room`.
-  var isShared: Bool { get }
+  var isExposed: Bool { get }
 
   // MARK: out
 
@@ -45,13 +45,13 @@ public protocol FramePath: AnyObject {
 
 /// The stream below a path: what its edges have told, and whether it has ended.
 struct PathStream {
-  let file: FileHandle
+  let file: FileReference
   var readable = true
   var writable = true
   /// No edge will follow the one that told of the stream's end: it is read until the end is found.
   private var isEnding = false
 
-  init(_ file: FileHandle) { self.file = file }
+  init(_ file: FileReference) { self.file = file }
 
   mutating func note(_ events: EventSet) {
     if !events.isDisjoint(with: [.readable, .readHangup, .hangup, .error]) { readable = true }

@@ -24,7 +24,7 @@ final class MemoryPath: FramePath {
   private var hasAnswered = false
 
   /// The enclave's side: passes the memory over.
-  init(_ stream: FileHandle, passing memory: PacketMemory) throws(SystemError) {
+  init(_ stream: FileReference, passing memory: PacketMemory) throws(SystemError) {
     head = .allocate(byteCount: PacketGuard.frameLimit, alignment: 16)
     self.stream = PathStream(stream)
     guard let file = memory.file else { throw SystemError("sendmsg", "packet memory", errno: EBADF) }
@@ -39,7 +39,7 @@ final class MemoryPath: FramePath {
   }
 
   /// The host's side: the first byte has the memory with it. Until then it is not ready.
-  init(_ stream: FileHandle) {
+  init(_ stream: FileReference) {
     head = .allocate(byteCount: PacketGuard.frameLimit, alignment: 16)
     self.stream = PathStream(stream)
   }
@@ -56,7 +56,7 @@ final class MemoryPath: FramePath {
     var descriptor: Int32 = -1
     var count: Int32 = 0
     let result = clinux_receive_with_descriptors(stream.file.rawValue, &byte, 1, &descriptor, 1, &count)
-    let file = count == 1 ? FileHandle(OwnedFileDescriptor(descriptor)) : nil
+    let file = count == 1 ? FileReference(OwnedFileDescriptor(descriptor)) : nil
     if result == -Int(EMSGSIZE) { throw .badMemory(SystemError("recvmsg", "one file", errno: EMSGSIZE)) }
     guard try stream.received(result, of: 1) > 0 else { return }
     guard let file else { throw .noMemory }
@@ -74,13 +74,13 @@ final class MemoryPath: FramePath {
     _ = withUnsafePointer(to: 1 as UInt8) { clinux_send(stream.file.rawValue, $0, 1, 0) }
   }
 
-  var file: FileHandle { stream.file }
+  var file: FileReference { stream.file }
   func note(_ events: EventSet) { stream.note(events) }
   /// A bell has always room enough.
   var interest: EventSet { [.readable, .readHangup, .edgeTriggered] }
   var isReady: Bool { rings != nil }
   var isConfirmed: Bool { hasAnswered }
-  var isShared: Bool { true }
+  var isExposed: Bool { true }
 
   // MARK: out
 

@@ -14,7 +14,7 @@ public final class PacketConnector: EventSource {
   private let target: StreamTarget
   private let token: Token
   private var request: PacketsRequest
-  private let tun: FileHandle
+  private let tun: FileReference
   private let log: (String) -> Void
   private var queue: PacketQueue?
   private var opening: StreamOpening?
@@ -30,7 +30,7 @@ public final class PacketConnector: EventSource {
   ///   - token: opens the streams to the host.
   ///   - connected: called once, when the first stream stands.
   public init(
-    loop: EventLoop, target: StreamTarget, token: Token, request: PacketsRequest, tun: FileHandle,
+    loop: EventLoop, target: StreamTarget, token: Token, request: PacketsRequest, tun: FileReference,
     log: @escaping (String) -> Void,
     connected: (() -> Void)? = nil
   ) {
@@ -82,7 +82,7 @@ public final class PacketConnector: EventSource {
     made.start()
   }
 
-  private func opened(_ stream: FileHandle, _ parameters: [UInt8], _ early: [UInt8]) {
+  private func opened(_ stream: FileReference, _ parameters: [UInt8], _ early: [UInt8]) {
     do {
       let answer = try PacketsAnswer(parameters: parameters)
       // What the host's kernel cannot take, ours must not leave undone.

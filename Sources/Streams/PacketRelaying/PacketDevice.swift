@@ -5,7 +5,7 @@ import Packets
 /// memory (`DeviceTwin`). One thread uses it, the queue's.
 public protocol PacketDevice: AnyObject {
   /// What becomes readable when there are packets. It is watched for edges and not read by the queue.
-  var file: FileHandle { get }
+  var file: FileReference { get }
 
   // MARK: out of the device
 

@@ -40,18 +40,18 @@ public final class PacketMemory {
   private let start: UnsafeMutableRawPointer
   private let side: Side
   /// Passed to the other side, and then no longer needed.
-  private(set) var file: FileHandle?
+  private(set) var file: FileReference?
 
   /// The enclave's side makes it.
   /// - Throws: where the kernel has no memory files or no memory (memfd_create(2), mmap(2)).
   public convenience init() throws(SystemError) {
     let made = try check("memfd_create", "", clinux_sealed_memory("tombolo-packets", Self.size))
-    try self.init(FileHandle(OwnedFileDescriptor(made)), .enclave)
+    try self.init(FileReference(OwnedFileDescriptor(made)), .enclave)
   }
 
   /// - Parameter file: from the other side, so it may be anything.
   /// - Throws: for what is not a sealed memory file of the right size.
-  public init(_ file: FileHandle, _ side: Side) throws(SystemError) {
+  public init(_ file: FileReference, _ side: Side) throws(SystemError) {
     self.side = side
     self.file = file
     try check(

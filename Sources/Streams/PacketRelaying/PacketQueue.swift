@@ -106,7 +106,7 @@ public final class PacketQueue: EventSource {
 
   /// - Parameter lost: the stream has ended and is closed; `attach` may give another.
   public convenience init(
-    loop: EventLoop, tun: FileHandle, packetGuard: PacketGuard, settings: Settings = Settings(),
+    loop: EventLoop, tun: FileReference, packetGuard: PacketGuard, settings: Settings = Settings(),
     lost: @escaping (Loss) -> Void
   ) throws(SystemError) {
     try self.init(loop: loop, device: TunDevice(tun), packetGuard: packetGuard, settings: settings, lost: lost)
@@ -146,7 +146,7 @@ public final class PacketQueue: EventSource {
   /// - Parameter confirmed: called once, when packets can be sent and are not lost.
   /// - Throws: EBADF and the like of the stream; ETOOMANYREFS and others where memory could not be passed (unix(7)).
   public func attach(
-    _ stream: FileHandle, _ use: Use = .frames(), confirmed: (() -> Void)? = nil
+    _ stream: FileReference, _ use: Use = .frames(), confirmed: (() -> Void)? = nil
   ) throws(SystemError) {
     renew()
     try stream.descriptor.setNonblocking()
@@ -181,7 +181,7 @@ public final class PacketQueue: EventSource {
 
   public var isAttached: Bool { path != nil }
   /// Whether packets go through memory.
-  public var sharesMemory: Bool { path.map { $0.isShared && $0.isReady } ?? false }
+  public var usesMemory: Bool { path.map { $0.isExposed && $0.isReady } ?? false }
 
   private func detach() {
     if let pathRegistration { loop.remove(pathRegistration) }
@@ -244,7 +244,7 @@ public final class PacketQueue: EventSource {
     var taken = 0
     var skipped = 0
     defer { if taken > 0 || skipped > 0 { device.settle() } }
-    let apart = path.isShared && device.looksInside ? scratch.baseAddress : nil
+    let apart = path.isExposed && device.looksInside ? scratch.baseAddress : nil
     while taken < settings.batch, skipped < Self.skipLimit, let room = try path.room() {
       let result = device.read(apart ?? room)
       guard result >= 0 else {

@@ -13,19 +13,19 @@ public final class PacketWorker: Sendable {
     static let awaitingMemory: Int32 = 1 << 30
   }
 
-  private let orders: FileHandle
+  private let orders: FileReference
 
   /// What runs in the thread.
   public struct Body {
     /// A stream for the queue, with the handshake behind it; and whether memory will come with its first byte.
-    public var stream: (FileHandle, _ awaitingMemory: Bool) -> Void
+    public var stream: (FileReference, _ awaitingMemory: Bool) -> Void
     public var report: () -> Void
     /// Asked by `PacketWorker.count`; passes the counters on by means of its own.
     public var count: () -> Void
     /// Told by `PacketWorker.change` that there is something new, which it gets by means of its own.
     public var change: () -> Void
     public init(
-      stream: @escaping (FileHandle, Bool) -> Void, report: @escaping () -> Void, count: @escaping () -> Void = {},
+      stream: @escaping (FileReference, Bool) -> Void, report: @escaping () -> Void, count: @escaping () -> Void = {},
       change: @escaping () -> Void = {}
     ) {
       self.stream = stream
@@ -66,7 +66,7 @@ public final class PacketWorker: Sendable {
   /// Gives the queue a stream, whose only owner it becomes.
   /// - Parameter awaitingMemory: the other side was told that it may pass memory.
   /// - Throws: EMFILE; EAGAIN where the thread has thousands of orders that it has not taken; EPIPE where it has ended.
-  public func give(_ stream: FileHandle, awaitingMemory: Bool = false) throws(SystemError) {
+  public func give(_ stream: FileReference, awaitingMemory: Bool = false) throws(SystemError) {
     let given = try stream.descriptor.duplicate()
     let result = order(given.rawValue | (awaitingMemory ? Order.awaitingMemory : 0))
     guard result >= 0 else {
@@ -94,11 +94,11 @@ public final class PacketWorker: Sendable {
   }
 
   private final class OrderSource: EventSource {
-    private let pipe: FileHandle
+    private let pipe: FileReference
     private let loop: EventLoop
     private let body: Body
 
-    init(_ pipe: FileHandle, _ loop: EventLoop, _ body: Body) {
+    init(_ pipe: FileReference, _ loop: EventLoop, _ body: Body) {
       self.pipe = pipe
       self.loop = loop
       self.body = body
@@ -120,7 +120,7 @@ public final class PacketWorker: Sendable {
       case Order.stop: loop.stop()
       default:
         body.stream(
-          FileHandle(OwnedFileDescriptor(number & ~Order.awaitingMemory)), number & Order.awaitingMemory != 0)
+          FileReference(OwnedFileDescriptor(number & ~Order.awaitingMemory)), number & Order.awaitingMemory != 0)
       }
     }
   }

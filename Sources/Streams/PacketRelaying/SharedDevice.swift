@@ -9,8 +9,8 @@ import Packets
 public final class SharedDevice: PacketDevice {
   /// The raw sockets of one queue, bound to the link that has the address.
   public struct Sockets: Sendable {
-    let v4: FileHandle?
-    let v6: FileHandle?
+    let v4: FileReference?
+    let v6: FileReference?
 
     /// - Throws: EPERM without CAP_NET_RAW.
     public init(link: String, v4: Bool, v6: Bool) throws(SystemError) {
@@ -18,11 +18,11 @@ public final class SharedDevice: PacketDevice {
       self.v6 = v6 ? try Self.open(AF_INET6, link) : nil
     }
 
-    private static func open(_ family: Int32, _ link: String) throws(SystemError) -> FileHandle {
+    private static func open(_ family: Int32, _ link: String) throws(SystemError) -> FileReference {
       var call: UnsafePointer<CChar>?
       let fd = clinux_raw_socket(family, link, &call)
       guard fd >= 0 else { throw SystemError(call.map { String(cString: $0) } ?? "socket", link, errno: -fd) }
-      return FileHandle(OwnedFileDescriptor(fd))
+      return FileReference(OwnedFileDescriptor(fd))
     }
   }
 
@@ -45,7 +45,7 @@ public final class SharedDevice: PacketDevice {
   /// - Parameters:
   ///   - capture: the socket of this queue.
   ///   - mtu: of the way out, in bytes.
-  public init(capture: FileHandle, sockets: Sockets, decision: SharedCapture, mtu: Int) {
+  public init(capture: FileReference, sockets: Sockets, decision: SharedCapture, mtu: Int) {
     reader = CaptureReader(capture)
     self.sockets = sockets
     self.decision = decision
@@ -61,7 +61,7 @@ public final class SharedDevice: PacketDevice {
     pieces.deallocate()
   }
 
-  public var file: FileHandle { reader.file }
+  public var file: FileReference { reader.file }
   public var looksInside: Bool { true }
 
   private static func seconds() -> UInt32 { UInt32(truncatingIfNeeded: monotonicNanoseconds() / 1_000_000_000) }

@@ -23,7 +23,7 @@ final class StreamPath: FramePath {
   private var taken = 0
 
   /// - Parameter early: what came behind the handshake.
-  init(_ stream: FileHandle, early: [UInt8], _ settings: PacketQueue.Settings) {
+  init(_ stream: FileReference, early: [UInt8], _ settings: PacketQueue.Settings) {
     batch = settings.batch
     let frame = Self.prefix + PacketGuard.frameLimit
     out = .allocate(byteCount: settings.batch + frame, alignment: 16)
@@ -43,12 +43,12 @@ final class StreamPath: FramePath {
     incoming.deallocate()
   }
 
-  var file: FileHandle { stream.file }
+  var file: FileReference { stream.file }
   func note(_ events: EventSet) { stream.note(events) }
   var interest: EventSet { [.readable, .writable, .readHangup, .edgeTriggered] }
   var isReady: Bool { true }
   var isConfirmed: Bool { true }
-  var isShared: Bool { false }
+  var isExposed: Bool { false }
 
   // MARK: out
 

@@ -4,11 +4,11 @@ import Packets
 
 /// A queue of a TUN device. One read and one write is one packet (drivers/net/tun.c).
 public final class TunDevice: PacketDevice {
-  public let file: FileHandle
+  public let file: FileReference
   public var defect: PacketDefect?
   public var looksInside: Bool { false }
 
-  public init(_ file: FileHandle) { self.file = file }
+  public init(_ file: FileReference) { self.file = file }
 
   public func read(_ frame: UnsafeMutableRawPointer) -> Int {
     let result = clinux_read(file.rawValue, frame, PacketGuard.frameLimit)

@@ -3,10 +3,10 @@ import LinuxSystem
 
 /// An eventfd: every `ring` is an edge for the loop that watches it, and nobody reads it (eventfd(2), epoll(7)).
 final class Bell {
-  let file: FileHandle
+  let file: FileReference
 
   init() throws(SystemError) {
-    file = FileHandle(OwnedFileDescriptor(try check("eventfd", "", clinux_eventfd())))
+    file = FileReference(OwnedFileDescriptor(try check("eventfd", "", clinux_eventfd())))
   }
 
   func ring() {

@@ -5,7 +5,7 @@ import Packets
 
 /// A device in memory: frames that are put in come out of it, and frames that a queue writes are kept.
 public final class DeviceTwin: PacketDevice {
-  public var file: FileHandle { bell.file }
+  public var file: FileReference { bell.file }
   public var defect: PacketDefect?
   public let looksInside: Bool
 

@@ -17,11 +17,11 @@ public final class PathTwin: FramePath {
   /// What is copied of a frame in memory of both sides.
   private static let headLength = 64
 
-  public var file: FileHandle { bell.file }
+  public var file: FileReference { bell.file }
   public var interest: EventSet { [.readable, .edgeTriggered] }
   public var isReady = true
   public var isConfirmed: Bool { isReady }
-  public var isShared: Bool { kind == .memory }
+  public var isExposed: Bool { kind == .memory }
   /// Passes nothing on, as a transport that has come to a stop.
   public var held = false {
     didSet { bell.ring() }

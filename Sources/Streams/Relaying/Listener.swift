@@ -7,8 +7,8 @@ import LinuxSystem
 /// listening, and start again.
 public final class Listener: EventSource {
   private let loop: EventLoop
-  private let socket: FileHandle
-  private let accepted: (FileHandle, IPEndpoint?) -> Void
+  private let socket: FileReference
+  private let accepted: (FileReference, IPEndpoint?) -> Void
   private let report: (String) -> Void
   private var registration: Registration?
   public private(set) var isListening: Bool
@@ -20,8 +20,8 @@ public final class Listener: EventSource {
 
   /// - Parameter listening: whether the socket does; one that does not was made by `reserveListener`.
   public init(
-    loop: EventLoop, socket: FileHandle, listening: Bool = true, report: @escaping (String) -> Void,
-    accepted: @escaping (FileHandle, IPEndpoint?) -> Void
+    loop: EventLoop, socket: FileReference, listening: Bool = true, report: @escaping (String) -> Void,
+    accepted: @escaping (FileReference, IPEndpoint?) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.socket = socket

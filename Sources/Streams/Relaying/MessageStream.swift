@@ -6,7 +6,7 @@ import LinuxSystem
 /// 4.2.2) and the resolve channel.
 public final class MessageStream: EventSource {
   private let loop: EventLoop
-  private let socket: FileHandle
+  private let socket: FileReference
   private let received: (MessageStream, [UInt8]) -> Void
   private let closed: (MessageStream) -> Void
   private var registration: Registration?
@@ -29,7 +29,7 @@ public final class MessageStream: EventSource {
   ///   - readsWhileItWrites: false for the side that only answers: it reads nothing while its answers are not taken. Both
   ///     sides must not do that, or they wait for each other.
   public init(
-    loop: EventLoop, socket: FileHandle, early: [UInt8] = [], idleTimeout: Duration? = nil,
+    loop: EventLoop, socket: FileReference, early: [UInt8] = [], idleTimeout: Duration? = nil,
     outputLimit: Int = 4 << 20, readsWhileItWrites: Bool = true,
     received: @escaping (MessageStream, [UInt8]) -> Void, closed: @escaping (MessageStream) -> Void
   ) throws(SystemError) {

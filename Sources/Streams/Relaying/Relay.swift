@@ -73,8 +73,8 @@ public final class Relay: EventSource {
 
   private let loop: EventLoop
   private let buffer: RelayBuffer
-  private let plain: FileHandle
-  private let stream: FileHandle
+  private let plain: FileReference
+  private let stream: FileReference
   private let framed: Bool
   private let patience: UInt64
   private var plainRegistration: Registration?
@@ -105,7 +105,7 @@ public final class Relay: EventSource {
   ///   - pressure: what this relay shares with others.
   ///   - onEnd: called once, from the loop; the descriptors close when this object goes.
   public convenience init(
-    loop: EventLoop, buffer: RelayBuffer, plain: FileHandle, framed: FileHandle, early: [UInt8] = [],
+    loop: EventLoop, buffer: RelayBuffer, plain: FileReference, framed: FileReference, early: [UInt8] = [],
     patience: Duration = Relay.patience, pressure: RelayPressure? = nil, onEnd: @escaping (Relay, End) -> Void
   ) throws(SystemError) {
     try self.init(loop, buffer, plain, framed, framed: true, patience, pressure, onEnd)
@@ -114,7 +114,8 @@ public final class Relay: EventSource {
 
   /// Joins two plain sockets: each one's end and reset become the other's.
   public convenience init(
-    loop: EventLoop, buffer: RelayBuffer, plain: FileHandle, other: FileHandle, patience: Duration = Relay.patience,
+    loop: EventLoop, buffer: RelayBuffer, plain: FileReference, other: FileReference,
+    patience: Duration = Relay.patience,
     onEnd: @escaping (Relay, End) -> Void
   ) throws(SystemError) {
     setNoDelay(other.rawValue)
@@ -123,7 +124,7 @@ public final class Relay: EventSource {
   }
 
   private init(
-    _ loop: EventLoop, _ buffer: RelayBuffer, _ plain: FileHandle, _ stream: FileHandle, framed: Bool,
+    _ loop: EventLoop, _ buffer: RelayBuffer, _ plain: FileReference, _ stream: FileReference, framed: Bool,
     _ patience: Duration, _ pressure: RelayPressure?, _ onEnd: @escaping (Relay, End) -> Void
   ) throws(SystemError) {
     self.loop = loop

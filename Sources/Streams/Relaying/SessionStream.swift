@@ -14,7 +14,7 @@ public final class SessionStream: EventSource {
   private static let turnLimit = 64
 
   private let loop: EventLoop
-  private let socket: FileHandle
+  private let socket: FileReference
   private let received: (UInt8, [UInt8]) throws(WireError) -> Void
   private let closed: (String?) -> Void
   private var registration: Registration?
@@ -27,7 +27,7 @@ public final class SessionStream: EventSource {
   ///   - received: type and payload of each message; what it throws ends the stream.
   ///   - closed: called once, with a sentence where the other side broke the protocol.
   public init(
-    loop: EventLoop, socket: FileHandle, early: [UInt8],
+    loop: EventLoop, socket: FileReference, early: [UInt8],
     received: @escaping (UInt8, [UInt8]) throws(WireError) -> Void, closed: @escaping (String?) -> Void
   ) throws(SystemError) {
     self.loop = loop

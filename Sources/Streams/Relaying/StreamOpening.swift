@@ -21,7 +21,7 @@ public struct StreamTarget: Hashable, Sendable, CustomStringConvertible {
 public final class StreamOpening: EventSource {
   public enum Outcome {
     /// The stream, the answer's parameters, and bytes that came behind the answer.
-    case opened(FileHandle, parameters: [UInt8], early: [UInt8])
+    case opened(FileReference, parameters: [UInt8], early: [UInt8])
     /// The other side said no.
     case refused(Status)
     /// The transport could not be reached, or what came was no answer; the sentence says which.
@@ -35,9 +35,9 @@ public final class StreamOpening: EventSource {
   private let loop: EventLoop
   private let target: StreamTarget
   private let hello: Hello
-  private let connect: (() throws(SystemError) -> FileHandle)?
+  private let connect: (() throws(SystemError) -> FileReference)?
   private let completion: (Outcome) -> Void
-  private var stream: FileHandle?
+  private var stream: FileReference?
   private var registration: Registration?
   private var deadline: TimerToken?
   private var retry: TimerToken?
@@ -51,7 +51,7 @@ public final class StreamOpening: EventSource {
   ///   - connect: gives a connected, non-blocking socket, for a process that may not connect to `target` itself.
   public init(
     loop: EventLoop, target: StreamTarget, hello: Hello, timeout: Duration,
-    connect: (() throws(SystemError) -> FileHandle)? = nil,
+    connect: (() throws(SystemError) -> FileReference)? = nil,
     completion: @escaping (Outcome) -> Void
   ) {
     self.loop = loop
@@ -66,12 +66,12 @@ public final class StreamOpening: EventSource {
   /// Apart from `init`, so that `completion` is never called before the caller holds this object.
   public func start() {
     do throws(SystemError) {
-      let made: FileHandle
+      let made: FileReference
       var progress = ConnectProgress.connected
       if let connect {
         made = try connect()
       } else {
-        made = FileHandle(try makeSocket(target.address.family, .stream))
+        made = FileReference(try makeSocket(target.address.family, .stream))
         progress = try connectStream(made.rawValue, target.address)
       }
       stream = made
@@ -122,7 +122,7 @@ public final class StreamOpening: EventSource {
     readAnswer(stream)
   }
 
-  private func readAnswer(_ stream: FileHandle) {
+  private func readAnswer(_ stream: FileReference) {
     var chunk = [UInt8](repeating: 0, count: 4096)
     while !finished {
       switch chunk.withUnsafeMutableBytes({ readBytes(stream.rawValue, $0) }) {
@@ -139,7 +139,7 @@ public final class StreamOpening: EventSource {
     }
   }
 
-  private func parse(_ stream: FileHandle) {
+  private func parse(_ stream: FileReference) {
     if awaitsHybridLine {
       guard let newline = received.firstIndex(of: UInt8(ascii: "\n")) else {
         if received.count > Self.hybridLineLimit { finish(.failed("\(target): no OK line came")) }

@@ -6,7 +6,7 @@ import Wire
 /// Reads the hello of an accepted stream, bounded in time and length; hands the stream over with what it asks for.
 public final class StreamServing: EventSource {
   public enum Outcome {
-    case hello(FileHandle, Hello, early: [UInt8])
+    case hello(FileReference, Hello, early: [UInt8])
     /// The sentence says what came instead.
     case failed(String)
     /// Closed before a single byte: somebody looked whether we are there.
@@ -18,13 +18,13 @@ public final class StreamServing: EventSource {
 
   private let loop: EventLoop
   private let completion: (StreamServing, Outcome) -> Void
-  private var stream: FileHandle?
+  private var stream: FileReference?
   private var registration: Registration?
   private var deadline: TimerToken?
   private var received: [UInt8] = []
 
   public init(
-    loop: EventLoop, stream: FileHandle, completion: @escaping (StreamServing, Outcome) -> Void
+    loop: EventLoop, stream: FileReference, completion: @escaping (StreamServing, Outcome) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.stream = stream
@@ -75,23 +75,23 @@ public final class StreamServing: EventSource {
 }
 
 /// Sends an answer on a fresh stream, which takes it whole; a peer that is already gone finds out by itself.
-public func answer(_ stream: FileHandle, _ answer: Answer) {
+public func answer(_ stream: FileReference, _ answer: Answer) {
   _ = answer.encoded().withUnsafeBytes { sendBytes(stream.rawValue, $0) }
 }
 
 /// A connect(2) with a limit in time; ends with a connected socket or the status of its failure.
 public final class PlainConnecting: EventSource {
   private let loop: EventLoop
-  private let completion: (PlainConnecting, Result<FileHandle, SystemError>) -> Void
+  private let completion: (PlainConnecting, Result<FileReference, SystemError>) -> Void
   private let address: SocketAddress
-  private var socket: FileHandle?
+  private var socket: FileReference?
   private var registration: Registration?
   private var deadline: TimerToken?
   private var finished = false
 
   public init(
     loop: EventLoop, address: SocketAddress, timeout: Duration,
-    completion: @escaping (PlainConnecting, Result<FileHandle, SystemError>) -> Void
+    completion: @escaping (PlainConnecting, Result<FileReference, SystemError>) -> Void
   ) {
     self.loop = loop
     self.address = address
@@ -103,7 +103,7 @@ public final class PlainConnecting: EventSource {
   /// Apart from `init`, so that `completion` is never called before the caller holds this object.
   public func start() {
     do throws(SystemError) {
-      let made = FileHandle(try makeSocket(address.family, .stream))
+      let made = FileReference(try makeSocket(address.family, .stream))
       socket = made
       switch try connectStream(made.rawValue, address) {
       case .connected: finish(.success(made))
@@ -129,7 +129,7 @@ public final class PlainConnecting: EventSource {
     cleanUp()
   }
 
-  private func finish(_ result: Result<FileHandle, SystemError>) {
+  private func finish(_ result: Result<FileReference, SystemError>) {
     guard !finished else { return }
     finished = true
     cleanUp()

@@ -5,7 +5,7 @@ import LinuxSystem
 /// SIGKILL leaves anything behind (on a file system without O_TMPFILE it has a temporary one).
 final class AtomicOutput {
   let path: String
-  private let file: FileHandle
+  private let file: FileReference
   private var temporaryName: String?
   private var buffer: [UInt8] = []
   /// Bytes handed over so far.
@@ -22,12 +22,12 @@ final class AtomicOutput {
     let directory = slash.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
     let raw = clinux_open(directory, O_RDWR | unnamedFile, 0o666)
     if raw >= 0 {
-      file = FileHandle(OwnedFileDescriptor(raw))
+      file = FileReference(OwnedFileDescriptor(raw))
     } else if [EOPNOTSUPP, EISDIR, EINVAL].contains(-raw) {
       let name = AtomicOutput.temporary(path)
       let named = clinux_open(name, O_RDWR | O_CREAT | O_EXCL, 0o666)
       _ = try system { () throws(SystemError) in try check("create", name, named) }
-      file = FileHandle(OwnedFileDescriptor(named))
+      file = FileReference(OwnedFileDescriptor(named))
       temporaryName = name
     } else {
       throw .system(SystemError("create", path, errno: -raw))

@@ -100,7 +100,7 @@ public struct UnpackLimit: Sendable {
 
 /// A temporary file without a name: gone when its last slice is, however the process ends.
 struct SpoolFile {
-  let handle: FileHandle
+  let handle: FileReference
   private(set) var count = 0
 
   /// In `$TMPDIR`, or `/tmp`. The corresponding C function is `open` with O_TMPFILE.
@@ -108,7 +108,7 @@ struct SpoolFile {
     let directory = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
     let raw = clinux_open(directory, O_RDWR | unnamedFile, 0o600)
     if raw >= 0 {
-      handle = FileHandle(OwnedFileDescriptor(raw))
+      handle = FileReference(OwnedFileDescriptor(raw))
       return
     }
     var name = Array("\(directory)/tombolo-XXXXXX".utf8CString)  // a file system without O_TMPFILE
@@ -116,7 +116,7 @@ struct SpoolFile {
       try checkErrno("mkstemp", directory) { mkostemp(&name, O_CLOEXEC) }
     }
     unlink(name)
-    handle = FileHandle(OwnedFileDescriptor(named))
+    handle = FileReference(OwnedFileDescriptor(named))
   }
 
   mutating func append(_ bytes: UnsafeRawBufferPointer) throws(ImageError) {

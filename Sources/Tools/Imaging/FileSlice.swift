@@ -4,7 +4,7 @@ import SystemText
 
 /// A run of bytes of an open file, read when asked for: what an archive's members are kept as.
 public struct FileSlice: Sendable {
-  let handle: FileHandle
+  let handle: FileReference
   /// What messages call it.
   public let name: String
   public let offset: Int
@@ -25,10 +25,10 @@ public struct FileSlice: Sendable {
       let found = fileType(info.st_mode) == S_IFDIR ? "a directory" : "not a regular file"
       throw .malformed(file: text(path), "is \(found); a file was expected")
     }
-    self.init(handle: FileHandle(descriptor), name: text(path), offset: 0, count: Int(info.st_size))
+    self.init(handle: FileReference(descriptor), name: text(path), offset: 0, count: Int(info.st_size))
   }
 
-  init(handle: FileHandle, name: String, offset: Int, count: Int) {
+  init(handle: FileReference, name: String, offset: Int, count: Int) {
     self.handle = handle
     self.name = name
     self.offset = offset

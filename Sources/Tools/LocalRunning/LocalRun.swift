@@ -23,7 +23,7 @@ public struct LocalRunRequest {
   public var passesInput = false
   /// Where there are no users but root inside, it is said why.
   public var explainsUsers = false
-  /// The host's side; in raw mode its tunnel is configured already.
+  /// The host's side; in raw mode its gateway is configured already.
   public var host: HostSettings
   /// Init prints its plan to our standard output and ends.
   public var printsPlan = false
@@ -55,7 +55,7 @@ public final class LocalRun: EventSource {
 
   private let request: LocalRunRequest
   private let loop: EventLoop
-  private let signals: FileHandle
+  private let signals: FileReference
   private let report: (String) -> Void
   private var side: HostSide?
   private var initPID: Int32 = 0
@@ -66,7 +66,7 @@ public final class LocalRun: EventSource {
   private var root = RootDirectory()
   private var rootfsPieces: [RootPiece] = []
   /// Has a byte for every time that the program has stopped as it was asked to.
-  private var stops: FileHandle?
+  private var stops: FileReference?
   private var job = JobControl()
 
   public init(_ request: LocalRunRequest, report: @escaping (String) -> Void) throws(SystemError) {
@@ -119,7 +119,7 @@ public final class LocalRun: EventSource {
     made.onOutputLost = { [unowned self] in outputLost($0) }
     side = made
     try startInit(transport: transport, stage: stage)
-    guard HostSide.canReduceRights(request.host.tunnel) else { return }
+    guard HostSide.canReduceRights(request.host.rawGateway) else { return }
     var root = root
     try made.reduceRights(
       signalled: [initPID], kept: root.held, note: { if request.host.verbose { report($0) } },
@@ -142,8 +142,8 @@ public final class LocalRun: EventSource {
     local.hidden = request.files?.hidden ?? []
     // Written when the ids are known, before init goes on.
     let document = try makeMemoryFile([])
-    let null = FileHandle(try openFile("/dev/null", O_RDWR))
-    let executable = FileHandle(try openFile(request.initPath, O_PATH))
+    let null = FileReference(try openFile("/dev/null", O_RDWR))
+    let executable = FileReference(try openFile(request.initPath, O_PATH))
     let (stopsReading, stopsWriting) = try makePipe()
     try stopsReading.descriptor.setNonblocking()
     // PID 1 never waits for us, who may be stopped.
@@ -298,7 +298,7 @@ public final class LocalRun: EventSource {
     }
     let hasCaretaker = side?.hasCaretaker == true
     side?.close()
-    request.host.tunnel?.close()
+    request.host.rawGateway?.close()
     guard !hasCaretaker else { return }
     root.restore()
     directory?.remove()

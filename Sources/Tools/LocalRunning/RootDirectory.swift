@@ -10,7 +10,7 @@ struct RootDirectory {
   static let directories = ["proc", "sys", "dev", "run", "tmp", "etc"]
   static let files = ["resolv.conf", "hosts", "hostname"]
 
-  private var made: [(directory: FileHandle, name: String, isDirectory: Bool)] = []
+  private var made: [(directory: FileReference, name: String, isDirectory: Bool)] = []
 
   /// - Returns: the pieces to show; none for a tree that has everything now.
   mutating func prepare(_ path: String) throws -> [RootPiece] {
@@ -34,14 +34,14 @@ struct RootDirectory {
   }
 
   private mutating func make(_ tree: ForeignTree) throws(SystemError) {
-    let root = FileHandle(try tree.open("."))
+    let root = FileReference(try tree.open("."))
     for name in Self.directories where entryKind(root.rawValue, name) == nil {
       try makeDirectoryEntry(root.rawValue, name)
       made.append((root, name, true))
     }
     // A link that leads to nothing is told of below.
     guard let found = try? tree.open("etc", O_PATH | O_DIRECTORY) else { return }
-    let etc = FileHandle(found)
+    let etc = FileReference(found)
     for name in Self.files where entryKind(etc.rawValue, name) == nil {
       try makeFileEntry(etc.rawValue, name)
       made.append((etc, name, false))
@@ -92,7 +92,7 @@ struct RootDirectory {
   }
 
   /// What `restore` needs open.
-  var held: [FileHandle] { made.map(\.directory) }
+  var held: [FileReference] { made.map(\.directory) }
 
   mutating func restore() {
     // What the program has put something into stays.

@@ -5,11 +5,11 @@ import VhostVsock
 /// The vsock device on a thread of its own: it moves every byte of the guest, and so does the gateway's loop.
 final class DeviceThread: @unchecked Sendable {
   private let device: VhostVsockDevice
-  private let reading: FileHandle
-  private let writing: FileHandle
+  private let reading: FileReference
+  private let writing: FileReference
   /// Readable when the device has ended by itself or by `stop`.
-  let ended: FileHandle
-  private let endWriting: FileHandle
+  let ended: FileReference
+  private let endWriting: FileReference
   private var thread = pthread_t()
   private var runs = false
   /// What ended the device; read after `ended`.

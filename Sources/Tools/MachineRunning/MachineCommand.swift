@@ -14,7 +14,7 @@ struct MachineCommand {
   ///   - directory: for what has to be taken out of an EIF.
   ///   - files: gets what QEMU opens.
   init(
-    _ request: MachineRequest, machines: String, device: FileHandle, directory: String, files: inout MachineFiles
+    _ request: MachineRequest, machines: String, device: FileReference, directory: String, files: inout MachineFiles
   ) throws {
     let hasNitro = machines.contains("nitro-enclave")
     var kind = request.kind

@@ -33,7 +33,7 @@ public struct MachineRequest {
   /// Words added to the kernel's command line; measured by nobody.
   public var appended = ""
   public var showsConsole = false
-  /// The host's side; without a tunnel the image must not be in raw mode.
+  /// The host's side; without a raw gateway the image must not be in raw mode.
   public var host = HostSettings()
 
   public init(image: Image, qemu: String) {

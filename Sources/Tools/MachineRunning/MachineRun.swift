@@ -31,14 +31,14 @@ public final class MachineRun: EventSource {
   private let request: MachineRequest
   private let report: (String) -> Void
   private let loop: EventLoop
-  private let signals: FileHandle
+  private let signals: FileReference
   private var side: HostSide?
   private var heartbeat: HeartbeatResponder?
   private var device: DeviceThread?
   private var machine: Int32 = 0
   private var user: MachineUser?
   private var machineEnd: String?
-  private var console: FileHandle?
+  private var console: FileReference?
   private var consoleRegistration: Registration?
   private var deviceRegistration: Registration?
   private var tail: [UInt8] = []
@@ -111,12 +111,12 @@ public final class MachineRun: EventSource {
     side = made
     let heartbeats = "\(hybrid)_\(HeartbeatResponder.port)"
     heartbeat = try HeartbeatResponder(
-      loop: loop, socket: FileHandle(try listenStream(.unix(heartbeats))), report: report)
+      loop: loop, socket: FileReference(try listenStream(.unix(heartbeats))), report: report)
     let socket = directory + "/device"
     let thread = try DeviceThread(socket: socket, cid: request.guestCID, hybrid: hybrid)
     device = thread
     deviceRegistration = try loop.add(thread.ended.rawValue, [.readable], self, tag: Tag.device)
-    let connection = FileHandle(try makeSocket(SocketAddress.unix(socket).family, .stream))
+    let connection = FileReference(try makeSocket(SocketAddress.unix(socket).family, .stream))
     _ = try connectStream(connection.rawValue, .unix(socket))
     var files = MachineFiles(isOther: user != nil)
     let command = try MachineCommand(
@@ -129,12 +129,12 @@ public final class MachineRun: EventSource {
     if request.host.verbose { report(([request.qemu] + command.arguments).joined(separator: " ")) }
     let (reading, writing) = try makePipe()
     try reading.descriptor.setNonblocking()
-    let null = FileHandle(try openFile("/dev/null", O_RDONLY))
+    let null = FileReference(try openFile("/dev/null", O_RDONLY))
     machine = try spawnMachine(
       command.arguments, [null, writing, writing] + files.handles, temporary: temporary)
     console = reading
     consoleRegistration = try loop.add(reading.rawValue, [.readable], self, tag: Tag.console)
-    if HostSide.canReduceRights(request.host.tunnel) {
+    if HostSide.canReduceRights(request.host.rawGateway) {
       // Both ends of each of these are in this process, which will be another user.
       if let user = HostRights.user {
         for path in [hybrid, listen, heartbeats] { try changeOwner(path, user: user, group: user) }
@@ -147,9 +147,9 @@ public final class MachineRun: EventSource {
     try thread.start()
   }
 
-  private func spawnMachine(_ arguments: [String], _ files: [FileHandle], temporary: String) throws -> Int32 {
+  private func spawnMachine(_ arguments: [String], _ files: [FileReference], temporary: String) throws -> Int32 {
     // By its file where we are somebody else, who may not enter its directory; a script has to be found by name.
-    let program = FileHandle(try openFile(request.qemu, O_RDONLY))
+    let program = FileReference(try openFile(request.qemu, O_RDONLY))
     let isScript = try readStart(program) == Array("#!".utf8)
     var spawnRequest = SpawnRequest(
       user == nil || isScript ? .path(request.qemu) : .descriptor(program.rawValue),
@@ -169,7 +169,7 @@ public final class MachineRun: EventSource {
     }
   }
 
-  private func readStart(_ file: FileHandle) throws(SystemError) -> [UInt8] {
+  private func readStart(_ file: FileReference) throws(SystemError) -> [UInt8] {
     var bytes: [UInt8] = [0, 0]
     guard case .bytes(let count) = bytes.withUnsafeMutableBytes({ readBytes(file.rawValue, $0) }) else { return [] }
     return Array(bytes.prefix(count))
@@ -185,7 +185,7 @@ public final class MachineRun: EventSource {
   /// What `qemu -M help` prints: into a file, so that a program that prints without end fills no pipe of ours.
   private func machines(_ options: [String]) throws -> String {
     let output = try makeMemoryFile([])
-    let null = FileHandle(try openFile("/dev/null", O_RDWR))
+    let null = FileReference(try openFile("/dev/null", O_RDWR))
     let pid = try spawnMachine(options + ["-no-user-config", "-M", "help"], [null, output, null], temporary: "/tmp")
     for _ in 0..<500 {
       if clinux_has_ended(pid) { break }
@@ -217,7 +217,7 @@ public final class MachineRun: EventSource {
       if signal == SIGCHLD {
         reap()
       } else if signal == SIGUSR1 {
-        request.host.tunnel?.report()
+        request.host.rawGateway?.report()
       } else if machineEnd != nil {
         // Only our output waits for a reader.
         loop.stop()
@@ -284,7 +284,7 @@ public final class MachineRun: EventSource {
     device?.stop()
     let hasCaretaker = side?.hasCaretaker == true
     side?.close()
-    request.host.tunnel?.close()
+    request.host.rawGateway?.close()
     if !hasCaretaker { home?.remove() }
   }
 }

@@ -10,12 +10,12 @@ final class MachineUser {
 
   let id: UInt32
   /// Locked at the number's place, and so free again however we end.
-  private let lock: FileHandle
+  private let lock: FileReference
 
   /// - Throws: where every number is taken.
   init() throws {
     try makeDirectories("/run/tombolo")
-    lock = FileHandle(try openFile("/run/tombolo/machine-users", O_RDWR | O_CREAT, mode: 0o600))
+    lock = FileReference(try openFile("/run/tombolo/machine-users", O_RDWR | O_CREAT, mode: 0o600))
     for number in 0..<Self.count {
       if try lockByte(lock.rawValue, at: Int64(number)) {
         id = Self.first + number

@@ -10,8 +10,6 @@ import Wire
 
 @testable import Booting
 
-private typealias FileHandle = LinuxSystem.FileHandle
-
 /// What a start asks a host that is late, has no room, says no, or says something that no enclave can use.
 @Suite(.serialized) struct HostQuestionsTests {
   /// A host on a thread of its own, which answers each stream with the next of `answers`.
@@ -19,10 +17,10 @@ private typealias FileHandle = LinuxSystem.FileHandle
     private let answers: [Answer]
     private let path: String
     private var listener: Listener?
-    private var held: [FileHandle] = []
+    private var held: [FileReference] = []
     private var asked = 0
-    let done: FileHandle
-    private let doneWriting: FileHandle
+    let done: FileReference
+    private let doneWriting: FileReference
 
     /// - Parameter delay: of its coming, in milliseconds.
     init(_ path: String, delay: Int = 0, _ answers: [Answer]) throws {
@@ -38,7 +36,7 @@ private typealias FileHandle = LinuxSystem.FileHandle
 
     private func serve() throws {
       let loop = try EventLoop()
-      listener = try Listener(loop: loop, socket: FileHandle(try listenStream(.unix(path)))) {
+      listener = try Listener(loop: loop, socket: FileReference(try listenStream(.unix(path)))) {
         Issue.record("\($0)")
       } accepted: { [unowned self] stream, _ in
         _ = try? StreamServing(loop: loop, stream: stream) { [unowned self] _, outcome in

@@ -107,7 +107,7 @@ struct LogBufferTests {
 final class FakeHost: EventSource {
   let loop: EventLoop
   var listener: Listener?
-  var stream: FileHandle?
+  var stream: FileReference?
   var serving: StreamServing?
   var decoder = LogRecordDecoder()
   var registration: Registration?
@@ -122,7 +122,7 @@ final class FakeHost: EventSource {
   init(_ loop: EventLoop, _ path: String) throws {
     self.loop = loop
     super.init()
-    listener = try Listener(loop: loop, socket: FileHandle(try listenStream(.unix(path)))) {
+    listener = try Listener(loop: loop, socket: FileReference(try listenStream(.unix(path)))) {
       Issue.record("\($0)")
     } accepted: { [unowned self] stream, _ in
       serving = try? StreamServing(loop: loop, stream: stream) { [unowned self] _, outcome in

@@ -7,8 +7,6 @@ import Roles
 import Testing
 import Wire
 
-private typealias FileHandle = LinuxSystem.FileHandle
-
 /// What PID 1 hands to its own processes: a proxy that understood something else would listen at the wrong place, or not.
 struct RolesTests {
   private static let secret = Token(repeatElement(7, count: Token.length)) ?? .none
@@ -24,7 +22,7 @@ struct RolesTests {
       deny: try ["private", "udp://evil.test"].map { try DestinationRule($0) })
     settings.verbose = true
     var made = ProxyHandOver(settings)
-    func file() throws -> FileHandle { try makePipe().reading }
+    func file() throws -> FileReference { try makePipe().reading }
     made.descriptors.egressListeners = [try file(), try file()]
     made.descriptors.dnsSockets = [try file()]
     made.descriptors.transportListener = try file()

@@ -6,15 +6,13 @@ import ServiceControl
 import Testing
 import Wire
 
-private typealias FileHandle = LinuxSystem.FileHandle
-
 /// A host that sends PID 1 whatever it likes over a real socket: a session of its own ends, and nothing else happens.
 @Suite(.serialized) struct HostSessionTests {
   /// The host's end: takes sessions, sends each `hostile` bytes, counts what comes.
   private final class HostileHost: EventSource {
     let loop: EventLoop
     var listener: Listener?
-    var held: [FileHandle] = []
+    var held: [FileReference] = []
     var sessions = 0
     var send: () -> [UInt8]
     let limit: Int
@@ -24,7 +22,7 @@ private typealias FileHandle = LinuxSystem.FileHandle
       self.limit = limit
       self.send = send
       super.init()
-      listener = try Listener(loop: loop, socket: FileHandle(try listenStream(.unix(path)))) {
+      listener = try Listener(loop: loop, socket: FileReference(try listenStream(.unix(path)))) {
         Issue.record("\($0)")
       } accepted: { [unowned self] stream, _ in
         _ = try? StreamServing(loop: loop, stream: stream) { [unowned self] _, outcome in
@@ -35,7 +33,7 @@ private typealias FileHandle = LinuxSystem.FileHandle
       }
     }
 
-    func begin(_ stream: FileHandle) {
+    func begin(_ stream: FileReference) {
       sessions += 1
       held.append(stream)
       if held.count > 4 { held.removeFirst() }

@@ -8,19 +8,17 @@ import Synchronization
 import Testing
 import Wire
 
-private typealias FileHandle = LinuxSystem.FileHandle
-
 /// One session as the hostile host holds it. Whatever it writes, it also reads: else PID 1 would stop reading, which
 /// `HostSessionTests.questionsWithoutAReader` is about.
 private struct HostEnd {
-  let socket: FileHandle
+  let socket: FileReference
   private var input = [UInt8](repeating: 0, count: 1 << 16)
   /// Bytes that PID 1 has sent.
   private(set) var heard = 0
   /// PID 1 has ended the session.
   private(set) var hasEnded = false
 
-  init(_ socket: FileHandle) throws {
+  init(_ socket: FileReference) throws {
     self.socket = socket
     try socket.descriptor.setNonblocking()
   }
@@ -68,7 +66,7 @@ private struct HostEnd {
 
 /// A host in a thread of its own that gives each session of PID 1's what the test wants.
 private final class HostileHost: Sendable {
-  private let listener: FileHandle
+  private let listener: FileReference
   private let problems = Mutex<[String]>([])
   private let played = Atomic(0)
   private let isDone = Atomic(false)
@@ -78,7 +76,7 @@ private final class HostileHost: Sendable {
 
   /// - Parameter play: gets the session's number; false ends the host with that session.
   init(_ path: String, play: @escaping @Sendable (Int, inout HostEnd) throws -> Bool) throws {
-    listener = FileHandle(try listenStream(.unix(path)))
+    listener = FileReference(try listenStream(.unix(path)))
     try listener.descriptor.setNonblocking(false)
     try startThread { [self] in
       do {

@@ -79,7 +79,7 @@ struct LogSinksTests {
       loop.schedule(after: .milliseconds(20), TimerSource { loop.stop() })
       try loop.run()
     }
-    func open() throws -> FileHandle {
+    func open() throws -> FileReference {
       let (ours, theirs) = try makeSocketPair()
       try ours.descriptor.setNonblocking()
       try theirs.descriptor.setNonblocking()
@@ -87,13 +87,13 @@ struct LogSinksTests {
         AdmittedStream(stream: theirs, hello: Hello(.logs), early: [], peer: 0, boot: BootID(high: 1, low: 2)))
       return ours
     }
-    func read(_ stream: FileHandle) -> [UInt8] {
+    func read(_ stream: FileReference) -> [UInt8] {
       var bytes = [UInt8](repeating: 0, count: 256)
       guard case .bytes(let count) = bytes.withUnsafeMutableBytes({ readBytes(stream.rawValue, $0) }) else { return [] }
       return Array(bytes[..<count])
     }
     func position(_ bytes: [UInt8]) -> UInt64? { bytes.isEmpty ? nil : UInt64(bytes.last ?? 0) }
-    func send(_ stream: FileHandle, _ sequences: ClosedRange<UInt64>) {
+    func send(_ stream: FileReference, _ sequences: ClosedRange<UInt64>) {
       for sequence in sequences { _ = record(sequence).encoded().withUnsafeBytes { sendBytes(stream.rawValue, $0) } }
     }
 

@@ -18,7 +18,7 @@ import Wire
     let peer: PeerKey
     let secrets = BootSecrets(
       session: Enclave.token(1), proxy: Enclave.token(2), host: Enclave.token(3))
-    var streams: [FileHandle] = []
+    var streams: [FileReference] = []
 
     static func token(_ byte: UInt8) -> Token {
       Token([UInt8](repeating: byte, count: Token.length)) ?? .none
@@ -35,7 +35,7 @@ import Wire
 
     /// - Parameter hello: nil for a stream that says nothing.
     @discardableResult
-    func open(_ hello: Hello?) throws -> FileHandle {
+    func open(_ hello: Hello?) throws -> FileReference {
       let (ours, theirs) = try makeSocketPair()
       try ours.descriptor.setNonblocking()
       try theirs.descriptor.setNonblocking()
@@ -45,12 +45,12 @@ import Wire
       return ours
     }
 
-    func open(_ channel: Channel, _ parameters: [UInt8] = []) throws -> FileHandle {
+    func open(_ channel: Channel, _ parameters: [UInt8] = []) throws -> FileReference {
       try open(Hello(channel, token: secrets.token(for: channel), parameters: parameters))
     }
   }
 
-  private func read(_ stream: FileHandle) -> [UInt8]? {
+  private func read(_ stream: FileReference) -> [UInt8]? {
     var bytes = [UInt8](repeating: 0, count: 65536)
     switch bytes.withUnsafeMutableBytes({ readBytes(stream.rawValue, $0) }) {
     case .bytes(let count): return Array(bytes[..<count])
@@ -59,7 +59,9 @@ import Wire
     }
   }
 
-  private func status(_ stream: FileHandle) throws -> Status? { try Answer.decode(read(stream) ?? [])?.answer.status }
+  private func status(_ stream: FileReference) throws -> Status? {
+    try Answer.decode(read(stream) ?? [])?.answer.status
+  }
 
   private func turn(_ loop: EventLoop, _ milliseconds: Int = 20) throws {
     loop.schedule(after: .milliseconds(milliseconds), TimerSource { loop.stop() })
@@ -85,8 +87,8 @@ import Wire
       settings, command: "host", place: place, loop: loop, transport: try place.open(), published: []
     ) { sentences.append($0) }
     defer { side.close() }
-    let server = FileHandle(try listenStream(.ip(IPEndpoint(.v4(.loopback), 0))))
-    var kept: [FileHandle] = []
+    let server = FileReference(try listenStream(.ip(IPEndpoint(.v4(.loopback), 0))))
+    var kept: [FileReference] = []
     let listener = try Listener(loop: loop, socket: server, report: { _ in }) { connection, _ in kept.append(connection)
     }
     try body(loop, side, try #require(localEndpoint(server.rawValue)), { sentences })
@@ -145,7 +147,7 @@ import Wire
       query += [0, 0, 1, 0, 1]
       let message = [UInt8(query.count >> 8), UInt8(query.count & 0xff)] + query
       let many = [[UInt8]](repeating: message, count: 200).flatMap { $0 }
-      var open: [FileHandle] = []
+      var open: [FileReference] = []
       for _ in 0..<60 { open.append(try greedy.open(.resolve)) }
       try turn(loop)
       let before = try residentBytes()

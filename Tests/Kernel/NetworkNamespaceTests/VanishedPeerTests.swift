@@ -12,7 +12,7 @@ import Wire
     try inNetworkNamespace {
       try shell("ip link set lo up")
       let listener = try listenStream(.ip(IPEndpoint(.v4(.loopback), 0)))
-      let peer = FileHandle(try makeSocket(AF_INET, .stream))
+      let peer = FileReference(try makeSocket(AF_INET, .stream))
       _ = try connectStream(peer.rawValue, .ip(try #require(localEndpoint(listener.rawValue))))
       let plain = try #require(try acceptStream(listener.rawValue)).descriptor
       setKeepAlive(plain.rawValue)

@@ -25,10 +25,10 @@ import Testing
   /// Memory that can shrink would end the host with SIGBUS at the enclave's pleasure; anything else is no memory at all.
   @Test func whatIsNoSealedMemory() throws {
     let length = PacketMemory.size
-    let sealed = LinuxSystem.FileHandle(OwnedFileDescriptor(clinux_sealed_memory("short", length - 4096)))
-    let unsealed = LinuxSystem.FileHandle(OwnedFileDescriptor(clinux_vhost_memfd("unsealed", length)))
+    let sealed = FileReference(OwnedFileDescriptor(clinux_sealed_memory("short", length - 4096)))
+    let unsealed = FileReference(OwnedFileDescriptor(clinux_vhost_memfd("unsealed", length)))
     let (pipe, _) = try makePipe()
-    let directory = LinuxSystem.FileHandle(OwnedFileDescriptor(clinux_open("/", O_RDONLY, 0)))
+    let directory = FileReference(OwnedFileDescriptor(clinux_open("/", O_RDONLY, 0)))
     for (file, code) in [(sealed, EMSGSIZE), (unsealed, EPERM), (pipe, EINVAL), (directory, EINVAL)] {
       do throws(SystemError) {
         _ = try PacketMemory(file, .host)

@@ -13,8 +13,6 @@ import Wire
 @testable import PacketRelaying
 @testable import Proxying
 
-typealias FileHandle = LinuxSystem.FileHandle
-
 struct Failure: Error, CustomStringConvertible {
   var description: String
   init(_ description: String) { self.description = description }
@@ -23,7 +21,7 @@ struct Failure: Error, CustomStringConvertible {
 /// The product's own thread, loop and queue of an end; only where streams come from differs.
 protocol End {
   /// - Parameter memory: whether the frames will go through memory.
-  func open(memory: Bool) throws -> FileHandle
+  func open(memory: Bool) throws -> FileReference
   func counters() throws -> PacketCounters
   /// A packet that has left through the device though it should not have.
   func stray() -> [UInt8]?
@@ -35,8 +33,8 @@ extension End {
 }
 
 private struct CounterPipe {
-  let reading: FileHandle
-  let writing: FileHandle
+  let reading: FileReference
+  let writing: FileReference
   init() throws(SystemError) { (reading, writing) = try makePipe() }
 
   func read() throws -> PacketCounters {
@@ -47,7 +45,7 @@ private struct CounterPipe {
   }
 }
 
-extension LinuxSystem.FileHandle {
+extension FileReference {
   fileprivate func write(_ counters: PacketCounters) {
     _ = withUnsafeBytes(of: counters) { clinux_write(rawValue, $0.baseAddress, $0.count) }
   }
@@ -64,7 +62,7 @@ struct HostEnd: End {
   private let worker: PacketWorker
   private let pipe: CounterPipe
 
-  init(_ tun: FileHandle) throws {
+  init(_ tun: FileReference) throws {
     let pipe = try CounterPipe()
     self.pipe = pipe
     _ = try setTunOffload(tun.rawValue, .all)
@@ -80,7 +78,7 @@ struct HostEnd: End {
     }
   }
 
-  func open(memory: Bool) throws -> FileHandle {
+  func open(memory: Bool) throws -> FileReference {
     let (near, far) = try makeSocketPair()
     try worker.give(near, awaitingMemory: memory)
     return far
@@ -96,11 +94,11 @@ struct HostEnd: End {
 
 /// The product's own gateway; streams are given to it.
 final class SharedHostEnd: End {
-  private let tunnel: SharedTunnel
+  private let tunnel: SharedAddressGateway
   private let request: PacketsRequest
 
   init(_ link: String) throws {
-    tunnel = try SharedTunnel(ports: HostileFrames.share, published: []) { print("shared host: \($0)") }
+    tunnel = try SharedAddressGateway(ports: HostileFrames.share, published: []) { print("shared host: \($0)") }
     guard tunnel.link == link else { throw Failure("the gateway has chosen \(tunnel.link)") }
     request = PacketsRequest(
       queue: 0, queues: 1, mtu: UInt16(HostileFrames.mtu), features: TunOffload.all.rawValue,
@@ -108,7 +106,7 @@ final class SharedHostEnd: End {
     try tunnel.configure(request)
   }
 
-  func open(memory: Bool) throws -> FileHandle {
+  func open(memory: Bool) throws -> FileReference {
     let (near, far) = try makeSocketPair()
     var asked = request
     asked.offersMemory = memory
@@ -133,11 +131,11 @@ final class SharedHostEnd: End {
 
 /// The network of a host that shares its address: reads and judges all that the host sends, until it is finished.
 final class SharedNetwork: Sendable {
-  private let tun: FileHandle
-  private let order: (reading: FileHandle, writing: FileHandle)
-  private let result: (reading: FileHandle, writing: FileHandle)
+  private let tun: FileReference
+  private let order: (reading: FileReference, writing: FileReference)
+  private let result: (reading: FileReference, writing: FileReference)
 
-  init(_ tun: FileHandle) throws {
+  init(_ tun: FileReference) throws {
     self.tun = tun
     order = try makePipe()
     result = try makePipe()
@@ -213,9 +211,9 @@ final class SharedNetwork: Sendable {
 final class EnclaveEnd: End {
   private let worker: PacketWorker
   private let pipe: CounterPipe
-  private let listener: FileHandle
+  private let listener: FileReference
   private let path: String
-  private let tun: FileHandle
+  private let tun: FileReference
 
   /// - Parameter captures: takes what leaves by queue, as with the host's own address.
   init(_ queue: TunQueue, captures: Bool) throws {
@@ -225,7 +223,7 @@ final class EnclaveEnd: End {
     self.pipe = pipe
     let capture = captures ? try Self.startCapture(queue.deviceName) : nil
     path = "/tmp/tombolo-hostile-\(getpid())-\(monotonicNanoseconds()).sock"
-    listener = FileHandle(try listenStream(.unix(path)))
+    listener = FileReference(try listenStream(.unix(path)))
     let features = try setTunOffload(tun.rawValue, .all)
     let request = PacketsRequest(
       queue: 0, queues: 1, mtu: 1500, features: features.rawValue, address4: IPPrefix("\(HostileFrames.own4)/30"),
@@ -255,7 +253,7 @@ final class EnclaveEnd: End {
   }
 
   /// The rules of the boot plan, both queues at one socket, and the keeper of verdicts as a thread.
-  private static func startCapture(_ link: String) throws -> (socket: FileHandle, verdicts: FileHandle) {
+  private static func startCapture(_ link: String) throws -> (socket: FileReference, verdicts: FileReference) {
     let first: UInt16 = 7766
     let socket = try CaptureSocket.open([
       .init(first, takesSuperPackets: false), .init(first + 1, takesSuperPackets: true),
@@ -281,7 +279,7 @@ final class EnclaveEnd: End {
     return nil
   }
 
-  func open(memory: Bool) throws -> FileHandle {
+  func open(memory: Bool) throws -> FileReference {
     var poll = pollfd(fd: listener.rawValue, events: Int16(POLLIN), revents: 0)
     guard Foundation.poll(&poll, 1, 20_000) == 1, let stream = try acceptStream(listener.rawValue)?.descriptor else {
       throw Failure("the enclave's end did not come back")

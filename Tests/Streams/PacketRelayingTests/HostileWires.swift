@@ -7,7 +7,7 @@ import Packets
 
 /// One stream to an end, with what the attacker does on it.
 protocol Wire: AnyObject {
-  var stream: LinuxSystem.FileHandle { get }
+  var stream: FileReference { get }
   /// Sends from the front of `frames`, each with its length before it.
   /// - Returns: how many bytes of them; 0 where there is no room.
   func send(_ frames: UnsafeRawBufferPointer) throws -> Int
@@ -29,10 +29,10 @@ extension Wire {
 
 /// Frames on the stream itself.
 final class StreamWire: Wire {
-  let stream: LinuxSystem.FileHandle
+  let stream: FileReference
   private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
 
-  init(_ stream: LinuxSystem.FileHandle) throws {
+  init(_ stream: FileReference) throws {
     self.stream = stream
     try stream.descriptor.setNonblocking()
   }
@@ -80,14 +80,14 @@ final class StreamWire: Wire {
 final class MemoryWire: Wire {
   private static let patience: Int32 = 20_000
 
-  let stream: LinuxSystem.FileHandle
+  let stream: FileReference
   private let memory: PacketMemory
   private var writer: RingWriter
   private var reader: RingReader
   private var bells = [UInt8](repeating: 0, count: 64)
 
   /// As the enclave's side makes the memory, and as the host's takes it.
-  init(_ stream: LinuxSystem.FileHandle, _ end: HostileEnd) throws {
+  init(_ stream: FileReference, _ end: HostileEnd) throws {
     self.stream = stream
     try stream.descriptor.setNonblocking()
     memory = try end.isHost ? PacketMemory() : PacketMemory(Self.receive(stream), .host)
@@ -97,7 +97,7 @@ final class MemoryWire: Wire {
     guard pass(files, over: stream.rawValue) == 1 else { throw Failure("the first byte was not taken") }
   }
 
-  private static func receive(_ stream: LinuxSystem.FileHandle) throws -> LinuxSystem.FileHandle {
+  private static func receive(_ stream: FileReference) throws -> FileReference {
     var poll = pollfd(fd: stream.rawValue, events: Int16(POLLIN), revents: 0)
     _ = Foundation.poll(&poll, 1, patience)
     var byte: UInt8 = 0
@@ -105,7 +105,7 @@ final class MemoryWire: Wire {
     var count: Int32 = 0
     let result = clinux_receive_with_descriptors(stream.rawValue, &byte, 1, &descriptor, 1, &count)
     guard result == 1, count == 1 else { throw Failure("no memory came: \(result)") }
-    return FileHandle(OwnedFileDescriptor(descriptor))
+    return FileReference(OwnedFileDescriptor(descriptor))
   }
 
   private func ring() { _ = pass([], over: stream.rawValue) }

@@ -74,7 +74,7 @@ func numbered(_ side: PacketGuard.Side, _ number: Int, _ count: Int) -> [UInt8] 
 
 /// A device that looks at packets, and at where they are.
 final class LookingDevice: PacketDevice {
-  let file: FileHandle
+  let file: FileReference
   var defect: PacketDefect?
   var looksInside: Bool { true }
   var shared: [Range<UnsafeMutableRawPointer>] = []
@@ -82,7 +82,7 @@ final class LookingDevice: PacketDevice {
   var written: [UInt8] = []
   var hasSeenSharedMemory = false
 
-  init(_ file: FileHandle) { self.file = file }
+  init(_ file: FileReference) { self.file = file }
 
   func read(_ frame: UnsafeMutableRawPointer) -> Int {
     look(frame)

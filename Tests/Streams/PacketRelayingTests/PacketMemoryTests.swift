@@ -11,7 +11,7 @@ import Testing
   @Test func layout() throws {
     let memory = try PacketMemory()
     let file = try #require(memory.file)
-    let host = try PacketMemory(LinuxSystem.FileHandle(file.descriptor.duplicate()), .host)
+    let host = try PacketMemory(FileReference(file.descriptor.duplicate()), .host)
     var address: UnsafeMutableRawPointer?
     #expect(clinux_vhost_map_shared(file.rawValue, 1_114_112, &address) == 0)
     let bytes = try #require(address)
@@ -54,7 +54,7 @@ import Testing
   /// or an answer that never comes.
   @Test func carriesBothWays() throws {
     let pair = try Pair()
-    #expect(pair.enclave.queue?.sharesMemory == true)
+    #expect(pair.enclave.queue?.usesMemory == true)
     var random = SystemRandomNumberGenerator()
     for (from, to, side) in [(pair.enclave, pair.host, PacketGuard.Side.enclave), (pair.host, pair.enclave, .host)] {
       var bytes = 0

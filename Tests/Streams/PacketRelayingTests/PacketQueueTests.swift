@@ -15,9 +15,9 @@ private let documentation = Destinations(
 /// A queue whose TUN device is a pair of datagram sockets: one read or write is one packet there as well.
 final class TestQueue {
   let loop: EventLoop
-  let device: FileHandle
+  let device: FileReference
   /// The other end of the stream, where the test has it.
-  private var far: FileHandle?
+  private var far: FileReference?
   var queue: PacketQueue?
   var losses: [PacketQueue.Loss] = []
 
@@ -27,16 +27,16 @@ final class TestQueue {
     try self.init(side, use, near, far: far)
   }
 
-  init(_ side: PacketGuard.Side, _ use: PacketQueue.Use, _ near: FileHandle, far: FileHandle? = nil) throws {
+  init(_ side: PacketGuard.Side, _ use: PacketQueue.Use, _ near: FileReference, far: FileReference? = nil) throws {
     loop = try EventLoop()
     var pair: [Int32] = [-1, -1]
     try checkErrno("socketpair") {
       socketpair(AF_UNIX, Int32(CLINUX_SOCK_DGRAM | CLINUX_SOCK_CLOEXEC | CLINUX_SOCK_NONBLOCK), 0, &pair)
     }
-    device = FileHandle(OwnedFileDescriptor(pair[1]))
+    device = FileReference(OwnedFileDescriptor(pair[1]))
     self.far = far
     let made = try PacketQueue(
-      loop: loop, tun: FileHandle(OwnedFileDescriptor(pair[0])),
+      loop: loop, tun: FileReference(OwnedFileDescriptor(pair[0])),
       packetGuard: PacketGuard(side, address4: IPv4Address(10, 118, 0, 2), address6: nil, destinations: documentation)
     ) { [unowned self] in losses.append($0) }
     queue = made

@@ -4,12 +4,10 @@ import Testing
 
 @testable import EventLoop
 
-private typealias FileHandle = LinuxSystem.FileHandle
-
 /// Writes a byte into its own pipe as often as asked, each time when the one before has been read.
 private final class Echo: EventSource {
-  let reading: FileHandle
-  let writing: FileHandle
+  let reading: FileReference
+  let writing: FileReference
   private let loop: EventLoop
   private(set) var rest: Int
 
@@ -34,10 +32,10 @@ private final class Echo: EventSource {
 
 /// Reads bytes until a 2.
 private final class Reader: EventSource {
-  private let pipe: FileHandle
+  private let pipe: FileReference
   private let ended: () -> Void
 
-  init(_ pipe: FileHandle, _ ended: @escaping () -> Void) {
+  init(_ pipe: FileReference, _ ended: @escaping () -> Void) {
     self.pipe = pipe
     self.ended = ended
   }

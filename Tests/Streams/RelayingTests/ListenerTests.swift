@@ -15,7 +15,7 @@ import Testing
   func listenersAreFound(_ address: IPAddress, _ reached: Bool) throws {
     let known = try listenStream(.ip(IPEndpoint(.v4(.loopback), 0)))
     let knownPort = try #require(localEndpoint(known.rawValue)?.port)
-    let made = FileHandle(try listenStream(.ip(IPEndpoint(address, 0))))
+    let made = FileReference(try listenStream(.ip(IPEndpoint(address, 0))))
     let port = try #require(localEndpoint(made.rawValue)?.port)
     let queries = [ListenerQuery(known: knownPort), ListenerQuery()]
     // This machine's own kernel has sock_diag or not; the table is always there.
@@ -38,7 +38,7 @@ import Testing
     let free = try listenStream(.ip(IPEndpoint(.v4(.loopback), 0)))
     let endpoint = try #require(localEndpoint(free.rawValue))
     _ = consume free
-    let socket = FileHandle(try reserveListener(.ip(endpoint)))
+    let socket = FileReference(try reserveListener(.ip(endpoint)))
     var accepted = 0
     let listener = try Listener(loop: loop, socket: socket, listening: false, report: { Issue.record("\($0)") }) {
       _, _ in

@@ -6,7 +6,7 @@ import Wire
 
 /// Connections of one enclave that nobody reads.
 @Suite(.serialized) struct RelayPressureTests {
-  private func pair() throws -> (FileHandle, FileHandle) {
+  private func pair() throws -> (FileReference, FileReference) {
     let (one, other) = try makeSocketPair()
     try one.descriptor.setNonblocking()
     try other.descriptor.setNonblocking()
@@ -20,7 +20,7 @@ import Wire
     let buffer = RelayBuffer()
     let limit = 1 << 20
     let pressure = RelayPressure(limit: limit)
-    func relay() throws -> (plain: FileHandle, framed: FileHandle) {
+    func relay() throws -> (plain: FileReference, framed: FileReference) {
       let (plain, nearPlain) = try pair()
       let (framed, nearFramed) = try pair()
       _ = try Relay(loop: loop, buffer: buffer, plain: nearPlain, framed: nearFramed, pressure: pressure) { _, _ in }
@@ -33,7 +33,7 @@ import Wire
     let chunk = [UInt8](repeating: 0x61, count: 200_000)
     var frame: [UInt8] = [0, 0x03, 0x0d, 0x40]
     frame += chunk
-    var unread: [(plain: FileHandle, framed: FileHandle)] = []
+    var unread: [(plain: FileReference, framed: FileReference)] = []
     for _ in 0..<100 { unread.append(try relay()) }
     // Both directions, until nothing is taken any more: the sockets take the same of every frame.
     var taken = [Int](repeating: 0, count: unread.count)

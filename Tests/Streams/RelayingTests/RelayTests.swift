@@ -11,8 +11,8 @@ import Wire
 final class RelayPair {
   let loop: EventLoop
   let buffer = RelayBuffer()
-  let near: FileHandle
-  let far: FileHandle
+  let near: FileReference
+  let far: FileReference
   var ends: [Relay.End] = []
 
   init() throws {
@@ -34,7 +34,7 @@ final class RelayPair {
 
 /// Sends a pattern on one socket and checks it on another, at its own pace.
 final class Pump: EventSource {
-  let socket: FileHandle
+  let socket: FileReference
   let length: Int
   let loop: EventLoop
   var sent = 0
@@ -44,7 +44,7 @@ final class Pump: EventSource {
   var sawEnd = false
   var done: () -> Void = {}
 
-  init(_ loop: EventLoop, _ socket: FileHandle, send length: Int, expect expected: Int) throws {
+  init(_ loop: EventLoop, _ socket: FileReference, send length: Int, expect expected: Int) throws {
     self.loop = loop
     self.socket = socket
     self.length = length
@@ -100,7 +100,8 @@ final class Pump: EventSource {
   }
 
   /// One framed socket whose other end the test plays.
-  func oneRelay(_ body: (EventLoop, FileHandle, FileHandle) throws -> Void) throws -> (Relay.End?, FileHandle) {
+  func oneRelay(_ body: (EventLoop, FileReference, FileReference) throws -> Void) throws -> (Relay.End?, FileReference)
+  {
     let loop = try EventLoop()
     let (near, plain) = try makeSocketPair()
     let (framed, peer) = try makeSocketPair()
@@ -117,7 +118,7 @@ final class Pump: EventSource {
     return (result, near)
   }
 
-  func send(_ socket: FileHandle, _ bytes: [UInt8]) { _ = bytes.withUnsafeBytes { sendBytes(socket.rawValue, $0) } }
+  func send(_ socket: FileReference, _ bytes: [UInt8]) { _ = bytes.withUnsafeBytes { sendBytes(socket.rawValue, $0) } }
 
   /// A host that is killed, or lies about the end, must not look like the end of the data.
   @Test func aLostTransportIsNotAnEnd() throws {
@@ -208,7 +209,7 @@ final class Pump: EventSource {
 
   /// A server that refuses an upload says why and closes: the client must see the answer, and then the reset.
   @Test func anAnswerBeforeAResetArrives() throws {
-    var far: FileHandle?
+    var far: FileReference?
     var timers: [TimerSource] = []
     let (end, _) = try oneRelay { loop, near, peer in
       far = peer

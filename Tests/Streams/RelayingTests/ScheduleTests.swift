@@ -28,7 +28,7 @@ private final class Party {
   /// Byte n of every stream is byte n % 65536 of this.
   static let pattern = (0..<(1 << 20)).map { UInt8(truncatingIfNeeded: ($0 & 0xffff) &* 2_654_435_761 >> 13) }
 
-  var socket: FileHandle?
+  var socket: FileReference?
   var sent = 0
   /// What was not with the other side's kernel when this one reset the connection, and may be lost.
   var unsure = 0
@@ -40,7 +40,7 @@ private final class Party {
   var sawEnd = false
   var sawError: Int32 = 0
 
-  init(_ socket: FileHandle) { self.socket = socket }
+  init(_ socket: FileReference) { self.socket = socket }
 
   var isDone: Bool { socket == nil || sawError != 0 }
 
@@ -102,7 +102,7 @@ private final class Schedule: EventSource {
   let expectedEnds: Int
 
   init(
-    _ loop: EventLoop, _ buffer: RelayBuffer, _ listener: FileHandle, _ memory: UnsafeMutableRawBufferPointer,
+    _ loop: EventLoop, _ buffer: RelayBuffer, _ listener: FileReference, _ memory: UnsafeMutableRawBufferPointer,
     seed: UInt64,
     framed: Bool = true
   ) throws {
@@ -135,8 +135,8 @@ private final class Schedule: EventSource {
     }
   }
 
-  static func connection(_ listener: FileHandle, _ dice: inout Dice) throws -> (FileHandle, FileHandle) {
-    let client = FileHandle(try makeSocket(AF_INET, .stream))
+  static func connection(_ listener: FileReference, _ dice: inout Dice) throws -> (FileReference, FileReference) {
+    let client = FileReference(try makeSocket(AF_INET, .stream))
     // Segments that are small beside the buffers: else TCP waits for its timers, and the test with it.
     _ = clinux_set_option(client.rawValue, Int32(IPPROTO_TCP), TCP_MAXSEG, 1000)
     if dice.one(in: 2) { _ = clinux_set_option(client.rawValue, SOL_SOCKET, SO_RCVBUF, 20_000) }
@@ -225,7 +225,7 @@ private final class Schedule: EventSource {
     let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 300_000, alignment: 16)
     defer { memory.deallocate() }
     ignoreBrokenPipes()
-    let listener = FileHandle(try listenStream(.ip(IPEndpoint(.v4(.loopback), 0))))
+    let listener = FileReference(try listenStream(.ip(IPEndpoint(.v4(.loopback), 0))))
     for seed in UInt64(part * 1000)..<UInt64(part * 1000 + 1000) {
       let schedule = try Schedule(loop, buffer, listener, memory, seed: seed, framed: seed % 5 != 0)
       try schedule.run()

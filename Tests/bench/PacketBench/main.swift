@@ -66,7 +66,8 @@ do {
         })
     }
     var listener: Listener?
-    listener = try Listener(loop: loop, socket: FileHandle(try listenStream(.unix(path))), report: say) { stream, _ in
+    listener = try Listener(loop: loop, socket: FileReference(try listenStream(.unix(path))), report: say) {
+      stream, _ in
       _ = try? StreamServing(loop: loop, stream: stream) { _, outcome in
         guard case .hello(let stream, let hello, _) = outcome,
           let request = try? PacketsRequest(parameters: hello.parameters)

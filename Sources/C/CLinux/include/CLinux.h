@@ -175,7 +175,7 @@ int clinux_thread(void (*body)(void *), void *context);
 int clinux_receive_nothing(int fd);
 int clinux_bind_to_device(int fd, const char *name); // negative errno
 int clinux_flock(int fd, bool wait); // exclusive; negative errno, -EAGAIN when held by another
-#include "CLinuxShared.h"
+#include "CLinuxMemory.h"
 #include "CLinuxVhost.h"
 #include "CLinuxNetfilter.h"
 #include "CLinuxBoot.h"

@@ -1,4 +1,4 @@
-// What two processes share (shared.c): descriptors over a Unix socket, memory, and the order in which each sees what the
+// What two processes share (memory.c): descriptors over a Unix socket, memory, and the order in which each sees what the
 // other writes there. Those returning int give a negative errno on failure.
 #pragma once
 

@@ -2,7 +2,7 @@ import CLinux
 import Policy
 
 /// The destinations that several queues' threads ask, changed by the thread of the host side.
-public final class SharedDestinations: @unchecked Sendable {
+public final class LockedDestinations: @unchecked Sendable {
   private let lock: UnsafeMutablePointer<pthread_mutex_t>
   private var value: Destinations
 

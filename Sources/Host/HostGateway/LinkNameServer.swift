@@ -8,19 +8,19 @@ import Relaying
 
 /// The name server of enclaves in raw mode that were given no other: an address on their link, behind which the host's own
 /// resolver is asked. So a resolver on the host's loopback serves them too, and changes of the host's resolv.conf hold.
-final class TunnelResolver: EventSource {
+final class LinkNameServer: EventSource {
   /// Queries taken per turn before others have theirs.
   private static let turnLimit = 64
 
   private let resolver: Resolver
-  private let socket: FileHandle
+  private let socket: FileReference
   private var listener: Listener?
   private let budget: Budget
   private var clients: [ObjectIdentifier: (MessageStream, Budget.Lease)] = [:]
   private var buffer = [UInt8](repeating: 0, count: 65536)
 
   init(
-    loop: EventLoop, resolver: Resolver, budget: Budget, _ datagrams: FileHandle, _ listening: FileHandle,
+    loop: EventLoop, resolver: Resolver, budget: Budget, _ datagrams: FileReference, _ listening: FileReference,
     report: @escaping (String) -> Void
   ) throws(SystemError) {
     self.resolver = resolver
@@ -50,7 +50,7 @@ final class TunnelResolver: EventSource {
     }
   }
 
-  private func accepted(_ client: FileHandle, _ loop: EventLoop) throws(SystemError) {
+  private func accepted(_ client: FileReference, _ loop: EventLoop) throws(SystemError) {
     guard let lease = budget.lease(.resolvers, for: 0) else { return budget.refused(.resolvers, 0) }
     let messages = try MessageStream(
       loop: loop, socket: client, idleTimeout: .seconds(30), outputLimit: budget.limits.answerBytes,

@@ -19,7 +19,7 @@ import Wire
 // range from which its own connections take their ports. Both are written down before they are made (`HostState`).
 
 /// The host's side of raw mode with a shared address, for one enclave; there can be one in a network namespace.
-public final class SharedTunnel: RawGateway {
+public final class SharedAddressGateway: RawGateway {
   /// The first queue of nfnetlink_queue, for datagrams; those for TCP follow.
   static let firstQueue: UInt16 = 7766
   /// Hundreds of rules would be looked at for every packet.
@@ -30,9 +30,9 @@ public final class SharedTunnel: RawGateway {
   private let firewall: PacketFilter?
   private let log: @Sendable (String) -> Void
   private let note: @Sendable (String) -> Void
-  private let destinations = SharedDestinations(Destinations())
+  private let destinations = LockedDestinations(Destinations())
   private var state: HostState
-  private var first: FileHandle?
+  private var first: FileReference?
   private var shape: HostTunnel.Shape?
   private var workers: [PacketWorker] = []
   private let tally: QueueTally
@@ -40,7 +40,7 @@ public final class SharedTunnel: RawGateway {
   public private(set) var backend: PacketFilter?
   /// The link that has the address.
   public let link: String
-  public var nameServerSockets: (datagram: FileHandle, stream: FileHandle)? { nil }
+  public var nameServerSockets: (datagram: FileReference, stream: FileReference)? { nil }
   /// What there is to share: the addresses of the link of the default route, or of the first one that has any.
   public let addresses: (v4: IPPrefix?, v6: IPPrefix?)
   /// In bytes.
@@ -70,7 +70,7 @@ public final class SharedTunnel: RawGateway {
     addresses = (found.v4, found.v6)
     for publication in published {
       if let reason = Self.defect(publication, ports, addresses) {
-        throw HostTunnelError(
+        throw RawGatewayError(
           sentence:
             "-p \(publication.listen):\(publication.port)\(publication.transport == .udp ? "/udp" : ""): \(reason)")
       }
@@ -104,23 +104,23 @@ public final class SharedTunnel: RawGateway {
     return nil
   }
 
-  private static func openFirst() throws -> FileHandle {
+  private static func openFirst() throws -> FileReference {
     do throws(NetlinkError) {
       return try CaptureSocket.open([
         .init(firstQueue, takesSuperPackets: false), .init(firstQueue + 1, takesSuperPackets: true),
       ])
     } catch {
       if let missing = CaptureSocket.missing(error) {
-        throw HostTunnelError(sentence: "capture = \"nfqueue\": \(missing) (\(error))")
+        throw RawGatewayError(sentence: "capture = \"nfqueue\": \(missing) (\(error))")
       }
       guard error.errno == EPERM else { throw error }
       // The same error for a missing right and for somebody else's queue.
       if CaptureSocket.isBound(firstQueue) {
-        throw HostTunnelError(
+        throw RawGatewayError(
           sentence: "another enclave shares this machine's address already, or another program has packet queue "
             + "\(firstQueue) (\(error))")
       }
-      throw HostTunnelError(
+      throw RawGatewayError(
         sentence:
           "raw mode joins the enclave to this machine's network, which needs root or CAP_NET_ADMIN here (\(error))")
     }
@@ -148,7 +148,7 @@ public final class SharedTunnel: RawGateway {
       let v6 = first { if case .v6 = $0 { true } else { false } }
       if v4 != nil || v6 != nil { return (link.name, link.mtu, v4, v6) }
     }
-    throw HostTunnelError(
+    throw RawGatewayError(
       sentence: wanted.map { "\($0) is no address of a link of this machine that is up" }
         ?? "this machine has no address that an enclave could share: no link but lo that is up has one")
   }
@@ -171,19 +171,19 @@ public final class SharedTunnel: RawGateway {
     let asked = [wanted.address4?.address, wanted.address6?.address].compactMap { $0 }
     guard wanted != shape else { return }
     for address in asked where address != addresses.v4?.address && address != addresses.v6?.address {
-      throw HostTunnelError(
+      throw RawGatewayError(
         sentence: "the enclave's address \(address) is not the one that \(link) has and shares "
           + "(capture = \"nfqueue\" on both sides?)")
     }
     guard UInt32(wanted.mtu) <= linkMTU else {
-      throw HostTunnelError(
+      throw RawGatewayError(
         sentence: "the enclave's MTU of \(wanted.mtu) is larger than the \(linkMTU) of \(link) (network.mtu)")
     }
     guard wanted.queues <= 16 else {
-      throw HostTunnelError(sentence: "the enclave wants \(wanted.queues) queues, expected at most 16 (network.queues)")
+      throw RawGatewayError(sentence: "the enclave wants \(wanted.queues) queues, expected at most 16 (network.queues)")
     }
     guard shape == nil, let first, let range = ports.rest.widest else {
-      throw HostTunnelError(
+      throw RawGatewayError(
         sentence: "the enclave has come back with other addresses or queues; start its host side anew")
     }
     try startWorkers(first, wanted, asked)
@@ -204,7 +204,7 @@ public final class SharedTunnel: RawGateway {
         }
       }
     } catch let error as NoPacketFilter {
-      throw HostTunnelError(
+      throw RawGatewayError(
         sentence: "capture = \"nfqueue\" needs nft_queue (CONFIG_NFT_QUEUE) or xt_NFQUEUE "
           + "(CONFIG_NETFILTER_XT_TARGET_NFQUEUE): \(error)")
     }
@@ -238,7 +238,7 @@ public final class SharedTunnel: RawGateway {
     return Array(kept.prefix(Self.keptLimit))
   }
 
-  private func startWorkers(_ first: FileHandle, _ wanted: HostTunnel.Shape, _ asked: [IPAddress]) throws {
+  private func startWorkers(_ first: FileReference, _ wanted: HostTunnel.Shape, _ asked: [IPAddress]) throws {
     var four: IPv4Address?
     var six: IPv6Address?
     for address in asked {
@@ -273,12 +273,12 @@ public final class SharedTunnel: RawGateway {
   /// What we do in software, whatever our kernel knows.
   private static let features: TunOffload = [.checksum, .tcp]
 
-  public func serve(_ stream: FileHandle, _ request: PacketsRequest, answer: (PacketsAnswer) -> Void) throws {
+  public func serve(_ stream: FileReference, _ request: PacketsRequest, answer: (PacketsAnswer) -> Void) throws {
     guard workers.indices.contains(Int(request.queue)) else {
-      throw HostTunnelError(sentence: "there is no such queue")
+      throw RawGatewayError(sentence: "there is no such queue")
     }
     guard TunOffload(rawValue: request.features).contains(.checksum) else {
-      throw HostTunnelError(sentence: "the enclave's kernel takes no packets whose checksums are undone")
+      throw RawGatewayError(sentence: "the enclave's kernel takes no packets whose checksums are undone")
     }
     workers[Int(request.queue)].serve(stream, request, features: Self.features, log: log, answer: answer)
   }
