@@ -6,7 +6,8 @@ import LinuxSystem
 //
 // - the enclave has fewer of that kind than the kind's limit;
 // - the descriptors that it holds of that kind would be at most four times those that are free. So connections out, however
-//   many, leave a fifth of all descriptors to published ports, names and streams that have only just come;
+//   many, leave a fifth of all descriptors to published ports, names and streams that have only just come, and connections
+//   never take the last few;
 // - where several enclaves share one host side, all its descriptors together would be at most twice those that are free. So
 //   one enclave has two thirds of them, two have two fifths each, and whoever comes next finds some
 //   (dynamic thresholds, Choudhury and Hahne 1998, as switches share their buffers).
@@ -25,6 +26,10 @@ enum Holding: String, CaseIterable {
   case resolvers
   /// A query on its way.
   case queries
+
+  /// So many descriptors stay free behind it: one for each kind, so that connections leave the other kinds something where
+  /// there are few.
+  var leaves: Int { self == .outgoing || self == .incoming ? Self.allCases.count : 0 }
 
   /// Each holds so many.
   var descriptors: Int { self == .outgoing || self == .incoming ? 2 : 1 }
@@ -93,7 +98,7 @@ struct BudgetLedger {
     mine.counts[index] += 1
     mine.descriptors += kind.descriptors
     mine.bytes += bytes
-    guard left >= 0, mine.counts[index] <= limits.limit(kind), mine.bytes <= limits.queryBytes,
+    guard left >= kind.leaves, mine.counts[index] <= limits.limit(kind), mine.bytes <= limits.queryBytes,
       mine.counts[index] * kind.descriptors <= 4 * left, !isShared || mine.descriptors <= 2 * left
     else { return false }
     free = left

@@ -271,7 +271,7 @@ final class MachineTests: XCTestCase {
       for machine in nitro-enclave q35; do
         \(tombolo) boot \(qemu) --machine $machine closed/up.eif > up.out & p=$!
         for i in $(seq 300); do grep -q up up.out && break; sleep 0.1; done; cat up.out
-        q=$(pgrep -P $p -f qemu-system); uid=$(awk '/^Uid:/ {print $2}' /proc/$q/status)
+        q=$(pgrep -P $p qemu-system); uid=$(awk '/^Uid:/ {print $2}' /proc/$q/status)
         [ $uid -ge 61100 ] && [ $uid -lt 61164 ] && sed -n "s/$uid/user/g; s/[[:space:]]\\+/ /gp" /proc/$q/status | grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:)'
         kill -KILL $q; wait $p; echo "status $?"
       done

@@ -78,8 +78,8 @@ final class HostRightsTests: XCTestCase {
     let outcome = bash(
       """
       cd \(World.directory); . ./lib.sh; mkdir -p t; rm -f go out; mkfifo go; touch out
-      in() { ip netns exec \(World.host) "$@"; }
-      left() { echo "$(in nft list tables | grep -c tombolo) $(in ip -o link | grep -c tombolo) $(in cat /proc/sys/net/ipv4/ip_forward)"; }
+      inhost() { ip netns exec \(World.host) "$@"; }
+      left() { echo "$(inhost nft list tables | grep -c tombolo) $(inhost ip -o link | grep -c tombolo) $(inhost cat /proc/sys/net/ipv4/ip_forward)"; }
       left; TMPDIR=$PWD/t \(World.run) --mode raw -i -p 9496:80 -- sh -c 'nginx; echo up; read x; curl -sS http://10.9.0.2:8080/file; exit 6' < go > out 2> err & r=$!
       exec 4> go; up out; rights $r; rights $(care $r) | sed 's/Groups: \\([0-9]* \\)*Cap/Cap/'; left
       for i in $(seq 100); do ip netns exec \(World.server) curl -s -m 5 http://10.9.0.1:9496/ | grep -o "Welcome to nginx!" | head -1 | grep . && break; sleep 0.05; done
