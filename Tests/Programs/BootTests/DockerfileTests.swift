@@ -67,7 +67,7 @@ final class DockerfileTests: XCTestCase {
     let outcome = bash(
       """
       \(Self.prelude) (cd product && find . -type f -printf '%P %m\\n' | sort && find . ! -type f ! -type d)
-      for p in product/*; do file -b $p | grep -q 'statically linked' && $p --version; done
+      for p in product/*; do file -b $p | grep -q 'static-pie linked' && $p --version; done
       $b inspect --type image localhost/tombolo | python3 -c 'import json, sys; print(json.load(sys.stdin)["OCIv1"]["config"]["Entrypoint"])'
       """)
     let version = Self.version
