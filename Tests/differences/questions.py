@@ -35,7 +35,8 @@ NO_ROUTE = {4: "10.69.0.9", 6: "fd69::9"}
 RESERVED = {4: "198.51.100.9", 6: "2001:db8::9"}  # for documents; there is no route either
 FOREIGN = {4: "192.0.2.77", 6: "2001:db8::77"}
 PUBLISHED = {4: 9080, 6: 9081}
-PUBLISHED_SILENT, NOT_PUBLISHED = 9082, 9100
+# The last one is below what a kernel gives to connections by itself, with the shared address from 1024 on: none has it.
+PUBLISHED_SILENT, NOT_PUBLISHED = 9082, 910
 PATIENCE = 15  # seconds, for poll; what blocks is ended by the alarm in main()
 SHORT = 1.0  # seconds, for what must not come
 

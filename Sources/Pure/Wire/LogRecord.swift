@@ -99,28 +99,21 @@ public struct LogRecord: Equatable, Sendable {
 
 /// Finds the records in a stream however it was cut; never holds more than one record's length.
 public struct LogRecordDecoder: Sendable {
-  private var buffer: [UInt8] = []
-  private var start = 0
+  private var buffer = StreamBuffer()
 
   public init() {}
 
-  public mutating func append(_ bytes: some Collection<UInt8>) {
-    if start > 0 {
-      buffer.removeFirst(start)
-      start = 0
-    }
-    buffer += bytes
-  }
+  public mutating func append(_ bytes: some Collection<UInt8>) { buffer.append(bytes) }
 
   /// The next whole record, or nil where more bytes must come.
   public mutating func next() throws(WireError) -> LogRecord? {
-    guard buffer.count - start >= 4 else { return nil }
-    let length = buffer[start..<start + 4].reduce(0) { $0 << 8 | Int($1) }
+    guard buffer.count >= 4 else { return nil }
+    let length = buffer[0..<4].reduce(0) { $0 << 8 | Int($1) }
     let limit = LogRecord.headerLength + LogRecord.payloadLimit
     guard length <= limit else { throw .badLength(what: "log record", found: length, limit: limit) }
-    guard buffer.count - start >= 4 + length else { return nil }
-    let record = try LogRecord(buffer[start + 4..<start + 4 + length])
-    start += 4 + length
+    guard buffer.count >= 4 + length else { return nil }
+    let record = try LogRecord(buffer[4..<4 + length])
+    buffer.skip(4 + length)
     return record
   }
 }

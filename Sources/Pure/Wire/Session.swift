@@ -215,39 +215,32 @@ public enum SessionMessage {
 
 /// Finds the messages in a stream however it was cut; holds what it was given and nobody has asked for.
 public struct SessionDecoder: Sendable {
-  private var buffer: [UInt8] = []
-  private var start = 0
+  private var buffer = StreamBuffer()
 
   public init() {}
 
-  public mutating func append(_ bytes: some Collection<UInt8>) {
-    if start > 0 {
-      buffer.removeFirst(start)
-      start = 0
-    }
-    buffer += bytes
-  }
+  public mutating func append(_ bytes: some Collection<UInt8>) { buffer.append(bytes) }
 
   /// Whether `next` would give a message, or an error.
   public var hasMessage: Bool {
-    guard buffer.count - start >= SessionMessage.headerLength else { return false }
-    let length = Int(buffer[start + 2]) << 8 | Int(buffer[start + 3])
-    return buffer[start + 1] != 0 || length > SessionMessage.payloadLimit
-      || buffer.count - start >= SessionMessage.headerLength + length
+    guard buffer.count >= SessionMessage.headerLength else { return false }
+    let length = Int(buffer[2]) << 8 | Int(buffer[3])
+    return buffer[1] != 0 || length > SessionMessage.payloadLimit
+      || buffer.count >= SessionMessage.headerLength + length
   }
 
   /// The next whole message, or nil where more must come. A length that is too long is found with the header.
   public mutating func next() throws(WireError) -> (type: UInt8, payload: [UInt8])? {
-    guard buffer.count - start >= SessionMessage.headerLength else { return nil }
-    guard buffer[start + 1] == 0 else { throw .badValue(what: "reserved field") }
-    let length = Int(buffer[start + 2]) << 8 | Int(buffer[start + 3])
+    guard buffer.count >= SessionMessage.headerLength else { return nil }
+    guard buffer[1] == 0 else { throw .badValue(what: "reserved field") }
+    let length = Int(buffer[2]) << 8 | Int(buffer[3])
     guard length <= SessionMessage.payloadLimit else {
       throw .badLength(what: "session message", found: length, limit: SessionMessage.payloadLimit)
     }
-    let end = start + SessionMessage.headerLength + length
+    let end = SessionMessage.headerLength + length
     guard buffer.count >= end else { return nil }
-    defer { start = end }
-    return (buffer[start], Array(buffer[(start + SessionMessage.headerLength)..<end]))
+    defer { buffer.skip(end) }
+    return (buffer[0], Array(buffer[SessionMessage.headerLength..<end]))
   }
 }
 

@@ -134,33 +134,15 @@ public struct VerdictRecord: Equatable, Sendable {
 }
 
 /// A `SegmentTable` for several threads.
-public final class SegmentSizes: @unchecked Sendable {
-  private let lock: UnsafeMutablePointer<pthread_mutex_t>
-  private var table: SegmentTable
+public final class SegmentSizes: Sendable {
+  private let table: Locked<SegmentTable>
 
   /// - Parameter mtu: of the way out, in bytes.
-  public init(mtu: Int) {
-    table = SegmentTable(mtu: mtu)
-    lock = .allocate(capacity: 1)
-    lock.initialize(to: pthread_mutex_t())
-    pthread_mutex_init(lock, nil)
-  }
+  public init(mtu: Int) { table = Locked(SegmentTable(mtu: mtu)) }
 
-  deinit {
-    pthread_mutex_destroy(lock)
-    lock.deallocate()
-  }
-
-  func size(of frame: UnsafeRawBufferPointer) -> UInt16? {
-    pthread_mutex_lock(lock)
-    defer { pthread_mutex_unlock(lock) }
-    return table.segmentSize(of: frame)
-  }
+  func size(of frame: UnsafeRawBufferPointer) -> UInt16? { table.with { $0.segmentSize(of: frame) } }
 
   func learn(from frame: UnsafeRawBufferPointer) {
-    guard SegmentTable.tells(frame) else { return }
-    pthread_mutex_lock(lock)
-    defer { pthread_mutex_unlock(lock) }
-    table.learn(from: frame)
+    if SegmentTable.tells(frame) { table.with { $0.learn(from: frame) } }
   }
 }

@@ -4,19 +4,6 @@ import XCTest
 
 @testable import LogText
 
-/// SplitMix64 (Steele and others, OOPSLA 2014): the system's own numbers cost more than what is tested.
-struct Noise: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var value = state
-    value = (value ^ value >> 30) &* 0xbf58_476d_1ce4_e5b9
-    value = (value ^ value >> 27) &* 0x94d0_49bb_1331_11eb
-    return value ^ value >> 31
-  }
-}
-
 /// XCTest's, because Swift Testing takes a backtrace of whatever Foundation throws inside: five times the time.
 final class HostileLineTests: XCTestCase {
   /// A failure names it, so that the same lines can be made again.
@@ -25,7 +12,7 @@ final class HostileLineTests: XCTestCase {
   /// A million lines, a thousand at a time, on every processor.
   static func check(_ body: @escaping @Sendable ([[UInt8]]) throws -> String?) {
     DispatchQueue.concurrentPerform(iterations: 1000) { batch in
-      var generator = Noise(state: seed &+ UInt64(batch) << 40)
+      var generator = SplitMix(seed: seed &+ UInt64(batch) << 40)
       do {
         if let problem = try body((0..<1000).map { _ in line(&generator) }) {
           XCTFail("seed \(seed), batch \(batch): \(problem)")
@@ -104,7 +91,7 @@ final class HostileLineTests: XCTestCase {
 
   /// However the program's writes cut a line, it is the same line.
   func testCutsDoNotMatter() {
-    var generator = Noise(state: Self.seed)
+    var generator = SplitMix(seed: Self.seed)
     for format in [LogFormat.text, .json] {
       for _ in 0..<2000 {
         let bytes = Array((0..<20).map { _ in Self.line(&generator) }.joined(separator: [0x0a])) + [0x0a]

@@ -16,7 +16,7 @@ struct RandomScheduleTests {
   }
 
   private func run(_ seed: UInt64, hostile: Bool) throws {
-    var random = SeededGenerator(seed: seed)
+    var random = SplitMix(seed: seed &* 0x9e37_79b9_7f4a_7c15)
     let plan = try ServicePlan(RandomServices.make(10, &random))
     var world = World(plan, hostile: hostile, random)
     world.run()
@@ -34,7 +34,7 @@ struct RandomScheduleTests {
     var ways = Set<Way>()
     var stops = 0
     for seed in 0..<1_300 where seed < 300 || seed >= 1_000 {
-      var random = SeededGenerator(seed: UInt64(seed))
+      var random = SplitMix(seed: UInt64(seed) &* 0x9e37_79b9_7f4a_7c15)
       var world = World(try ServicePlan(RandomServices.make(10, &random)), hostile: seed >= 1_000, random)
       world.run()
       ways.formUnion(world.ways)
@@ -84,7 +84,7 @@ struct World {
 
   private(set) var machine: ServiceMachine
   private let hostile: Bool
-  private var random: SeededGenerator
+  private var random: SplitMix
   private var processes: [Process]
   private var states: [ServiceState]
   private var past: [Event] = []
@@ -95,7 +95,7 @@ struct World {
   private(set) var faults: [String] = []
   private(set) var finishes = 0
 
-  init(_ plan: ServicePlan, hostile: Bool, _ random: SeededGenerator) {
+  init(_ plan: ServicePlan, hostile: Bool, _ random: SplitMix) {
     machine = ServiceMachine(plan)
     self.hostile = hostile
     self.random = random
@@ -212,7 +212,7 @@ struct World {
 
 enum RandomServices {
   /// Needs go only to those before in a random order, so that there is no cycle.
-  static func make(_ count: Int, _ random: inout SeededGenerator) -> [Service] {
+  static func make(_ count: Int, _ random: inout SplitMix) -> [Service] {
     let order = Array(0..<count).shuffled(using: &random)
     let program = order[Int.random(in: 0..<count, using: &random)]
     var services: [Service?] = [Service?](repeating: nil, count: count)
@@ -244,19 +244,5 @@ enum RandomServices {
       services[index] = service
     }
     return services.compactMap { $0 }
-  }
-}
-
-/// SplitMix64: a failure's seed brings it back.
-struct SeededGenerator: RandomNumberGenerator {
-  private var state: UInt64
-  init(seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
   }
 }

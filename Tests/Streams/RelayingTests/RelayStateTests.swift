@@ -28,7 +28,7 @@ private struct World {
     var said: [Item] = []
   }
 
-  var dice: Dice
+  var dice: SplitMix
   var state: RelayState
   let framed: Bool
   var sides: [Side] = [Side(), Side()]
@@ -36,7 +36,7 @@ private struct World {
   var given = [0, 0]
 
   init(seed: UInt64) {
-    dice = Dice(state: seed)
+    dice = SplitMix(seed: seed)
     framed = !dice.one(in: 4)
     state = RelayState(framed: framed)
     for index in 0...1 {

@@ -7,16 +7,7 @@ import Wire
 
 @testable import Relaying
 
-/// Random numbers that a seed brings back (Steele, Lea, Flood: SplitMix64).
-struct Dice: RandomNumberGenerator {
-  var state: UInt64
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-    return z ^ (z >> 31)
-  }
+extension SplitMix {
   mutating func one(in n: Int) -> Bool { Int.random(in: 0..<n, using: &self) == 0 }
   mutating func size(_ limits: [Int]) -> Int {
     Int.random(in: 1...limits[Int.random(in: 0..<limits.count, using: &self)], using: &self)
@@ -94,7 +85,7 @@ private final class Schedule: EventSource {
   let far: Party
   var relays: [Relay] = []
   var ends: [Relay.End] = []
-  var dice: Dice
+  var dice: SplitMix
   var steps: Int
   let start = monotonicNanoseconds()
   let memory: UnsafeMutableRawBufferPointer
@@ -108,7 +99,7 @@ private final class Schedule: EventSource {
   ) throws {
     self.loop = loop
     self.memory = memory
-    dice = Dice(state: seed)
+    dice = SplitMix(seed: seed)
     steps = dice.size([5, 40])
     resets = !dice.one(in: 4)
     let (a, b) = try Self.connection(listener, &dice)
@@ -135,7 +126,7 @@ private final class Schedule: EventSource {
     }
   }
 
-  static func connection(_ listener: FileReference, _ dice: inout Dice) throws -> (FileReference, FileReference) {
+  static func connection(_ listener: FileReference, _ dice: inout SplitMix) throws -> (FileReference, FileReference) {
     let client = FileReference(try makeSocket(AF_INET, .stream))
     // Segments that are small beside the buffers: else TCP waits for its timers, and the test with it.
     _ = clinux_set_option(client.rawValue, Int32(IPPROTO_TCP), TCP_MAXSEG, 1000)

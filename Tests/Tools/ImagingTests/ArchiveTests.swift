@@ -157,7 +157,7 @@ final class ArchiveTests: XCTestCase {
   }
 
   func testDamagedDocumentsAreErrorsAndNeverTrap() throws {
-    var generator = SeededGenerator(state: 3)
+    var generator = SplitMix(seed: 3)
     for _ in 0..<60 {
       let scratch = try Scratch()
       let path = try layout(scratch) { files in

@@ -122,7 +122,7 @@ final class CpioTests: XCTestCase {
   }
 
   func testRandomBytesNeverTrap() throws {
-    var generator = SeededGenerator(state: 1)
+    var generator = SplitMix(seed: 1)
     let tree = FileTree()
     try tree.insert("a/b", FileNode(.file(.bytes(Array("some text".utf8))), permissions: 0o644))
     let good = try archive(tree)

@@ -194,7 +194,7 @@ final class EIFTests: XCTestCase {
   }
 
   func testRandomBytesNeverTrap() throws {
-    var generator = SeededGenerator(state: 4)
+    var generator = SplitMix(seed: 4)
     let scratch = try Scratch()
     let (path, _) = try build(scratch, signer: try signer(scratch))
     let whole = try FileSlice(path: path).all(limit: 1 << 20)

@@ -137,7 +137,7 @@ final class TarTests: XCTestCase {
   }
 
   func testRandomBytesNeverTrap() throws {
-    var generator = SeededGenerator(state: 2)
+    var generator = SplitMix(seed: 2)
     let scratch = try Scratch()
     let pax = Array("12 path=abc\n30 linkpath=xxxxxxxxxxxxxxxx\n".utf8)
     let good = tar([
