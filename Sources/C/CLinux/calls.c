@@ -226,6 +226,13 @@ int clinux_unacknowledged(int fd) {
   return ioctl(fd, SIOCOUTQ, &count) < 0 ? -errno : count;
 }
 
+int clinux_since_last_sent(int fd) {
+  struct tcp_info info;
+  socklen_t length = sizeof info;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0) return -errno;
+  return info.tcpi_last_data_sent > INT_MAX ? INT_MAX : (int)info.tcpi_last_data_sent;
+}
+
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif

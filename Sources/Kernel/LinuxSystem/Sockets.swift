@@ -162,6 +162,12 @@ public func setResetOnClose(_ fd: Int32, _ on: Bool) { _ = clinux_set_linger(fd,
 /// throws that away. 0 for every other socket, whose data is with its peer at once. The C function is `ioctl(SIOCOUTQ)`.
 public func unacknowledgedBytes(_ fd: Int32) -> Int { max(0, Int(clinux_unacknowledged(fd))) }
 
+/// Whether this TCP socket sent data less than `milliseconds` ago, up to a tick of the kernel's clock (tcp(7), TCP_INFO:
+/// tcpi_last_data_sent). False for every other socket.
+public func sentData(within milliseconds: Int32, _ fd: Int32) -> Bool {
+  (0..<milliseconds).contains(clinux_since_last_sent(fd))
+}
+
 /// No waiting for more data before a small segment is sent (tcp(7) TCP_NODELAY).
 public func setNoDelay(_ fd: Int32) { _ = clinux_set_option(fd, Int32(IPPROTO_TCP), TCP_NODELAY, 1) }
 

@@ -28,6 +28,10 @@ import Wire
 // throws away what is still in the send queue (tcp_disconnect). So before such a close the relay waits until the peer
 // has acknowledged everything (SIOCOUTQ, tcp(7)). It waits for a peer that takes nothing at all for `patience`, and no
 // longer: without a relay the reset would not have waited either.
+//
+// Nor does a reset follow at the heels of data. A server that refuses an upload answers, and closes a little later; a
+// relay that was busy with the upload reads both at once. A client that is between its poll and its write then meets the
+// reset and never looks for the answer (curl: "Send failure"). So the two are kept apart by `gap`.
 
 /// Memory shared by all relays of a loop.
 public final class RelayBuffer {
@@ -68,6 +72,8 @@ public final class Relay: EventSource {
   private static let turnLimit = 8
   /// How long a reset waits for a peer that takes none of what is to go before it.
   public static let patience: Duration = .seconds(5)
+  /// Milliseconds at least between data and a reset.
+  private static let gap: Int32 = 5
   /// How often it is looked whether the peer has taken some, in nanoseconds: twice as long each time.
   private static let looks: ClosedRange<UInt64> = 1_000_000...50_000_000
 
@@ -186,7 +192,7 @@ public final class Relay: EventSource {
         let code = socketError(descriptor(side))
         state.asked(side, code == 0 ? nil : .reset(Status(errno: code)))
       case .settle(let side):
-        if unacknowledgedBytes(descriptor(side)) == 0 {
+        if unacknowledgedBytes(descriptor(side)) == 0, !hasJustSpoken(to: side) {
           finish(state.ending?.end ?? .transportLost)
         } else {
           break steps
@@ -214,6 +220,10 @@ public final class Relay: EventSource {
 
   @inline(__always) private func descriptor(_ side: RelaySide) -> Int32 {
     side == .plain ? plain.rawValue : stream.rawValue
+  }
+
+  private func hasJustSpoken(to side: RelaySide) -> Bool {
+    (side == .plain ? totals.fromTransport : totals.toTransport) > 0 && sentData(within: Self.gap, descriptor(side))
   }
 
   // MARK: from a plain side

@@ -1,5 +1,6 @@
 import CLinux
 import EventLoop
+import Inet
 import LinuxSystem
 import Relaying
 import Testing
@@ -132,6 +133,27 @@ final class Pump: EventSource {
   @Test func aResetIsCarried() throws {
     let (end, _) = try oneRelay { _, _, peer in send(peer, Frame.reset(.timedOut)) }
     #expect(end == .reset(.timedOut))
+  }
+
+  /// An early answer, and the reset behind it, that come at once: a client that is about to write goes on to read.
+  @Test func aResetIsNotAtTheHeelsOfData() throws {
+    let loop = try EventLoop()
+    let listener = FileReference(try listenStream(.ip(IPEndpoint(.v4(.loopback), 0))))
+    let client = FileReference(try makeSocket(AF_INET, .stream))
+    _ = try connectStream(client.rawValue, .ip(try #require(localEndpoint(listener.rawValue))))
+    let plain = try #require(try acceptStream(listener.rawValue)).descriptor
+    let (framed, peer) = try makeSocketPair()
+    for socket in [plain, framed, peer] { try socket.descriptor.setNonblocking() }
+    var ends: [Relay.End] = []
+    let relay = try Relay(loop: loop, buffer: RelayBuffer(), plain: plain, framed: framed) {
+      ends.append($1)
+      loop.stop()
+    }
+    let start = monotonicNanoseconds()
+    send(peer, [0, 0, 0, 3] + [1, 2, 3] + Frame.reset(.reset))
+    try withExtendedLifetime(relay) { try loop.run() }
+    #expect(monotonicNanoseconds() &- start > 3_000_000)
+    #expect(ends == [.reset(.reset)] && relay.totals.fromTransport == 3)
   }
 
   /// A reset waits for what was sent before it, but not for a reader who never reads.

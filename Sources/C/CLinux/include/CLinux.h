@@ -123,6 +123,7 @@ int clinux_socket_error(int fd);
 int clinux_diag_open(void); // a NETLINK_SOCK_DIAG socket (diag.c); negative errno
 // Whether a connection to 127.0.0.1 or ::1 at `port` would find a listener: 1 or 0, or a negative errno.
 int clinux_diag_listens(int fd, bool v6, uint16_t port);
+int clinux_since_last_sent(int fd); // milliseconds since a TCP socket last sent data, in the kernel's ticks; negative errno
 int clinux_unacknowledged(int fd); // SIOCOUTQ of a TCP socket, 0 for every other; negative errno
 
 // Data calls: bytes moved (0 at end of file for reads), or a negative errno. EINTR is retried.
