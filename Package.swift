@@ -117,6 +117,8 @@ let package = Package(
     module("Pure/BootPlanning", ["EnclaveConfig", "Inet", "Netfilter", "SystemText"], forSize: true),
     // What may be in a packet of raw mode.
     module("Pure/Packets", ["Inet", "Policy"]),
+    // Which flows may be open: by name, and by what a client asks its server for.
+    module("Pure/Flows", ["Inet", "Packets", "Policy", "TLS"], forSize: true),
 
     // Kernel
     // Owned descriptors, errors, files, mounts, processes, sockets; the only module that imports Glibc.
@@ -136,7 +138,7 @@ let package = Package(
     // Raw mode's data path: a TUN queue, or packet queues and raw sockets, joined to a stream or to shared memory.
     module(
       "Streams/PacketRelaying",
-      ["CLinux", "Inet", "Netlink", "Packets", "Policy", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
+      ["CLinux", "Flows", "Inet", "Netlink", "Packets", "Policy", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     // A device and a path in memory, for tests of the packet path without a kernel's device or a stream.
     module(
       "Streams/PacketTwins", ["CLinux", "Packets", "PacketRelaying", "LinuxSystem", "EventLoop"]),
@@ -153,7 +155,7 @@ let package = Package(
     module(
       "Enclave/Proxying",
       [
-        "CLinux", "Inet", "Wire", "DNS", "NameService", "Policy", "Roles", "TLS", "LinuxSystem", "EventLoop",
+        "CLinux", "Flows", "Inet", "Wire", "DNS", "NameService", "Policy", "Roles", "TLS", "LinuxSystem", "EventLoop",
         "Relaying",
         "PacketRelaying", "Packets",
       ], forSize: true),
@@ -247,6 +249,7 @@ let package = Package(
     tests("Programs/RawModeTests", []),
     tests("Host/HostNetworkTests", ["HostNetwork", "Netfilter", "Inet"]),
     tests("Pure/PacketsTests", ["Packets", "Policy", "Inet"]),
+    tests("Pure/FlowsTests", ["Flows", "Packets", "Policy", "Inet", "TLS"]),
     tests(
       "Streams/PacketRelayingTests",
       [

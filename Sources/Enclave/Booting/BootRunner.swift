@@ -118,6 +118,8 @@ public struct BootRunner {
       try Capabilities.keepOnly(CapabilitySet(rawValue: own), permitting: CapabilitySet(rawValue: program))
     case .listenForProxy(let egress, let dns):
       try sockets.listen(egress: egress, dns: dns)
+    case .listenForQueries(let dns):
+      try sockets.listen(dns: dns)
     case .listenForHost(let listener):
       try sockets.listen(at: listener)
     case .openTunnelQueues(let count):

@@ -15,14 +15,25 @@ public struct ProxySockets {
 
   /// Where redirected connections and queries arrive, on both loopbacks.
   mutating func listen(egress: UInt16, dns: UInt16) throws(SystemError) {
+    try Self.onLoopbacks { address throws(SystemError) in
+      descriptors.egressListeners.append(FileReference(try listenStream(.ip(IPEndpoint(address, egress)))))
+    }
+    try listen(dns: dns)
+  }
+
+  /// Where redirected queries arrive, on both loopbacks.
+  mutating func listen(dns: UInt16) throws(SystemError) {
+    try Self.onLoopbacks { address throws(SystemError) in
+      let listener = FileReference(try listenStream(.ip(IPEndpoint(address, dns))))
+      descriptors.dnsSockets.append(FileReference(try bindDatagram(IPEndpoint(address, dns))))
+      descriptors.dnsListeners.append(listener)
+    }
+  }
+
+  private static func onLoopbacks(_ open: (IPAddress) throws(SystemError) -> Void) throws(SystemError) {
     for address in [IPAddress.v4(.loopback), .v6(.loopback)] {
       do throws(SystemError) {
-        let egressListener = FileReference(try listenStream(.ip(IPEndpoint(address, egress))))
-        let dnsListener = FileReference(try listenStream(.ip(IPEndpoint(address, dns))))
-        let dnsSocket = FileReference(try bindDatagram(IPEndpoint(address, dns)))
-        descriptors.egressListeners.append(egressListener)
-        descriptors.dnsListeners.append(dnsListener)
-        descriptors.dnsSockets.append(dnsSocket)
+        try open(address)
       } catch  where address != .v4(.loopback) && (error.errno == EAFNOSUPPORT || error.errno == EADDRNOTAVAIL) {
         // A kernel without IPv6.
       }

@@ -4,6 +4,7 @@ import EventLoop
 import Inet
 import LinuxSystem
 import NameService
+import PacketRelaying
 import Policy
 import Relaying
 import Wire
@@ -35,7 +36,7 @@ final class DNSForwarder {
   private let loop: EventLoop
   private let target: StreamTarget
   private let token: Token
-  private var names: NameService
+  private let names: Locked<NameService>
   private var denials = DenialBudget()
   private let report: (String) -> Void
   private var pending: [UInt16: Pending] = [:]
@@ -49,7 +50,7 @@ final class DNSForwarder {
   private var sweepScheduled = false
 
   init(
-    loop: EventLoop, target: StreamTarget, token: Token, names: NameService, datagramSockets: [FileReference],
+    loop: EventLoop, target: StreamTarget, token: Token, names: Locked<NameService>, datagramSockets: [FileReference],
     listeners: [FileReference],
     report: @escaping (String) -> Void
   ) throws(SystemError) {
@@ -93,11 +94,8 @@ final class DNSForwarder {
   /// In seconds.
   private var now: UInt64 { monotonicNanoseconds() / 1_000_000_000 }
 
-  /// The names for which an address is the answer.
-  func names(of address: IPAddress) -> [DomainName] { names.names(of: address, now: now) }
-
   private func judge(_ query: DNSMessage, _ client: Client) {
-    switch names.judge(query, now: now) {
+    switch names.with({ $0.judge(query, now: now) }) {
     case .answer(let response): reply(response, to: client)
     case .denied(let response, let sentence):
       say(sentence)
@@ -186,7 +184,7 @@ final class DNSForwarder {
     else { return }
     pending[response.id] = nil
     pendingBytes -= entry.query.bytes.count
-    let review = names.review(response, to: entry.query, now: now)
+    let review = names.with { $0.review(response, to: entry.query, now: now) }
     if let sentence = review.sentence { say(sentence) }
     reply(review.response, to: entry.client)
   }

@@ -1,7 +1,9 @@
 import CLinux
 import EventLoop
+import Flows
 import Inet
 import LinuxSystem
+import NameService
 import PacketRelaying
 import Packets
 import Policy
@@ -17,13 +19,14 @@ final class EnclavePackets {
   private let readiness: (reading: FileReference, writing: FileReference)
   private var announcement: Announcement?
 
-  init(_ plan: ProxyPlan) throws(SystemError) {
+  init(_ plan: ProxyPlan, _ names: Locked<NameService>) throws(SystemError) {
     readiness = try makePipe()
     try readiness.reading.descriptor.setNonblocking()
     let v4 = plan.settings.tunnelAddresses.first { if case .v4 = $0.address { true } else { false } }
     let v6 = plan.settings.tunnelAddresses.first { if case .v6 = $0.address { true } else { false } }
     let packetGuard = PacketGuard(.enclave, v4, v6, ports: plan.settings.ingressPorts)
     let outgoing = DestinationGuard(Self.destinations(plan))
+    let flows = plan.settings.judgesFlows ? Self.flows(plan, names) : nil
     let verdicts = plan.descriptors.verdictPipe.map { FileReference(OwnedFileDescriptor($0)) }
     let segments = SegmentSizes(mtu: Int(plan.settings.tunnelMTU))
     for (index, fd) in plan.descriptors.tunnelQueues.enumerated() {
@@ -56,6 +59,7 @@ final class EnclavePackets {
               }
             return try PacketQueue(
               loop: loop, device: device, packetGuard: packetGuard, outgoing: outgoing,
+              gate: flows.map { FlowGate($0) },
               denied: { say("packets to \($0)") }, lost: lost)
           }
           return .init(stream: { _, _ in }, report: { connector.report() })
@@ -74,6 +78,13 @@ final class EnclavePackets {
       destinations.allowed.append(DestinationRule(IPPrefix(.v4(AgreedAddresses.nameServer), clamping: 32)))
     }
     return destinations
+  }
+
+  private static func flows(_ plan: ProxyPlan, _ names: Locked<NameService>) -> SharedFlows {
+    SharedFlows(
+      FlowJudge(
+        Destinations(plan.settings.egress), sni: plan.settings.sni, published: plan.settings.ingressPorts)
+    ) { address in names.with { $0.names(of: address, now: monotonicNanoseconds() / 1_000_000_000) } }
   }
 
   func report() { for worker in workers { worker.report() } }

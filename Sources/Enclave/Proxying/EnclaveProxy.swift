@@ -3,6 +3,7 @@ import EventLoop
 import Inet
 import LinuxSystem
 import NameService
+import PacketRelaying
 import Policy
 import Relaying
 import TLS
@@ -30,6 +31,8 @@ public final class EnclaveProxy {
   private let buffer = RelayBuffer()
   private let plan: ProxyPlan
   private let policy: Policy
+  /// Raw mode's threads ask for names as well.
+  private let names: Locked<NameService>
   private let log: (String) -> Void
   private var denials = DenialBudget()
   private var listeners: [Listener] = []
@@ -46,6 +49,9 @@ public final class EnclaveProxy {
     policy = Policy(
       ingressPorts: Set(plan.settings.ingressPorts),
       destinations: Destinations(plan.settings.egress))
+    names = Locked(
+      NameService(
+        policy.destinations, plan.settings.names, removesHiding: plan.settings.sni.check != .off))
     for fd in plan.descriptors.egressListeners {
       let socket = FileReference(OwnedFileDescriptor(fd))
       let isV6 = localEndpoint(fd).map { if case .v6 = $0.address { true } else { false } } ?? false
@@ -69,12 +75,11 @@ public final class EnclaveProxy {
         ports: plan.settings.ingressPorts,
         known: known?.port ?? 0, report: log)
     }
-    if !plan.descriptors.tunnelQueues.isEmpty { packets = try EnclavePackets(plan) }
+    if !plan.descriptors.tunnelQueues.isEmpty { packets = try EnclavePackets(plan, names) }
     if !plan.descriptors.dnsSockets.isEmpty || !plan.descriptors.dnsListeners.isEmpty {
       forwarder = try DNSForwarder(
         loop: loop, target: plan.settings.hostTarget, token: plan.settings.proxyToken,
-        names: NameService(
-          policy.destinations, plan.settings.names, removesHiding: plan.settings.sni.check != .off),
+        names: names,
         datagramSockets: plan.descriptors.dnsSockets.map { FileReference(OwnedFileDescriptor($0)) },
         listeners: plan.descriptors.dnsListeners.map { FileReference(OwnedFileDescriptor($0)) }, report: log)
     }
@@ -111,7 +116,7 @@ public final class EnclaveProxy {
     }
     // Somebody connected to the proxy's own port: there is no original destination to go to.
     if destination == localEndpoint(connection.rawValue) { return }
-    let names = forwarder?.names(of: destination.address) ?? []
+    let names = self.names.with { $0.names(of: destination.address, now: monotonicNanoseconds() / 1_000_000_000) }
     if case .deny(let reason) = policy.egress(to: destination, names: names) {
       deny(destination, names.first, reason)
       return

@@ -45,6 +45,9 @@ public struct ProxySettings: Equatable, Sendable {
   public var names = NameSettings()
   public var verbose = false
 
+  /// Whether raw mode needs to know names, and so flows: packets have none.
+  public var judgesFlows: Bool { egress.needsNames(sni) }
+
   public init(hostTarget: StreamTarget, proxyToken: Token, hostToken: Token) {
     self.hostTarget = hostTarget
     self.proxyToken = proxyToken

@@ -43,9 +43,6 @@ struct CheckCommand: ParsableCommand {
     case .enclave: configuration = try Configuration(toml: text, file: file)
     case .host: configuration.egress = try HostPolicyFile(toml: text, file: file).egress
     }
-    if let defect = configuration.egress.defect(in: configuration.networkMode) {
-      throw ConfigurationError(file: file, problem: defect)
-    }
     guard would.isEmpty else {
       let answers = try would.map { try answer($0, configuration) }
       if answers.contains(false) { throw ExitCode(1) }

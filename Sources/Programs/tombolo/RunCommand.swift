@@ -128,9 +128,6 @@ struct RunCommand: ParsableCommand {
       configuration.raw.capture = capture
     }
     try gateway.check(raw: configuration.networkMode == .raw)
-    if let defect = configuration.egress.defect(in: configuration.networkMode) {
-      throw ConfigurationError(file: config ?? "command line", problem: defect)
-    }
     var lifted = try gateway.destinations().allowed
     // In raw mode the program itself asks the server that it was given, so that one is named as well.
     if configuration.networkMode == .raw, let server = settings.nameServer,

@@ -71,6 +71,8 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case keepCapabilities(UInt64, permitting: UInt64)
   /// Sockets on both loopbacks where redirected connections and queries arrive.
   case listenForProxy(egress: UInt16, dns: UInt16)
+  /// Sockets on both loopbacks where redirected queries arrive.
+  case listenForQueries(dns: UInt16)
   /// The enclave's one port.
   case listenForHost(HostListener)
   /// Of the interface of raw mode.
@@ -143,6 +145,7 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
         "keep the capabilities: \(PlannedCapabilities.names(own)); for the program: \(PlannedCapabilities.names(program))"
     case .listenForProxy(let egress, let dns):
       return "listen for the proxy on 127.0.0.1 and ::1: TCP ports \(egress) and \(dns), UDP port \(dns)"
+    case .listenForQueries(let dns): return "listen for the proxy on 127.0.0.1 and ::1: TCP and UDP port \(dns)"
     case .listenForHost(let listener): return "listen for the host on \(listener)"
     case .openTunnelQueues(let count): return "open \(count == 1 ? "1 queue" : "\(count) queues") of \(TunnelPlan.link)"
     case .openPacketQueues(let count):

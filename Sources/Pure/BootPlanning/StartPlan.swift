@@ -115,12 +115,16 @@ public struct StartPlan: Sendable, CustomStringConvertible {
     if configuration.networkMode == .raw {
       let plan = TunnelPlan(configuration.raw, processors: facts.processors)
       steps.append(.createTunnel(plan))
+      let dnsPort = configuration.egress.needsNames ? EnclaveLayout.dnsPort : nil
       if plan.sharedPorts != nil {
         steps.append(
           .installRules(
             .capture(
-              link: TunnelPlan.link, firstQueue: TunnelPlan.firstQueue, queues: plan.queues, ipv6: plan.hasIPv6),
+              link: TunnelPlan.link, firstQueue: TunnelPlan.firstQueue, queues: plan.queues, ipv6: plan.hasIPv6,
+              dnsPort: dnsPort),
             configuration.firewall))
+      } else if let dnsPort {
+        steps.append(.installRules(.queries(dnsPort: dnsPort), configuration.firewall))
       }
     }
     if isRouted {
@@ -151,8 +155,10 @@ public struct StartPlan: Sendable, CustomStringConvertible {
       ]
     case .raw:
       let queues = TunnelPlan(facts.configuration.raw, processors: facts.processors).queues
-      guard facts.configuration.raw.capture == .nfqueue else { return [.openTunnelQueues(queues)] }
-      return [.openTunnelQueues(queues), .openPacketQueues(queues), .listenAsNameServer]
+      let names: [BootStep] =
+        facts.configuration.egress.needsNames ? [.listenForQueries(dns: EnclaveLayout.dnsPort)] : []
+      guard facts.configuration.raw.capture == .nfqueue else { return [.openTunnelQueues(queues)] + names }
+      return [.openTunnelQueues(queues), .openPacketQueues(queues)] + (names.isEmpty ? [.listenAsNameServer] : names)
     }
   }
 

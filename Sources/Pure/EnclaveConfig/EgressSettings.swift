@@ -43,14 +43,6 @@ public struct EgressSettings: Equatable, Sendable {
     try table.values(key) { (text) throws(DestinationRuleError) in try DestinationRule(text) } ?? []
   }
 
-  /// Why this cannot be kept in a mode of the network; nil where it can. In raw mode the program asks name servers itself, and
-  /// packets have no names.
-  public func defect(in mode: Configuration.NetworkMode) -> String? {
-    guard mode == .raw else { return nil }
-    if let rule = allow.first(where: \.isByName) ?? deny.first(where: \.isByName) {
-      return
-        "egress: the rule \"\(rule)\" is by name, which raw mode does not have; expected addresses, prefixes and sets"
-    }
-    return sni.check == .off ? nil : "egress.sni: found \"\(sni.check.rawValue)\", expected \"off\" in raw mode"
-  }
+  /// Whether names have to be known, and so who asks for them.
+  public var needsNames: Bool { rules.needsNames(sni) }
 }

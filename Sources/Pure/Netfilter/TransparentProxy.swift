@@ -19,10 +19,8 @@ extension Ruleset {
         [
           Chain(
             "output_nat", .nat, .output, priority: -100,
-            own.map { Rule([.destination($0)], .accept) } + [
-              Rule([.transport(.udp), .destinationPort(53)], .redirect(dnsPort)),
-              Rule([.transport(.tcp), .destinationPort(53)], .redirect(dnsPort)),
-              Rule([.transport(.tcp)], .redirect(tcpPort)),
+            own.map { Rule([.destination($0)], .accept) } + toForwarder(dnsPort) + [
+              Rule([.transport(.tcp)], .redirect(tcpPort))
             ]),
           Chain(
             "output_filter", .filter, .output, priority: 0,
@@ -32,6 +30,22 @@ extension Ruleset {
         ])
     }
     return Ruleset(name: "tombolo", tables: [table(.ip, .loopback4), table(.ip6, .loopback6)])
+  }
+
+  /// What turns every query of an enclave in raw mode to the proxy, whatever server it is for, and nothing else.
+  public static func queries(dnsPort: UInt16) -> Ruleset {
+    Ruleset(
+      name: "tombolo",
+      tables: [Table(.ip, [queries(.loopback4, dnsPort)]), Table(.ip6, [queries(.loopback6, dnsPort)])])
+  }
+
+  static func queries(_ loopback: IPPrefix, _ dnsPort: UInt16) -> Chain {
+    Chain(
+      "output_nat", .nat, .output, priority: -100, [Rule([.destination(loopback)], .accept)] + toForwarder(dnsPort))
+  }
+
+  private static func toForwarder(_ dnsPort: UInt16) -> [Rule] {
+    [Transport.udp, .tcp].map { Rule([.transport($0), .destinationPort(53)], .redirect(dnsPort)) }
   }
 }
 

@@ -21,6 +21,8 @@ public enum PacketDefect: UInt8, CaseIterable, Sendable, CustomStringConvertible
   case foreignPort
   /// A first fragment without all headers, or a later one that could replace them.
   case tinyFragment
+  /// The enclave, of the program's own: not of a flow that may be open, or before it can be judged.
+  case heldBack
 
   public var description: String {
     switch self {
@@ -37,6 +39,7 @@ public enum PacketDefect: UInt8, CaseIterable, Sendable, CustomStringConvertible
     case .notTaken: "not taken by the kernel"
     case .foreignPort: "foreign port"
     case .tinyFragment: "tiny fragment"
+    case .heldBack: "held back"
     }
   }
 }

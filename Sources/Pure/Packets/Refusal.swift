@@ -7,10 +7,11 @@ public enum Refusal {
 
   /// - Parameters:
   ///   - frame: the denied one; of it at least `copied` bytes are there.
+  ///   - isOfFlow: a segment that opens nothing is answered as well: its connection is known not to be one.
   ///   - answer: room for `frameLimit` bytes, outside the frame.
   /// - Returns: the length of the answer as a frame; 0 where there is to be none.
   public static func answer(
-    to frame: UnsafeRawBufferPointer, copied: Int, _ answer: UnsafeMutableRawPointer
+    to frame: UnsafeRawBufferPointer, copied: Int, isOfFlow: Bool = false, _ answer: UnsafeMutableRawPointer
   ) -> Int {
     let seen = UnsafeRawBufferPointer(rebasing: frame.prefix(min(copied, frame.count)))
     guard seen.count >= PacketGuard.offloadHeaderLength + 28 else { return 0 }
@@ -29,13 +30,29 @@ public enum Refusal {
     let length: Int
     switch number {
     case 6:
-      guard packet.count >= transport + 20, packet.u8(transport + 13) & 0x14 == 0 else { return 0 }
+      guard packet.count >= transport + 20, packet.u8(transport + 13) & (isOfFlow ? 0x04 : 0x14) == 0 else {
+        return 0
+      }
       length = SharedCapture.reset(seen, start)
     // Errors are not answered by errors.
     case 1 where !is6 && [3, 4, 5, 11, 12].contains(packet.u8(transport)): return 0
     case 58 where is6 && packet.u8(transport) < 128: return 0
     default: length = UnreachableAnswer.write(packet, is6, .prohibited, at: start)
     }
+    return length == 0 ? 0 : PacketGuard.offloadHeaderLength + length
+  }
+
+  /// What ends a connection at its other end, in the place of a segment of the program.
+  /// - Parameters:
+  ///   - sequence: what that end waits for.
+  ///   - answer: room for `frameLimit` bytes, outside the frame.
+  /// - Returns: the length of the reset as a frame; 0 where it was no segment.
+  public static func resetOnward(
+    _ frame: UnsafeRawBufferPointer, sequence: UInt32, _ answer: UnsafeMutableRawPointer
+  ) -> Int {
+    guard frame.count >= PacketGuard.offloadHeaderLength + 40 else { return 0 }
+    answer.initializeMemory(as: UInt8.self, repeating: 0, count: PacketGuard.offloadHeaderLength)
+    let length = SharedCapture.resetOnward(frame, sequence: sequence, answer + PacketGuard.offloadHeaderLength)
     return length == 0 ? 0 : PacketGuard.offloadHeaderLength + length
   }
 }

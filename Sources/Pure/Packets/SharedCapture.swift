@@ -78,16 +78,43 @@ public struct SharedCapture: Sendable {
   /// The length of `reset`'s packets.
   public static let resetLimit = 60
 
-  /// Writes what answers a SYN to a closed port (RFC 9293 section 3.10.7.1).
+  /// Writes what answers a segment for a port or a connection that is not there (RFC 9293 section 3.10.7.1).
   /// - Parameters:
-  ///   - frame: one that `decide` refused.
+  ///   - frame: with a TCP segment.
   ///   - packet: room for `resetLimit` bytes.
   /// - Returns: the packet's length.
   public static func reset(_ frame: UnsafeRawBufferPointer, _ packet: UnsafeMutableRawPointer) -> Int {
-    let syn = PacketBytes(frame, from: PacketGuard.offloadHeaderLength)
-    let is6 = syn.u8(0) >> 4 == 6
-    let transport = is6 ? PacketGuard.transport6(syn).0 : Int(syn.u8(0) & 15) * 4
-    guard syn.count >= transport + 20 else { return 0 }
+    let segment = PacketBytes(frame, from: PacketGuard.offloadHeaderLength)
+    let is6 = segment.u8(0) >> 4 == 6
+    let transport = is6 ? PacketGuard.transport6(segment).0 : Int(segment.u8(0) & 15) * 4
+    guard segment.count >= transport + 20 else { return 0 }
+    // What acknowledges something is answered with the number that its sender waits for.
+    guard segment.u8(transport + 13) & 0x10 == 0 else {
+      return reset(segment, is6, transport, isBack: true, segment.u32(transport + 8), 0, 0x04, packet)
+    }
+    // It acknowledges the SYN, which counts as one byte, and whatever data came with it.
+    let data = max(0, segment.count - transport - Int(segment.u8(transport + 12) >> 4) * 4)
+    let number = segment.u32(transport + 4) &+ 1 &+ UInt32(truncatingIfNeeded: data)
+    return reset(segment, is6, transport, isBack: true, 0, number, 0x14, packet)
+  }
+
+  /// Writes what ends a connection at its other end, instead of a segment on the way there.
+  /// - Parameter sequence: what that end waits for; it takes no other (RFC 5961 section 3.2).
+  public static func resetOnward(
+    _ frame: UnsafeRawBufferPointer, sequence: UInt32, _ packet: UnsafeMutableRawPointer
+  ) -> Int {
+    let segment = PacketBytes(frame, from: PacketGuard.offloadHeaderLength)
+    let is6 = segment.u8(0) >> 4 == 6
+    let transport = is6 ? PacketGuard.transport6(segment).0 : Int(segment.u8(0) & 15) * 4
+    guard segment.count >= transport + 20 else { return 0 }
+    return reset(segment, is6, transport, isBack: false, sequence, segment.u32(transport + 8), 0x14, packet)
+  }
+
+  /// - Parameter isBack: to the sender of the segment.
+  private static func reset(
+    _ segment: PacketBytes, _ is6: Bool, _ transport: Int, isBack: Bool, _ sequence: UInt32, _ acknowledged: UInt32,
+    _ flags: UInt16, _ packet: UnsafeMutableRawPointer
+  ) -> Int {
     let header = is6 ? 40 : 20
     func put<T: FixedWidthInteger>(_ value: T, _ offset: Int) {
       packet.storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
@@ -97,25 +124,24 @@ public struct SharedCapture: Sendable {
       put(UInt32(0x6000_0000), 0)
       put(UInt16(20), 4)
       put(UInt16(6 << 8 | 64), 6)
-      (packet + 8).copyMemory(from: syn.base + 24, byteCount: 16)
-      (packet + 24).copyMemory(from: syn.base + 8, byteCount: 16)
+      (packet + 8).copyMemory(from: segment.base + (isBack ? 24 : 8), byteCount: 16)
+      (packet + 24).copyMemory(from: segment.base + (isBack ? 8 : 24), byteCount: 16)
     } else {
       put(UInt16(0x4500), 0)
       put(UInt16(40), 2)
       put(UInt16(0x4000), 6)
       put(UInt16(64 << 8 | 6), 8)
-      put(syn.u32(16), 12)
-      put(syn.u32(12), 16)
+      put(segment.u32(isBack ? 16 : 12), 12)
+      put(segment.u32(isBack ? 12 : 16), 16)
       var sum = Checksum()
       sum.add(packet, 20)
       put(sum.value, 10)
     }
-    put(syn.u16(transport + 2), header)
-    put(syn.u16(transport), header + 2)
-    // It acknowledges the SYN, which counts as one byte, and whatever data came with it.
-    let data = max(0, syn.count - transport - Int(syn.u8(transport + 12) >> 4) * 4)
-    put(syn.u32(transport + 4) &+ 1 &+ UInt32(truncatingIfNeeded: data), header + 8)
-    put(UInt16(0x5014), header + 12)
+    put(segment.u16(transport + (isBack ? 2 : 0)), header)
+    put(segment.u16(transport + (isBack ? 0 : 2)), header + 2)
+    put(sequence, header + 4)
+    put(acknowledged, header + 8)
+    put(0x5000 | flags, header + 12)
     var sum = Checksum()
     sum.add(packet + (is6 ? 8 : 12), is6 ? 32 : 8)
     sum.add(UInt64(6 + 20))

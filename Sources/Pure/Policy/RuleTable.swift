@@ -128,6 +128,9 @@ public struct EgressRules: Equatable, Sendable {
   /// Whether a rule names a name.
   public var hasNames: Bool { allow.hasNames || deny.hasNames }
 
+  /// Whether it must be known which names an address is the answer for.
+  public func needsNames(_ sni: SNISettings) -> Bool { hasNames || sni.check != .off }
+
   /// What decides about a name.
   public enum NameVerdict: Equatable, Sendable {
     /// nil: by default.

@@ -51,6 +51,23 @@ public struct ClientHello: Equatable, Sendable {
     }
   }
 
+  /// How many more bytes must come at least before the hello can be whole.
+  /// - Parameter bytes: of which `read` has said that they are incomplete.
+  public static func missing(_ bytes: [UInt8]) -> Int {
+    var offset = 0
+    var start: [UInt8] = []
+    var count = 0
+    while offset + 5 <= bytes.count {
+      let end = offset + 5 + (Int(bytes[offset + 3]) << 8 | Int(bytes[offset + 4]))
+      let part = bytes[(offset + 5)..<max(offset + 5, min(end, bytes.count))]
+      if start.count < 4 { start += part.prefix(4 - start.count) }
+      count += part.count
+      offset = max(end, offset + 5)
+    }
+    guard start.count == 4 else { return 1 }
+    return max(1, 4 + (Int(start[1]) << 16 | Int(start[2]) << 8 | Int(start[3])) - count)
+  }
+
   /// nil where the message is not there as a whole.
   private static func complete(_ message: [UInt8]) -> Reading? {
     guard let type = message.first else { return nil }

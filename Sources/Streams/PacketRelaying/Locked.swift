@@ -1,11 +1,11 @@
 import CLinux
 
 /// A value that several threads use, each for as long as a few instructions take.
-final class Locked<Value>: @unchecked Sendable {
+public final class Locked<Value>: @unchecked Sendable {
   private let lock: UnsafeMutablePointer<pthread_mutex_t>
   private var value: Value
 
-  init(_ value: Value) {
+  public init(_ value: Value) {
     self.value = value
     lock = .allocate(capacity: 1)
     lock.initialize(to: pthread_mutex_t())
@@ -17,7 +17,7 @@ final class Locked<Value>: @unchecked Sendable {
     lock.deallocate()
   }
 
-  func with<Result>(_ body: (inout Value) -> Result) -> Result {
+  public func with<Result>(_ body: (inout Value) -> Result) -> Result {
     pthread_mutex_lock(lock)
     defer { pthread_mutex_unlock(lock) }
     return body(&value)

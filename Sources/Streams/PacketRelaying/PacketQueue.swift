@@ -1,5 +1,6 @@
 import CLinux
 import EventLoop
+import Flows
 import Inet
 import LinuxSystem
 import Packets
@@ -88,6 +89,8 @@ public final class PacketQueue: EventSource {
   private var packetGuard: PacketGuard
   /// On the enclave's side: where what comes out of the device may go.
   private let outgoing: DestinationGuard?
+  /// Instead of it, where rules have names.
+  private let gate: FlowGate?
   private let denied: ((String) -> Void)?
   private var denials = DenialBudget()
   private let settings: Settings
@@ -114,11 +117,13 @@ public final class PacketQueue: EventSource {
 
   /// - Parameters:
   ///   - outgoing: judges what the device gives; nil where that is not to be judged, as on the host's side.
+  ///   - gate: judges flows instead, both what the device gives and what comes for it.
   ///   - denied: takes sentences about denied destinations, of either direction, not more than a few a second.
   ///   - lost: the stream has ended and is closed; `attach` may give another.
   public init(
     loop: EventLoop, device: any PacketDevice, packetGuard: PacketGuard, outgoing: DestinationGuard? = nil,
-    settings: Settings = Settings(), denied: ((String) -> Void)? = nil, lost: @escaping (Loss) -> Void
+    gate: FlowGate? = nil, settings: Settings = Settings(), denied: ((String) -> Void)? = nil,
+    lost: @escaping (Loss) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.device = device
@@ -126,6 +131,7 @@ public final class PacketQueue: EventSource {
     self.lost = lost
     self.settings = settings
     self.outgoing = outgoing
+    self.gate = gate
     self.denied = denied
     scratch = .allocate(byteCount: PacketGuard.frameLimit, alignment: 16)
     refusal = .allocate(byteCount: Refusal.frameLimit, alignment: 16)
@@ -245,6 +251,7 @@ public final class PacketQueue: EventSource {
     var skipped = 0
     defer { if taken > 0 || skipped > 0 { device.settle() } }
     let apart = path.isExposed && device.looksInside ? scratch.baseAddress : nil
+    gate?.tick()
     while taken < settings.batch, skipped < Self.skipLimit, let room = try path.room() {
       let result = device.read(apart ?? room)
       guard result >= 0 else {
@@ -257,7 +264,18 @@ public final class PacketQueue: EventSource {
         continue
       }
       let frame = UnsafeRawBufferPointer(start: apart ?? room, count: result)
-      if let outgoing, outgoing.denies(frame) {
+      if let gate {
+        switch gate.leaving(frame) {
+        case .pass, .open: break
+        case let verdict:
+          skipped += 1
+          let length = stop(DeviceFrame(start: apart ?? room, length: result), verdict, onward: room)
+          guard length > 0 else { continue }
+          path.commit(length)
+          taken += length
+          continue
+        }
+      } else if let outgoing, outgoing.denies(frame) {
         skipped += 1
         counters.drop(.badDestination)
         if let answer = refuse(DeviceFrame(start: apart ?? room, length: result), outgoing) { _ = device.write(answer) }
@@ -301,9 +319,10 @@ public final class PacketQueue: EventSource {
     guard try path.fetch() else { return false }
     var taken = 0
     var frames = 0
+    gate?.tick()
     // No more at once: the answers to all of it would not fit into the device's queue.
     while taken < settings.batch, frames < Self.frameLimit, let frame = try path.next(whole: device.looksInside) {
-      if let defect = packetGuard.defect(in: frame.bytes) ?? device.write(frame) {
+      if let defect = packetGuard.defect(in: frame.bytes) ?? give(frame) {
         counters.drop(defect)
         if defect == .badDestination { try answer(frame, path) }
       } else {
@@ -317,7 +336,40 @@ public final class PacketQueue: EventSource {
     return true
   }
 
+  private func give(_ frame: DeviceFrame) -> PacketDefect? {
+    // Before the program can answer it.
+    gate?.entering(frame.bytes)
+    return device.write(frame)
+  }
+
   // MARK: denied destinations
+
+  /// A packet of the program that does not pass.
+  /// - Parameter onward: room for a frame; the packet may be in it.
+  /// - Returns: the length of a frame to be sent in its place; 0 for none.
+  private func stop(_ frame: DeviceFrame, _ verdict: FlowVerdict, onward room: UnsafeMutableRawPointer) -> Int {
+    let denial: FlowDenial
+    var sequence: UInt32?
+    switch verdict {
+    case .open, .pass: return 0
+    case .drop:
+      counters.drop(.heldBack)
+      return 0
+    case .refuse(let found): denial = found
+    case .end(let found, let number): (denial, sequence) = (found, number)
+    }
+    counters.drop(.badDestination)
+    if let denied, denial.isWorthALine, let more = denials.admit(at: monotonicNanoseconds()) {
+      denied("\(denial)\(more)")
+    }
+    guard let place = refusal.baseAddress else { return 0 }
+    let length = Refusal.answer(to: frame.bytes, copied: frame.copied, isOfFlow: true, place)
+    if length > 0 { _ = device.write(DeviceFrame(start: UnsafeRawPointer(place), length: length)) }
+    guard let sequence else { return 0 }
+    let reset = Refusal.resetOnward(frame.bytes, sequence: sequence, place)
+    room.copyMemory(from: place, byteCount: reset)
+    return reset
+  }
 
   /// Tells the other side at once, where it asked for what it may not have.
   private func answer(_ frame: DeviceFrame, _ path: any FramePath) throws(Loss) {

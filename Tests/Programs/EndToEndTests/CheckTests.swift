@@ -93,10 +93,6 @@ final class CheckTests: XCTestCase {
     for (text, options, sentence) in [
       ("[egress]\nallow = [\"a.test\",\n \"exa mple\"]", "", ":3:2: egress.allow: found \"exa mple\", expected labels"),
       ("[egress]\nalow = []", "", ":2: egress.alow: unknown key"),
-      (
-        "[network]\nmode = \"raw\"\n[egress]\nallow = [\"a.test\"]", "",
-        "egress: the rule \"a.test\" is by name, which raw mode"
-      ),
       ("", "--would private", "--would: found \"private\", expected a name or an address"),
       ("", "--would 10.0.0.1", "--would: found \"10.0.0.1\", expected a port behind an address"),
       ("", "--would a.test:1-2", "--would: found \"a.test:1-2\", expected one port"),

@@ -72,7 +72,8 @@ struct StartPlanTests {
       let drop = try #require(steps.firstIndex(of: .dropBounding(PlannedCapabilities.harmful)))
       for (index, step) in steps.enumerated() {
         switch step {
-        case .listenForProxy, .listenForHost, .openTunnelQueues, .openPacketQueues, .listenAsNameServer:
+        case .listenForProxy, .listenForQueries, .listenForHost, .openTunnelQueues, .openPacketQueues,
+          .listenAsNameServer:
           #expect(index > drop, "\(step)")
         case .setSysctl, .installRules, .createTunnel, .pivotRoot, .switchRoot: #expect(index < drop, "\(step)")
         default: break

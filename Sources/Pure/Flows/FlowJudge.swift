@@ -1,0 +1,285 @@
+import Inet
+import Packets
+import Policy
+import TLS
+
+// Theory of operation.
+//
+// Where rules have names, a packet can be judged only in the moment in which its flow begins: later the name's address may
+// have another one, and what is open goes on. So the first packet is judged, by its address and by the names for which the
+// address was the answer, and its flow remembered (`FlowTable`):
+//
+//   leaving   SYN, first datagram, echo ▶ destination allowed? ▶ open, or refused at once
+//             another packet of an open flow ▶ passes
+//             a segment of no open flow ▶ judged as if it began one: the proxy may have been started again
+//   entering  to a published TCP port ▶ open, so that the program's answers pass; of the others nothing opens
+//
+// To ports of `sni` a connection is not open before its client's first bytes have been judged (`HelloReassembly`).
+//
+// Nothing leaves that belongs to no flow and could carry data: TCP in fragments, ICMP's answers to what nobody asked. Port 53
+// is the proxy's: rules turn queries to it before they are packets here.
+
+/// Decides about flows, for all queues of an enclave.
+public struct FlowJudge {
+  public typealias Names = (IPAddress) -> [DomainName]
+
+  /// How long a client may take for its hello, in seconds.
+  static let helloTime: UInt32 = 10
+  /// Connections of which the hello is awaited.
+  private static let helloLimit = 1024
+  /// Bytes of them all together.
+  private static let helloBytesLimit = 8 << 20
+
+  private struct Hello {
+    var bytes: HelloReassembly
+    /// When the connection began, these were the address's.
+    var names: [DomainName]
+  }
+
+  private var policy: Policy
+  private let sni: SNISettings
+  /// Which packets for the program `entering` has to see.
+  public let watch: FlowWatch
+  private var table: FlowTable
+  private var hellos: [UInt64: Hello] = [:]
+  private var helloBytes = 0
+
+  /// - Parameter published: TCP ports of the program that others may connect to.
+  public init(_ destinations: Destinations, sni: SNISettings, published: [UInt16], limit: Int = 1 << 16) {
+    policy = Policy(destinations: destinations)
+    self.sni = sni
+    watch = FlowWatch(inspected: sni.check == .off ? [] : sni.ports, published: published)
+    table = FlowTable(limit: limit)
+  }
+
+  /// From here on flows may go to these; what is open stays so.
+  public mutating func change(_ destinations: Destinations) { policy.destinations = destinations }
+
+  public var openFlows: Int { table.count }
+
+  // MARK: leaving
+
+  /// A packet of the program.
+  /// - Parameters:
+  ///   - frame: whole.
+  ///   - now: seconds of a clock that never goes back.
+  ///   - names: for which an address is the answer.
+  public mutating func leaving(
+    _ packet: FlowPacket, _ mark: UInt64, _ frame: UnsafeRawBufferPointer, now: UInt32, _ names: Names
+  ) -> FlowVerdict {
+    switch packet.kind {
+    case .tcp:
+      // Nobody's kernel makes any of what it has made for a path; together they could be what no single one shows.
+      if packet.isFragment { return .drop }
+      return packet.opens
+        ? opening(packet, mark, now, names) : segment(packet, mark, frame, now, names)
+    case .udp:
+      if table.use(mark, now: now) { return .open }
+      return datagram(packet, mark, frame, now, names)
+    case .echo:
+      if table.use(mark, now: now) { return .open }
+      if let denial = denial(of: packet, .icmp, names(packet.remote)) { return .refuse(denial) }
+      table.open(mark, .echo, now: now)
+      return .open
+    case .echoReply:
+      return table.use(mark, now: now) ? .pass : unasked(packet, names)
+    case .icmpError:
+      if let about = FlowPacket(quotedIn: packet, frame), table.isOpen(about.mark, now: now) { return .pass }
+      return unasked(packet, names)
+    case .icmp: return denial(of: packet, .icmp, names(packet.remote)).map { .refuse($0) } ?? .pass
+    case .fragment where packet.number == 6: return .drop
+    case .fragment: return denial(of: packet, .udp, names(packet.remote)).map { .refuse($0) } ?? .pass
+    case .other: return denial(of: packet, .other, names(packet.remote)).map { .refuse($0) } ?? .pass
+    }
+  }
+
+  private func denial(of packet: FlowPacket, _ transport: FlowTransport, _ names: [DomainName]) -> FlowDenial? {
+    let hasPort = packet.kind == .tcp || packet.kind == .udp
+    if hasPort, packet.remotePort == 53 {
+      return refusal(packet, transport, names.first, "queries are for the enclave's own name server")
+    }
+    return policy.destinations.denial(
+      of: packet.remote, port: hasPort ? packet.remotePort : nil, transport, names: names
+    ).map {
+      FlowDenial(
+        destination: packet.remote, port: packet.remotePort, transport: hasPort ? transport : .other,
+        name: names.first, reason: .destination($0))
+    }
+  }
+
+  private func refusal(
+    _ packet: FlowPacket, _ transport: FlowTransport, _ name: DomainName?, _ reason: String
+  ) -> FlowDenial {
+    FlowDenial(
+      destination: packet.remote, port: packet.remotePort, transport: transport, name: name, reason: .other(reason))
+  }
+
+  /// An answer to what nobody has asked, to where the program may go anyway.
+  private func unasked(_ packet: FlowPacket, _ names: Names) -> FlowVerdict {
+    denial(of: packet, .icmp, names(packet.remote)) == nil ? .pass : .drop
+  }
+
+  // MARK: datagrams
+
+  private mutating func datagram(
+    _ packet: FlowPacket, _ mark: UInt64, _ frame: UnsafeRawBufferPointer, _ now: UInt32, _ names: Names
+  ) -> FlowVerdict {
+    if let denial = denial(of: packet, .udp, names(packet.remote)) { return .refuse(denial) }
+    // Here the first datagrams of a flow could be looked at (`packet.datagrams` of the frame) before it is open.
+    table.open(mark, .datagrams, now: now)
+    return .open
+  }
+
+  // MARK: connections
+
+  private mutating func opening(_ packet: FlowPacket, _ mark: UInt64, _ now: UInt32, _ names: Names) -> FlowVerdict {
+    let found = names(packet.remote)
+    if let denial = denial(of: packet, .tcp, found) { return .refuse(denial) }
+    guard watch.inspected.contains(packet.remotePort) else {
+      if !table.isOpen(mark, now: now) { table.open(mark, .half, now: now) }
+      return .pass
+    }
+    // Data in a SYN (RFC 7413) is not looked at. Without an answer, the client sends it again without.
+    guard packet.payload.isEmpty else { return .drop }
+    if let known = hellos[mark], known.bytes.initial == packet.sequence { return .pass }
+    forget(mark)
+    guard makeRoom(now) else { return .drop }
+    hellos[mark] = Hello(bytes: HelloReassembly(initial: packet.sequence, since: now), names: found)
+    table.open(mark, .half, now: now)
+    return .pass
+  }
+
+  private mutating func segment(
+    _ packet: FlowPacket, _ mark: UInt64, _ frame: UnsafeRawBufferPointer, _ now: UInt32, _ names: Names
+  ) -> FlowVerdict {
+    guard table.use(mark, now: now) else { return stray(packet, mark, now, names) }
+    table.note(ends: packet.isEnd, resets: packet.isReset, isLeaving: true, mark)
+    guard hellos[mark] != nil else { return packet.isPlain ? .open : .pass }
+    if packet.isReset {
+      forget(mark)
+      return packet.payload.isEmpty ? .pass : .drop
+    }
+    return inspect(packet, mark, UnsafeRawBufferPointer(rebasing: frame[packet.payload]), now)
+  }
+
+  /// A segment of a connection of which nothing is known.
+  private mutating func stray(_ packet: FlowPacket, _ mark: UInt64, _ now: UInt32, _ names: Names) -> FlowVerdict {
+    let found = names(packet.remote)
+    if let denial = denial(of: packet, .tcp, found) { return packet.isReset ? .drop : .refuse(denial) }
+    // A kernel's answer to a segment for a connection that is over.
+    if packet.isReset { return packet.payload.isEmpty ? .pass : .drop }
+    if watch.inspected.contains(packet.remotePort) {
+      return .refuse(
+        refusal(packet, .tcp, found.first, "its beginning was not seen, where a client names its server (egress.sni)"))
+    }
+    table.open(mark, .connection, now: now)
+    return .pass
+  }
+
+  private mutating func inspect(
+    _ packet: FlowPacket, _ mark: UInt64, _ payload: UnsafeRawBufferPointer, _ now: UInt32
+  ) -> FlowVerdict {
+    guard var hello = hellos.removeValue(forKey: mark) else { return .pass }
+    helloBytes -= hello.bytes.bytes.count
+    let expected = hello.bytes.expected
+    func ended(_ name: DomainName?, _ reason: String) -> FlowVerdict {
+      table.close(mark)
+      return .end(refusal(packet, .tcp, name ?? hello.names.first, reason), sequence: expected)
+    }
+    if !hello.bytes.isJudged, now &- hello.bytes.since > Self.helloTime {
+      return ended(nil, "no whole ClientHello came (egress.sni)")
+    }
+    let step = hello.bytes.take(packet.sequence, payload, isUrgent: packet.isUrgent, isLast: packet.isEnd)
+    let verdict: FlowVerdict
+    switch step {
+    case .pass: verdict = .pass
+    case .hold: verdict = .drop
+    case .changed: return ended(nil, "bytes of its ClientHello came again as others (egress.sni)")
+    case .judge(let reading):
+      let name: DomainName?
+      switch reading {
+      case .hello(let found): name = found.serverName
+      case .notTLS: name = nil
+      case .malformed(let reason): return ended(nil, "a ClientHello that \(reason)")
+      case .incomplete: return ended(nil, "no whole ClientHello came (egress.sni)")
+      }
+      let endpoint = IPEndpoint(packet.remote, packet.remotePort)
+      if case .deny(let reason) = policy.egress(
+        to: endpoint, naming: name, names: hello.names, requires: sni.check == .require)
+      {
+        return ended(name, reason)
+      }
+      hello.bytes.accept()
+      verdict = .pass
+    }
+    hellos[mark] = hello
+    helloBytes += hello.bytes.bytes.count
+    return verdict
+  }
+
+  private mutating func forget(_ mark: UInt64) {
+    if let hello = hellos.removeValue(forKey: mark) { helloBytes -= hello.bytes.bytes.count }
+  }
+
+  /// Whether one more hello may be awaited. Those that nobody waits for any more go first; their connections with them.
+  private mutating func makeRoom(_ now: UInt32) -> Bool {
+    func isFull() -> Bool { hellos.count >= Self.helloLimit || helloBytes >= Self.helloBytesLimit }
+    guard isFull() else { return true }
+    for (mark, hello) in hellos where now &- hello.bytes.since > Self.helloTime {
+      forget(mark)
+      table.close(mark)
+    }
+    return !isFull()
+  }
+
+  // MARK: entering
+
+  /// A packet for the program, which has passed `PacketGuard`.
+  /// - Returns: whether what is plain of its flow need not be shown for a moment.
+  public mutating func entering(_ packet: FlowPacket, _ mark: UInt64, now: UInt32) -> Bool {
+    switch packet.kind {
+    case .tcp: break
+    case .udp: return table.use(mark, now: now)
+    case .echo:
+      // The answer to it may leave.
+      if let answer = packet.answerMark { table.open(answer, .echo, now: now) }
+      return false
+    case .echoReply, .icmpError, .icmp, .fragment, .other: return false
+    }
+    if !table.use(mark, now: now) {
+      guard watch.published.contains(packet.localPort) else { return false }
+      table.open(mark, .connection, now: now)
+    }
+    table.note(ends: packet.isEnd, resets: packet.isReset, isLeaving: false, mark)
+    guard var hello = hellos[mark] else { return packet.isPlain }
+    if packet.isAnswerToSYN {
+      hello.bytes.answered(packet.acknowledgement)
+      hellos[mark] = hello
+    } else if packet.acknowledges, hello.bytes.isOver(acknowledged: packet.acknowledgement) {
+      forget(mark)
+      return packet.isPlain
+    }
+    return false
+  }
+}
+
+/// Which packets for the program tell something of flows; the rest need not be shown.
+public struct FlowWatch: Sendable {
+  /// TCP ports of others at which a client's first bytes are looked at.
+  let inspected: PortSet
+  /// TCP ports of the program that others may connect to.
+  let published: PortSet
+
+  init(inspected: [UInt16], published: [UInt16]) {
+    self.inspected = PortSet(inspected)
+    self.published = PortSet(published)
+  }
+
+  public func isWanted(_ packet: FlowPacket) -> Bool {
+    switch packet.kind {
+    case .tcp: !packet.isPlain || inspected.contains(packet.remotePort) || published.contains(packet.localPort)
+    case .udp, .echo: true
+    case .echoReply, .icmpError, .icmp, .fragment, .other: false
+    }
+  }
+}

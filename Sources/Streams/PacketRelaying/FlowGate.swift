@@ -1,0 +1,74 @@
+import Flows
+import Inet
+import LinuxSystem
+import Packets
+import Policy
+
+// Theory of operation.
+//
+//   packet ▶ is its flow one that this thread knows to be open? ▶ passes
+//          ▶ what all queues share, behind a lock: `FlowJudge`, and the names of addresses ▶ `FlowVerdict`
+//
+// A flow's packets may change their queue (the device chooses by what came last), so what is open is shared; and a lock for
+// each packet would cost more than a packet. So each queue has a memory of its own, of two seconds (`FlowCache`).
+
+/// What the gates of all queues share.
+public final class SharedFlows: Sendable {
+  private let judge: Locked<FlowJudge>
+  private let names: @Sendable (IPAddress) -> [DomainName]
+
+  /// - Parameter names: for which an address is the answer; called in any thread.
+  public init(_ judge: FlowJudge, names: @escaping @Sendable (IPAddress) -> [DomainName]) {
+    self.judge = Locked(judge)
+    self.names = names
+  }
+
+  func leaving(_ packet: FlowPacket, _ mark: UInt64, _ frame: UnsafeRawBufferPointer, _ now: UInt32) -> FlowVerdict {
+    judge.with { $0.leaving(packet, mark, frame, now: now, names) }
+  }
+
+  func entering(_ packet: FlowPacket, _ mark: UInt64, _ now: UInt32) -> Bool {
+    judge.with { $0.entering(packet, mark, now: now) }
+  }
+
+  func changeDestinations(_ destinations: Destinations) { judge.with { $0.change(destinations) } }
+
+  /// Which packets for the program are to be shown; it never changes.
+  var watch: FlowWatch { judge.with { $0.watch } }
+}
+
+/// The check on each flow of one queue; one thread uses it.
+public final class FlowGate {
+  private let flows: SharedFlows
+  private let watch: FlowWatch
+  private var cache = FlowCache()
+  /// In seconds.
+  private var now: UInt32 = 0
+
+  public init(_ flows: SharedFlows) {
+    self.flows = flows
+    watch = flows.watch
+  }
+
+  /// To be called before some packets: they all count as of now.
+  func tick() { now = UInt32(truncatingIfNeeded: monotonicNanoseconds() / 1_000_000_000) }
+
+  /// A packet of the program, whole.
+  func leaving(_ frame: UnsafeRawBufferPointer) -> FlowVerdict {
+    guard let packet = FlowPacket(frame, isLeaving: true) else { return .drop }
+    let mark = packet.mark
+    if packet.isPlain, cache.isOpen(mark, now: now) { return .pass }
+    let verdict = flows.leaving(packet, mark, frame, now)
+    if case .open = verdict { cache.open(mark, now: now) }
+    return verdict
+  }
+
+  /// A packet for the program, which has passed `PacketGuard`.
+  /// - Parameter frame: of which the headers are there.
+  func entering(_ frame: UnsafeRawBufferPointer) {
+    guard let packet = FlowPacket(frame, isLeaving: false), watch.isWanted(packet) else { return }
+    let mark = packet.mark
+    if packet.isPlain, cache.isOpen(mark, now: now) { return }
+    if flows.entering(packet, mark, now) { cache.open(mark, now: now) }
+  }
+}
