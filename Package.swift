@@ -278,6 +278,12 @@ let package = Package(
     tests("Pure/SeccompTests", ["Seccomp"]),
     tests("Enclave/RolesTests", ["Roles", "Proxying", "Policy", "Inet", "LinuxSystem", "Relaying", "Wire"]),
     tests(
+      "Enclave/ProxyingTests",
+      [
+        "Proxying", "CLinux", "DNS", "EventLoop", "Inet", "LinuxSystem", "NameService", "PacketRelaying", "Policy",
+        "Relaying", "Wire",
+      ]),
+    tests(
       "Enclave/BootingTests",
       [
         "Booting", "BootPlanning", "CLinux", "Digests", "EnclaveConfig", "EventLoop", "Inet", "LinuxSystem", "Proxying",

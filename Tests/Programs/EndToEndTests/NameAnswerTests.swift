@@ -10,8 +10,8 @@ final class NameAnswerTests: XCTestCase {
     let made = bash(
       """
       set -e; cd \(directory)
-      ip -n \(World.server) addr add 10.9.0.4/24 dev v1
-      cat > unbound.conf <<'X'
+      ip -n \(World.server) addr add 10.9.0.4/24 dev v1; long=$(printf 'x%.0s' $(seq 250))
+      cat > unbound.conf <<X
       server:
         interface: 10.9.0.4
         access-control: 0.0.0.0/0 allow
@@ -28,7 +28,10 @@ final class NameAnswerTests: XCTestCase {
         local-data: "bad.test. 60 IN A 10.9.0.2"
         local-data: "bad.test. 60 IN A 169.254.169.254"
         local-data: "svc.test. 60 IN HTTPS 1 . alpn=h2 ipv4hint=10.9.0.2,127.0.0.1 ech=AEX+DQBBTQAgACAk"
+        local-data: "_8443._foo.svc.test. 60 IN SVCB 1 svc.test. port=8443 ech=AEX+DQBBTQAgACAk ipv6hint=fe80::1,fd09::2"
         local-data: "mail.test. 60 IN MX 10 ok.test."
+        local-data: 'long.test. 60 IN TXT "$long" "$long" "$long" "$long" "$long" "$long"'
+        local-data-ptr: "10.9.0.2 ok.test"
       remote-control:
         control-enable: no
       X
@@ -64,6 +67,14 @@ final class NameAnswerTests: XCTestCase {
       dig +short oK.TeSt | head -1; dig +noall +question oK.TeSt | grep -o 'oK.TeSt'
       fetch() { curl -sS --noproxy '*' --max-time 10 "$@" 2>/dev/null || echo refused; }
       fetch http://zero.test:8080/file
+      dig +short _8443._foo.svc.test SVCB
+      # Cut where there is no room, whole over TCP, and in a larger datagram.
+      flags() { dig "$@" | grep -oE 'flags: [a-z ]*;|EDNS: version: 0|status: [A-Z]*' | grep -oE ' tc|EDNS|status.*' | paste -sd ' '; }
+      flags +ignore +noedns long.test TXT; flags +ignore +bufsize=4000 long.test TXT; dig +short +noedns long.test TXT | wc -c
+      flags +noedns ok.test; flags +nsid +cookie=0123456789abcdef +subnet=10.0.0.0/8 ok.test
+      # RFC 6761; and the name of an address is for who may reach it.
+      dig +short a.localhost; dig +short localhost AAAA; dig +short -x 127.0.0.1; dig +short -x ::1; flags +noedns a.invalid
+      dig +short -x 10.9.0.2; flags +noedns -x 10.66.0.1
       X
       ip netns exec \(World.host) \(World.tombolo) run --dns 10.9.0.4 --config \(Self.directory)/answers.toml -- bash \(Self.directory)/answers.sh
       """)
@@ -82,6 +93,19 @@ final class NameAnswerTests: XCTestCase {
       10.9.0.2
       oK.TeSt
       content-of-file
+      1 svc.test. port=8443 ipv6hint=fd09::2
+      status: NOERROR  tc
+      status: NOERROR EDNS
+      1518
+      status: NOERROR
+      status: NOERROR EDNS
+      127.0.0.1
+      ::1
+      localhost.
+      localhost.
+      status: NXDOMAIN
+      ok.test.
+      status: REFUSED
 
       """, outcome.errors)
   }

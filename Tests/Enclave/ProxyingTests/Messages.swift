@@ -1,0 +1,1 @@
+../../Pure/DNSTests/Messages.swift
