@@ -95,12 +95,12 @@ let package = Package(
     module("Pure/SystemText"),
     // Hello, answer, session, frames, log records.
     module("Pure/Wire", ["Inet"]),
-    // The formats of the log's lines, and what makes foreign text harmless; how often a complaint is repeated.
-    module("Pure/LogText", ["Wire"]),
     // Messages, resolv.conf.
     module("Pure/DNS", ["Inet"], forSize: true),
     // What may pass.
     module("Pure/Policy", ["Inet"], forSize: true),
+    // The formats of the log's lines, written and read; what makes foreign text harmless; how often a complaint is repeated.
+    module("Pure/LogText", ["Inet", "Policy", "Wire"]),
     // What happens to queries and responses: policy, fixed answers, cache, addresses learned.
     module("Pure/NameService", ["DNS", "Inet", "Policy"], forSize: true),
     // The first message of a TLS client.
@@ -230,7 +230,8 @@ let package = Package(
     .executableTarget(
       name: "tombolo",
       dependencies: [
-        "SystemText", "CLinux", "Inet", "Policy", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem", "EventLoop",
+        "SystemText", "CLinux", "DNS", "Inet", "Policy", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem",
+        "EventLoop",
         "Capabilities", "Relaying", "Digests", "HostGateway", "HostRights", "HostStatus", "HostNetwork", "LocalRunning",
         "MachineRunning", "Imaging",
         "Netlink", "Seccomp",
@@ -262,7 +263,7 @@ let package = Package(
     tests("Pure/SystemTextTests", ["SystemText"]),
     tests("Pure/PolicyTests", ["Policy", "Inet"]),
     tests("Pure/WireTests", ["Wire", "Inet"]),
-    tests("Pure/LogTextTests", ["LogText", "Wire"]),
+    tests("Pure/LogTextTests", ["LogText", "Inet", "Policy", "Wire"]),
     tests("Pure/DNSTests", ["DNS", "Inet"]),
     tests("Pure/NameServiceTests", ["NameService", "DNS", "Policy", "Inet"]),
     tests("Pure/TLSTests", ["TLS", "Inet"]),

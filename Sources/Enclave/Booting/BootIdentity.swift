@@ -21,12 +21,13 @@ public struct BootIdentity: Sendable {
   }
 
   /// What opens this boot's sessions.
-  public func hello(_ digest: ConfigurationDigest) -> Hello {
+  /// - Parameter policy: its digest.
+  public func hello(_ digest: ConfigurationDigest, policy: [UInt8]? = nil) -> Hello {
     Hello(
       .session, token: secrets.session,
       parameters: StartReport(
         boot: boot, proxyToken: secrets.proxy, hostToken: secrets.host, configurationDigest: digest.bytes,
-        version: tomboloVersion
+        version: tomboloVersion, policyDigest: policy
       ).parameters)
   }
 }

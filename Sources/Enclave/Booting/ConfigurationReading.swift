@@ -9,6 +9,8 @@ import SystemText
 struct ConfigurationReading {
   var configuration = Configuration()
   var digest = ConfigurationDigest()
+  /// Whether there is a file, however little it says.
+  var hasFile = false
 
   /// - Parameters:
   ///   - document: of a local enclave; what it brings takes the place of a file.
@@ -31,6 +33,7 @@ struct ConfigurationReading {
 
   private mutating func apply(_ text: String, _ file: String, isCommandLine: Bool = false) throws {
     try configuration.apply(toml: text, file: file, isSystemText: isCommandLine, relativePaths: isCommandLine)
+    hasFile = hasFile || !isCommandLine
     digest.add(isCommandLine ? systemBytes(text) : Array(text.utf8))
   }
 

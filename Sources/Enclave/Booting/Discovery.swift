@@ -17,6 +17,10 @@ import Wire
 /// What a start has found, and the first stream to the host.
 public final class FoundStart {
   public let facts: StartFacts
+  /// Whether there is a configuration file.
+  public let hasFile: Bool
+  /// Of the effective policy.
+  public let policyDigest: [UInt8]
   /// Opens this boot's sessions.
   public let hello: Hello
   /// Where the host is when the plan has been carried out.
@@ -29,10 +33,13 @@ public final class FoundStart {
   public let answered: [Question]
 
   init(
-    _ facts: StartFacts, hello: Hello, host: StreamTarget, session: (stream: FileReference, early: [UInt8]),
+    _ facts: StartFacts, hasFile: Bool, policyDigest: [UInt8], hello: Hello, host: StreamTarget,
+    session: (stream: FileReference, early: [UInt8]),
     notes: [String], prepared: [BootStep], answered: [Question]
   ) {
     self.facts = facts
+    self.hasFile = hasFile
+    self.policyDigest = policyDigest
     self.hello = hello
     self.host = host
     self.session = session
@@ -60,6 +67,7 @@ public final class Discovery {
   private var prepared: [BootStep] = []
   private var answered: [Question] = []
   private var processors = 1
+  private var hasFile = false
   /// As far as it is known: what the end of a start that failed needs.
   public private(set) var configuration = Configuration()
 
@@ -122,7 +130,8 @@ public final class Discovery {
   /// Asks everything there is to ask.
   public func find() throws -> FoundStart {
     let digest = try read()
-    let hello = BootIdentity.own.hello(digest)
+    let policy = lineDigest(configuration.policyLines)
+    let hello = BootIdentity.own.hello(digest, policy: policy)
     var host = Self.host(document, configuration)
     var session: (stream: FileReference, early: [UInt8])?
     for question in Question.rest(kind, configuration) {
@@ -146,7 +155,8 @@ public final class Discovery {
     // Its directory is elsewhere when the enclave's root is the root.
     if kind.isLocal { host = StreamTarget(.unix(EnclaveLayout.hostSocket(in: EnclaveLayout.transportDirectory))) }
     return FoundStart(
-      facts, hello: hello, host: host, session: session, notes: notes, prepared: prepared, answered: answered)
+      facts, hasFile: hasFile, policyDigest: policy, hello: hello, host: host, session: session, notes: notes,
+      prepared: prepared, answered: answered)
   }
 
   private var facts: StartFacts {
@@ -163,6 +173,7 @@ public final class Discovery {
       try reading.unwrap(root: root)
       configuration = reading.configuration
     }
+    hasFile = reading.hasFile
     answered += Question.first(kind)
     return reading.digest
   }

@@ -39,6 +39,8 @@ final class DNSForwarder {
   private let names: Locked<NameService>
   private var denials = DenialBudget()
   private let report: (String) -> Void
+  /// Called with each question that was answered.
+  var onUse: ((DNSMessage.Question) -> Void)?
   private var pending: [UInt16: Pending] = [:]
   private var pendingBytes = 0
   private var nextID = UInt16.random(in: .min ... .max)
@@ -96,7 +98,9 @@ final class DNSForwarder {
 
   private func judge(_ query: DNSMessage, _ client: Client) {
     switch names.with({ $0.judge(query, now: now) }) {
-    case .answer(let response): reply(response, to: client)
+    case .answer(let response):
+      used(query, response)
+      reply(response, to: client)
     case .denied(let response, let sentence):
       say(sentence)
       reply(response, to: client)
@@ -186,7 +190,13 @@ final class DNSForwarder {
     pendingBytes -= entry.query.bytes.count
     let review = names.with { $0.review(response, to: entry.query, now: now) }
     if let sentence = review.sentence { say(sentence) }
+    used(entry.query, review.response)
     reply(review.response, to: entry.client)
+  }
+
+  /// A name that does not exist is not used: resolvers try names below each domain of `search`.
+  private func used(_ query: DNSMessage, _ response: DNSMessage) {
+    if let onUse, response.code == 0, let question = query.question, question.networkClass == 1 { onUse(question) }
   }
 
   private func reply(_ response: DNSMessage, to client: Client) {

@@ -1,4 +1,5 @@
 import CLinux
+import DNS
 import EventLoop
 import Inet
 import LinuxSystem
@@ -35,6 +36,8 @@ public final class EnclaveProxy {
   private let names: Locked<NameService>
   private let log: (String) -> Void
   private var denials = DenialBudget()
+  /// nil where the log is not to have them.
+  private var uses: FirstUses?
   private var listeners: [Listener] = []
   private var forwarder: DNSForwarder?
   private var packets: EnclavePackets?
@@ -52,6 +55,7 @@ public final class EnclaveProxy {
     names = Locked(
       NameService(
         policy.destinations, plan.settings.names, removesHiding: plan.settings.sni.check != .off))
+    if plan.settings.reportsUse { uses = FirstUses() }
     for fd in plan.descriptors.egressListeners {
       let socket = FileReference(OwnedFileDescriptor(fd))
       let isV6 = localEndpoint(fd).map { if case .v6 = $0.address { true } else { false } } ?? false
@@ -82,6 +86,13 @@ public final class EnclaveProxy {
         names: names,
         datagramSockets: plan.descriptors.dnsSockets.map { FileReference(OwnedFileDescriptor($0)) },
         listeners: plan.descriptors.dnsListeners.map { FileReference(OwnedFileDescriptor($0)) }, report: log)
+      if plan.settings.reportsUse {
+        forwarder?.onUse = { [unowned self] question in
+          use(.query(question.domain)) {
+            names.with { $0.grounds(for: question.domain) }.map { "dns: \(question) allowed: \($0)" }
+          }
+        }
+      }
     }
   }
 
@@ -130,7 +141,11 @@ public final class EnclaveProxy {
 
   private func deny(_ destination: IPEndpoint, _ name: DomainName?, _ reason: String) {
     guard let more = denials.admit(at: monotonicNanoseconds()) else { return }
-    log("egress to \(destination)\(name.map { " (\($0))" } ?? "") denied: \(reason)\(more)")
+    log("egress to \(Self.shown(destination, name)) denied: \(reason)\(more)")
+  }
+
+  private static func shown(_ destination: IPEndpoint, _ name: DomainName?) -> String {
+    name.map { "\(destination) (\($0))" } ?? destination.description
   }
 
   /// The name that the client asks its server for must be allowed as well.
@@ -157,8 +172,20 @@ public final class EnclaveProxy {
     }
   }
 
+  /// Says that something is used, the first time.
+  private func use(_ use: FirstUses.Use, _ sentence: () -> String?) {
+    switch uses?.note(use) {
+    case .first: if let said = sentence() { log(said) }
+    case .tooMany: log("egress: so many destinations are in use that no further one is named here")
+    case .known, nil: break
+    }
+  }
+
   private func connect(_ connection: FileReference, _ peer: IPEndpoint?, _ destination: IPEndpoint, _ name: DomainName?)
   {
+    use(.init(destination, name)) {
+      "egress to \(Self.shown(destination, name)) allowed: \(policy.grounds(for: destination, name))"
+    }
     let request = ConnectRequest(.endpoint(destination), source: peer, name: name)
     StreamOpening(
       loop: loop, target: plan.settings.hostTarget, hello: request.hello.proven(by: plan.settings.proxyToken),

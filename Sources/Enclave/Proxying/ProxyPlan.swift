@@ -44,6 +44,8 @@ public struct ProxySettings: Equatable, Sendable {
   public var sni = SNISettings()
   public var names = NameSettings()
   public var verbose = false
+  /// Whether the log gets each new destination that the program uses.
+  public var reportsUse = false
 
   /// Whether raw mode needs to know names, and so flows: packets have none.
   public var judgesFlows: Bool { egress.needsNames(sni) }
@@ -112,6 +114,7 @@ public struct ProxyHandOver {
         for address in host.addresses { bytes += [UInt8(truncatingIfNeeded: address.bytes.count)] + address.bytes }
       })
     writer.put("verbose", flag: settings.verbose)
+    writer.put("reports-use", flag: settings.reportsUse)
     return (writer.bytes, files)
   }
 
@@ -182,6 +185,7 @@ public struct ProxyPlan: Equatable, Sendable {
     settings.sni = try Self.sni(&reader)
     settings.names = try Self.names(&reader)
     settings.verbose = try reader.flag("verbose")
+    settings.reportsUse = try reader.flag("reports-use")
     try reader.finish()
     self.settings = settings
   }

@@ -141,12 +141,6 @@ extension BootAdmission {
     return boots
   }
 
-  private static func hexadecimal(_ bytes: [UInt8]) -> String {
-    bytes.reduce(into: "") { text, byte in
-      text += (byte < 16 ? "0" : "") + String(byte, radix: 16)
-    }
-  }
-
   private static func token(_ text: Substring) -> Token? {
     let digits = Array(text.utf8)
     guard digits.count == 2 * Token.length else { return nil }

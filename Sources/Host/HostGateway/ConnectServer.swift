@@ -2,6 +2,7 @@ import EventLoop
 import HostStatus
 import Inet
 import LinuxSystem
+import LogText
 import Policy
 import Relaying
 import Wire
@@ -42,9 +43,12 @@ final class ConnectServer: ChannelServer {
     }
     if case .deny(let reason) = policy.egress(to: destination) {
       counters.traffic.outgoing.denied &+= 1
-      complaints.say(.deniedConnections, "connection to \(request.target) denied: \(reason)")
+      let sentence = "connection to \(request.target) denied: \(reason)"
+      complaints.say(.deniedConnections, sentence)
+      counters.denied(sentence, isHost: true)
       return admitted.answer(.denied)
     }
+    counters.used.add(.init(destination, request.name))
     guard let lease = budget.lease(.outgoing, for: admitted.peer) else {
       counters.traffic.outgoing.failed &+= 1
       budget.refused(.outgoing, admitted.peer)

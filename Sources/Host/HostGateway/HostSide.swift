@@ -170,7 +170,7 @@ public final class HostSide {
     output = StandardStreams(loop: loop, format: settings.logFormat, stalled: stalled, isOutlived: settings.isOutlived)
     logs = LogServer(
       loop: loop, sinks: [output], keepsUnwritten: settings.isOutlived, labels: place.peers == .any,
-      complaints: complaints)
+      counters: counters, complaints: complaints)
     let isRaw = rawGateway != nil
     reserved = isRaw ? published : []
     publishedPorts = try PublishedPorts(

@@ -10,6 +10,7 @@ final class LogReceiver: EventSource {
   let position: LogPosition
   private let sinks: LogSinks
   private let label: String
+  private let denials: EnclaveDenials
   private let exited: (UInt8) -> Void
   private let closed: (LogReceiver, String?) -> Void
   private var registration: Registration?
@@ -21,13 +22,15 @@ final class LogReceiver: EventSource {
 
   init(
     loop: EventLoop, stream: FileReference, early: [UInt8], position: LogPosition, sinks: LogSinks,
-    label: String, exited: @escaping (UInt8) -> Void, closed: @escaping (LogReceiver, String?) -> Void
+    label: String, denials: EnclaveDenials, exited: @escaping (UInt8) -> Void,
+    closed: @escaping (LogReceiver, String?) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.stream = stream
     self.position = position
     self.sinks = sinks
     self.label = label
+    self.denials = denials
     self.exited = exited
     self.closed = closed
     acknowledged = position.acknowledged
@@ -63,6 +66,7 @@ final class LogReceiver: EventSource {
         guard record.sequence > position.received else { continue }
         position.took(record.sequence)
         sinks.write(record, label: label, received: received)
+        denials.take(record, label: label)
         if case .exit(let status) = record.body { exited(status) }
       }
     } catch {

@@ -9,6 +9,7 @@ final class LogServer: ChannelServer {
   private let complaints: ComplaintLog
   /// Whether the lines say which enclave they are of.
   private let labels: Bool
+  private let denials: EnclaveDenials
   private var sinks: LogSinks!
   private var receivers: [LogReceiver] = []
   /// Of each enclave the boot that was admitted last.
@@ -20,8 +21,10 @@ final class LogServer: ChannelServer {
 
   /// - Parameter keepsUnwritten: as `LogSinks` has it.
   init(
-    loop: EventLoop, sinks: [any LogSink], keepsUnwritten: Bool, labels: Bool, complaints: ComplaintLog
+    loop: EventLoop, sinks: [any LogSink], keepsUnwritten: Bool, labels: Bool, counters: HostCounters,
+    complaints: ComplaintLog
   ) {
+    denials = EnclaveDenials(counters)
     self.loop = loop
     self.complaints = complaints
     self.labels = labels
@@ -46,7 +49,7 @@ final class LogServer: ChannelServer {
     receivers.append(
       try LogReceiver(
         loop: loop, stream: admitted.stream, early: admitted.early, position: position, sinks: sinks,
-        label: labels ? "\(admitted.peer)/" : ""
+        label: labels ? "\(admitted.peer)/" : "", denials: denials
       ) { [unowned self] in
         onExit?($0)
       } closed: { [unowned self] receiver, problem in

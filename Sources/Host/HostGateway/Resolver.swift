@@ -4,7 +4,9 @@ import EventLoop
 import HostStatus
 import Inet
 import LinuxSystem
+import LogText
 import NameService
+import Policy
 import Relaying
 
 /// Asks the host's resolvers on behalf of an enclave: each query over UDP from a port of its own with an id of its
@@ -37,6 +39,7 @@ final class Resolver {
     case .answer(let response): reply(response)
     case .denied(let response, let sentence):
       complaints.say(.deniedNames, "name: \(sentence)")
+      counters.denied("name: \(sentence)", isHost: true)
       reply(response)
     case .ask(let message): ask(message, for: query, of: peer, reply)
     }
@@ -61,6 +64,7 @@ final class Resolver {
       }
       let review = policy.review(response, to: query)
       if let sentence = review.sentence { complaints.say(.deniedNames, "name: \(sentence)") }
+      if review.response.code == 0, let question = query.question { counters.used.add(.query(question.domain)) }
       reply(review.response)
     }.start()
   }

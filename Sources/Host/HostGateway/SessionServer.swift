@@ -116,9 +116,8 @@ final class SessionServer {
     sessions.sorted { $0.key < $1.key }.map { peer, session in
       HostStatus.Session(
         cid: peer == 0 ? nil : peer, boot: session.report.boot.description, version: session.report.version,
-        configurationDigest: session.report.configurationDigest.reduce(into: "") { text, byte in
-          text += (byte < 16 ? "0" : "") + String(byte, radix: 16)
-        }, connected: session.stream != nil,
+        configurationDigest: hexadecimal(session.report.configurationDigest),
+        policyDigest: session.report.policyDigest.map { hexadecimal($0) }, connected: session.stream != nil,
         services: session.services.map { .init(name: $0.name, state: "\($0.state)") })
     }
   }

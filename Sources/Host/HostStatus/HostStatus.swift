@@ -142,16 +142,20 @@ public struct HostStatus: Codable, Equatable, Sendable {
     public var version: String
     /// SHA-384, in hexadecimal.
     public var configurationDigest: String
+    /// SHA-384 of the effective policy, in hexadecimal, as `tombolo check` prints it; nil where the boot has not said it.
+    public var policyDigest: String?
     public var connected: Bool
     public var services: [Service]
 
     public init(
-      cid: UInt32?, boot: String, version: String, configurationDigest: String, connected: Bool, services: [Service]
+      cid: UInt32?, boot: String, version: String, configurationDigest: String, policyDigest: String?, connected: Bool,
+      services: [Service]
     ) {
       self.cid = cid
       self.boot = boot
       self.version = version
       self.configurationDigest = configurationDigest
+      self.policyDigest = policyDigest
       self.connected = connected
       self.services = services
     }
@@ -165,6 +169,38 @@ public struct HostStatus: Codable, Equatable, Sendable {
     public init(name: String, state: String) {
       self.name = name
       self.state = state
+    }
+  }
+
+  /// What the enclave uses, or was denied.
+  public struct Destination: Codable, Equatable, Sendable {
+    /// `api.example.com:443`, `10.0.0.1:5432`, `udp://10.0.0.1:53`; `dns api.example.com` for a name that was asked for.
+    public var destination: String
+    public var count: UInt64
+    /// Of one that was denied: `enclave` or `host`.
+    public var side: String?
+    /// What decided about one that was denied.
+    public var reason: String?
+
+    public init(destination: String, count: UInt64, side: String? = nil, reason: String? = nil) {
+      self.destination = destination
+      self.count = count
+      self.side = side
+      self.reason = reason
+    }
+  }
+
+  public struct Destinations: Codable, Equatable, Sendable {
+    /// The most frequent first.
+    public var list: [Destination]
+    /// How often there was something for which the list has no room, or of which the log tells the number alone.
+    public var others: UInt64
+
+    public init(_ list: [Destination], others: UInt64) {
+      self.list = list.sorted {
+        ($1.count, $0.destination, $0.side ?? "") < ($0.count, $1.destination, $1.side ?? "")
+      }
+      self.others = others
     }
   }
 
@@ -188,6 +224,10 @@ public struct HostStatus: Codable, Equatable, Sendable {
   public var overLimit: [String: UInt64]?
   public var traffic = Traffic()
   public var names = Names()
+  /// Connections, by name where one is known, and names asked for; nil where there were none.
+  public var used: Destinations?
+  /// By either side; nil where there was none.
+  public var denied: Destinations?
   /// nil in TCP mode.
   public var raw: Raw?
 
@@ -251,6 +291,7 @@ extension HostStatus: CustomStringConvertible {
         (session.cid.map { "CID \($0), " } ?? "")
           + "\(session.boot.prefix(8)), tombolo-init \(session.version)\(session.connected ? "" : ", no session")"
           + (services.isEmpty ? "" : "; \(services)"))
+      if let digest = session.policyDigest { add("policy", digest) }
     }
     if refused > 0 { add("refused", "\(refused) streams that were not the enclave's") }
     if let overLimit {
@@ -278,8 +319,20 @@ extension HostStatus: CustomStringConvertible {
       add("bytes", "\(traffic.bytesFromEnclave) from the enclave, \(traffic.bytesToEnclave) to it")
     }
     add("DNS", "\(names.queries) queries, \(names.failed) failed, \(names.underway) under way")
+    for (label, seen) in [("used", used), ("denied", denied)] {
+      guard let seen else { continue }
+      for entry in seen.list.prefix(Self.shownDestinations) {
+        let why = [entry.side, entry.reason].compactMap { $0 }.joined(separator: ": ")
+        add(label, "\(entry.count) × \(entry.destination)" + (why.isEmpty ? "" : " (\(why))"))
+      }
+      let rest = seen.list.dropFirst(Self.shownDestinations).reduce(seen.others) { $0 &+ $1.count }
+      if rest > 0 { add(label, "\(rest) × others") }
+    }
     return lines.map(Self.printable).joined(separator: "\n")
   }
+
+  /// Of each kind; JSON has all that are counted.
+  private static let shownDestinations = 10
 
   private static func words(_ queue: Queue) -> String {
     func flow(_ flow: Flow) -> String { "\(flow.packets) packets \(flow.bytes) bytes (mean \(flow.meanSize))" }

@@ -34,3 +34,10 @@ public struct ConfigurationDigest {
 
   public var bytes: [UInt8] { state.digest() }
 }
+
+/// The digest of lines, each with its newline: as `sha384sum` has it of a file.
+public func lineDigest(_ lines: [String]) -> [UInt8] {
+  var state = SHA384()
+  for line in lines { state.update(Array((line + "\n").utf8)) }
+  return state.digest()
+}

@@ -68,6 +68,14 @@ final class Start {
     // Whatever goes wrong from here on, what was found before stands above it.
     defer { target.release() }
     for note in notes { logger.info("\(note)") }
+    if configuration.networkMode != .none, configuration.egress.isUnsaid {
+      // Who starts a local enclave without a configuration has left no policy out of it.
+      logger.log(
+        level: found.facts.kind.isLocal && !found.hasFile ? .info : .warning,
+        "the configuration has no section [egress], so the program may reach everything but what is denied without a rule (docs/policy.md)"
+      )
+    }
+    logger.info("policy: \(hexadecimal(found.policyDigest))")
     let trace = configuration.logs.level == .debug ? StartTrace(plan.services) { logger.debug("step: \($0)") } : nil
     trace?.begin(found.prepared, found.answered, runner.done)
 
@@ -122,6 +130,7 @@ final class Start {
     settings.sni = configuration.egress.sni
     settings.names = configuration.resolver.names
     settings.verbose = configuration.logs.level == .debug
+    settings.reportsUse = configuration.logs.level <= .info
     if configuration.networkMode == .raw {
       let raw = configuration.raw
       settings.tunnelAddresses = [raw.address] + (raw.lacksIPv6 ? [] : [raw.address6])

@@ -1,8 +1,11 @@
 import ArgumentParser
 import Digests
 import EnclaveConfig
+import HostStatus
 import LinuxSystem
 import Policy
+import SystemText
+import Wire
 
 struct CheckCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -11,7 +14,8 @@ struct CheckCommand: ParsableCommand {
     discussion: """
       Prints the effective policy, a line each, and its digest: two configurations with the same one allow the same. Ends \
       with status 125 where the file has an error, with its line. With --would it prints what decides instead, for each, and \
-      ends with status 1 where one of them is denied. See docs/policy.md.
+      ends with status 1 where one of them is denied. With --seen and --suggest it reads a log and no configuration. See \
+      docs/policy.md.
       """)
 
   @Option(
@@ -21,8 +25,18 @@ struct CheckCommand: ParsableCommand {
   var would: [String] = []
   @Option(name: .customLong("as"), help: "enclave (a configuration) or host (the rules of `--policy`).")
   var side: Side = .enclave
+  @Option(
+    help: ArgumentHelp(
+      "Print what was used and what was denied, as this log tells it, in whichever form it is; - for standard input.",
+      valueName: "log"))
+  var seen: String?
+  @Option(
+    help: ArgumentHelp(
+      "Print a policy that allows exactly what was used, as this log tells it; - for standard input.",
+      valueName: "log"))
+  var suggest: String?
   @Argument(help: ArgumentHelp("The configuration, or the host's policy.", valueName: "file"))
-  var file: String
+  var file: String?
 
   enum Side: String, ExpressibleByArgument, CaseIterable { case enclave, host }
 
@@ -37,6 +51,14 @@ struct CheckCommand: ParsableCommand {
   }
 
   private func check() throws {
+    if let log = seen ?? suggest {
+      guard seen == nil || suggest == nil, file == nil, would.isEmpty else {
+        throw Misuse(
+          "--seen and --suggest read a log and nothing else: expected one of them, without a file and --would")
+      }
+      return try read(log)
+    }
+    guard let file else { throw Misuse("expected a file, --seen or --suggest") }
     let text = try Configuration.text(readFile(file), file: file)
     var configuration = Configuration()
     switch side {
@@ -49,12 +71,20 @@ struct CheckCommand: ParsableCommand {
       return
     }
     let lines = configuration.policyLines
-    var digest = SHA384()
-    for line in lines {
-      print(line)
-      digest.update(Array((line + "\n").utf8))
+    for line in lines { print(line) }
+    print("digest \(hexadecimal(lineDigest(lines)))")
+  }
+
+  private func read(_ path: String) throws {
+    let log = try SeenLog(reading: path)
+    if log.canBeForged {
+      say("\(path): this log has the form \"raw\", in which the program can have written any of these lines itself")
     }
-    print("digest \(digest.digest().map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined())")
+    if seen != nil {
+      for line in log.lines { print(HostStatus.printable(line)) }
+    } else {
+      print(log.suggestion(from: HostStatus.printable(shownText(path))), terminator: "")
+    }
   }
 
   private func answer(_ text: String, _ configuration: Configuration) throws -> Bool {

@@ -10,15 +10,29 @@ extension Configuration {
     lines += Self.sorted(egress.deny.map { "deny \($0)" })
     lines += Self.sorted(egress.allow.map { "allow \($0)" })
     if egress.sni.check != .off {
-      let ports = Set(egress.sni.ports).sorted().map { String($0) }
-      lines.append("sni \(egress.sni.check.rawValue) \(ports.joined(separator: " "))")
+      var last: UInt16 = 0
+      var line = "sni \(egress.sni.check.rawValue)"
+      for port in egress.sni.ports.sorted() where port != last {
+        line += " \(port)"
+        last = port
+      }
+      lines.append(line)
     }
     lines += Self.sorted(
-      resolver.names.hosts.map { host in
-        "host \(host.name) \(host.addresses.map(\.description).joined(separator: " "))"
-      })
+      resolver.names.hosts.map { host in host.addresses.reduce("host \(host.name)") { $0 + " \($1)" } })
+    // Only where names decide: for how long an answer's address may be reached.
+    if networkMode == .tcp ? !egress.isOpen || !egress.deny.isEmpty : egress.needsNames,
+      resolver.names.hold != NameSettings().hold
+    {
+      lines.append("hold \(resolver.names.hold)s")
+    }
     return lines
   }
 
-  private static func sorted(_ lines: [String]) -> [String] { Array(Set(lines)).sorted() }
+  /// Without a set and joined(separator:), whose first use looks through every conformance of the program: a boot does this.
+  private static func sorted(_ lines: [String]) -> [String] {
+    var result: [String] = []
+    for line in lines.sorted() where result.last != line { result.append(line) }
+    return result
+  }
 }

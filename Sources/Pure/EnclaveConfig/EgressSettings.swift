@@ -16,6 +16,8 @@ public struct EgressSettings: Equatable, Sendable {
 
   public init() {}
 
+  /// Whether nobody has said what is done with what no rule names.
+  public var isUnsaid: Bool { defaultAction == nil && !hasSection }
   public var isOpen: Bool { (defaultAction ?? (hasSection ? .deny : .allow)) == .allow }
   public var rules: EgressRules { EgressRules(isOpen: isOpen, allow: allow, deny: deny) }
 

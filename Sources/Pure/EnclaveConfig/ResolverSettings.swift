@@ -74,13 +74,13 @@ public struct ResolverSettings: Equatable, Sendable {
       } catch {
         throw table.error(key, "found \"\(key)\", \(error)")
       }
-      var host = FixedHost(name, [])
-      for text in try table.strings(key) ?? [] {
+      let addresses = try table.values(key) { (text) throws(DomainName.Defect) in
         guard let address = IPAddress(text) else {
-          throw table.error(key, "found \"\(text)\", expected an address such as \"10.0.0.5\" or \"fd00::5\"")
+          throw DomainName.Defect(description: "expected an address such as \"10.0.0.5\" or \"fd00::5\"")
         }
-        host.addresses.append(address)
+        return address
       }
+      let host = FixedHost(name, addresses ?? [])
       guard (1...Self.addressLimit).contains(host.addresses.count) else {
         throw table.error(key, "found \(host.addresses.count) addresses, expected 1 to \(Self.addressLimit)")
       }

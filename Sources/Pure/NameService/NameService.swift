@@ -81,11 +81,15 @@ public struct NameService {
     }
     // RFC 6761 section 6.3, 6.4: nobody outside is asked.
     if LocalNames.isReserved(question.domain) { return nil }
-    switch rules.verdict(on: question.domain) {
-    case .allowed: return nil
-    case .denied(let rule?): return "egress.deny has \"\(rule)\""
-    case .denied(nil): return "no rule of egress.allow names it"
-    }
+    let verdict = rules.verdict(on: question.domain)
+    return verdict.isAllowed ? nil : verdict.description
+  }
+
+  /// For the log: why a name may be asked for; nil for what needs no rule.
+  public func grounds(for name: DomainName) -> String? {
+    if LocalNames.isReserved(name) || name.reverseAddress?.isLoopback ?? false { return nil }
+    let verdict = destinations.rules.verdict(on: name)
+    return verdict.isAllowed ? verdict.description : "its address may be reached"
   }
 
   /// What the host sent.

@@ -38,10 +38,10 @@ public struct LearnedNames {
     let address = address.unmapped
     let until = now + max(UInt64(seconds), floor)
     number += 1
-    if let index = entries[address]?.firstIndex(where: { $0.name == name }) {
-      let old = entries[address]?[index].until ?? 0
-      entries[address]?[index].until = max(old, until)
-      entries[address]?[index].learned = number
+    if let index = entries[address]?.firstIndex(where: { $0.name == name }),
+      let old = entries[address]?.remove(at: index)
+    {
+      entries[address]?.append(Entry(name: name, until: max(old.until, until), learned: number))
       return
     }
     if count >= limit { makeRoom(now) }
@@ -51,10 +51,11 @@ public struct LearnedNames {
     count += 1
   }
 
-  /// The names for which the address was the answer, if that still counts.
+  /// The names for which the address was the answer, if that still counts; the one that was learned last is the first, as
+  /// the program has most likely connected for that.
   public func names(of address: IPAddress, now: UInt64) -> [DomainName] {
     guard let known = entries[address.unmapped] else { return [] }
-    return known.filter { $0.until > now }.map(\.name)
+    return known.reversed().filter { $0.until > now }.map(\.name)
   }
 
   private mutating func makeRoom(_ now: UInt64) {

@@ -38,6 +38,13 @@ public struct Policy: Equatable, Sendable {
     }
   }
 
+  /// Why a connection that is allowed is.
+  /// - Parameter name: for which it is.
+  public func grounds(for endpoint: IPEndpoint, _ name: DomainName?) -> EgressRules.NameVerdict {
+    if let rule = destinations.rule(allowing: endpoint.address, port: endpoint.port) { return .allowed(by: rule) }
+    return name.map { destinations.rules.verdict(on: $0, .tcp, endpoint.port) } ?? .allowed(by: nil)
+  }
+
   /// A connection whose address is allowed, once it is known for which name the client asks the server.
   /// - Parameters:
   ///   - name: nil where it names none.

@@ -29,23 +29,14 @@ public struct PolicyQuestion: Equatable, Sendable {
       let verdict =
         port == nil && rule.transport == nil
         ? destinations.rules.verdict(on: name) : destinations.rules.verdict(on: name, transport, port)
-      return Self.sentence(verdict)
+      return (verdict.isAllowed, verdict.description)
     case .prefix(let prefix):
       if let denial = destinations.denial(of: prefix.address, port: port, transport) {
         return (false, denial.description)
       }
       let rule = destinations.rule(allowing: prefix.address, port: port, transport)
-      return Self.sentence(.allowed(by: rule))
+      return (true, EgressRules.NameVerdict.allowed(by: rule).description)
     case .below, .set: return (false, "")
-    }
-  }
-
-  private static func sentence(_ verdict: EgressRules.NameVerdict) -> (Bool, String) {
-    switch verdict {
-    case .allowed(let rule?): (true, "egress.allow has \"\(rule)\"")
-    case .allowed(nil): (true, "egress.default is \"allow\"")
-    case .denied(let rule?): (false, "egress.deny has \"\(rule)\"")
-    case .denied(nil): (false, "no rule of egress.allow names it")
     }
   }
 }

@@ -132,11 +132,23 @@ public struct EgressRules: Equatable, Sendable {
   public func needsNames(_ sni: SNISettings) -> Bool { hasNames || sni.check != .off }
 
   /// What decides about a name.
-  public enum NameVerdict: Equatable, Sendable {
+  public enum NameVerdict: Equatable, Sendable, CustomStringConvertible {
     /// nil: by default.
     case allowed(by: DestinationRule?)
     /// nil: no rule names it.
     case denied(by: DestinationRule?)
+
+    public var isAllowed: Bool { if case .allowed = self { true } else { false } }
+
+    /// `egress.allow has "10.0.0.0/8"`.
+    public var description: String {
+      switch self {
+      case .allowed(let rule?): "egress.allow has \"\(rule)\""
+      case .allowed(nil): "egress.default is \"allow\""
+      case .denied(let rule?): "egress.deny has \"\(rule)\""
+      case .denied(nil): "no rule of egress.allow names it"
+      }
+    }
   }
 
   /// Whether a name may be asked for: some port of it may be reached, by some transport.

@@ -33,6 +33,11 @@ public struct Token: Equatable, Sendable, CustomStringConvertible {
   public var description: String { "(a token)" }
 }
 
+/// Two digits a byte, in small letters.
+public func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
+  bytes.reduce(into: "") { $0 += ($1 < 16 ? "0" : "") + String($1, radix: 16) }
+}
+
 /// One start of an enclave: random, so that no two are the same.
 public struct BootID: Hashable, Sendable, CustomStringConvertible {
   public var high: UInt64
@@ -103,15 +108,19 @@ public struct StartReport: Equatable, Sendable {
   public var configurationDigest: [UInt8]
   /// `tombolo-init`'s, 1 to 64 bytes of printable ASCII.
   public var version: String
+  /// Of the effective policy, as docs/policy.md has it; nil for a start that failed before it had one.
+  public var policyDigest: [UInt8]?
 
   public init(
-    boot: BootID, proxyToken: Token, hostToken: Token, configurationDigest: [UInt8], version: String
+    boot: BootID, proxyToken: Token, hostToken: Token, configurationDigest: [UInt8], version: String,
+    policyDigest: [UInt8]? = nil
   ) {
     self.boot = boot
     self.proxyToken = proxyToken
     self.hostToken = hostToken
     self.configurationDigest = configurationDigest
     self.version = version
+    self.policyDigest = policyDigest
   }
 
   public var parameters: [UInt8] {
@@ -119,6 +128,7 @@ public struct StartReport: Equatable, Sendable {
     bytes.append(integer: boot.high)
     bytes.append(integer: boot.low)
     bytes += proxyToken.bytes + hostToken.bytes + configurationDigest + Array(version.utf8)
+    if let policyDigest { bytes += [0] + policyDigest }
     return bytes
   }
 
@@ -128,7 +138,13 @@ public struct StartReport: Equatable, Sendable {
     proxyToken = try reader.token()
     hostToken = try reader.token()
     configurationDigest = Array(try reader.bytes(Self.digestLength))
-    let text = reader.remainder()
+    let rest = reader.remainder()
+    let text = rest.prefix { $0 != 0 }
+    if text.count < rest.count {
+      let digest = rest[(text.endIndex + 1)...]
+      guard digest.count == Self.digestLength else { throw .badValue(what: "digest of the policy") }
+      policyDigest = Array(digest)
+    }
     guard (1...Self.versionLimit).contains(text.count), text.allSatisfy({ (0x21...0x7e).contains($0) }) else {
       throw .badValue(what: "version")
     }

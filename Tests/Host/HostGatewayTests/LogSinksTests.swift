@@ -74,7 +74,7 @@ struct LogSinksTests {
     let (fast, slow) = (TwinSink(isFast: true), TwinSink())
     let server = LogServer(
       loop: loop, sinks: [fast, slow], keepsUnwritten: true, labels: false,
-      complaints: ComplaintLog(loop: loop) { Issue.record("\($0)") })
+      counters: HostCounters(), complaints: ComplaintLog(loop: loop) { Issue.record("\($0)") })
     func turn() throws {
       loop.schedule(after: .milliseconds(20), TimerSource { loop.stop() })
       try loop.run()

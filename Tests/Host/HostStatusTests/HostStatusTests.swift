@@ -74,6 +74,25 @@ private func example() -> HostStatus {
     #expect(status.description.contains(", unsent 1, reconnects 4, shared memory\n"))
   }
 
+  /// The most frequent first, and not more than a screen has room for.
+  @Test func usedAndDenied() throws {
+    var status = example()
+    status.used = .init((1...12).map { .init(destination: "n\($0).test:443", count: UInt64($0)) }, others: 5)
+    status.denied = .init(
+      [.init(destination: "dns other.test", count: 3, side: "enclave", reason: "no rule of egress.allow names it")],
+      others: 0)
+    let lines = status.description.split(separator: "\n").filter { $0.hasPrefix("  used") || $0.hasPrefix("  denied") }
+    #expect(
+      lines.count == 12 && lines[0] == "  used       12 × n12.test:443" && lines[9] == "  used       3 × n3.test:443")
+    #expect(lines[10] == "  used       8 × others")
+    #expect(lines[11] == "  denied     3 × dns other.test (enclave: no rule of egress.allow names it)")
+    #expect(try HostStatus(json: status.encoded()) == status)
+    #expect(
+      String(decoding: try status.encoded(), as: UTF8.self).contains(
+        #""denied":{"list":[{"count":3,"destination":"dns other.test","reason":"no rule of egress.allow names it","side":"enclave"}],"others":0}"#
+      ))
+  }
+
   /// Root's terminal must not obey what another user's process has put into a name.
   @Test func namesDoNotSteerTerminals() {
     var status = example()

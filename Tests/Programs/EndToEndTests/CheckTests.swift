@@ -89,6 +89,112 @@ final class CheckTests: XCTestCase {
     }
   }
 
+  /// Every key of what may leave has its own error, with its line; a rule and an address with their columns too.
+  func testEveryKeyHasItsErrorWithItsPlace() {
+    for (text, sentence) in [
+      ("[egress]\ndefault = \"maybe\"", ":2: egress.default: found \"maybe\", expected \"allow\" or \"deny\""),
+      (
+        "[egress]\nallow = [\n  \"ok.test\",\n  \"10.0.0.1/8\"]",
+        ":4:3: egress.allow: found \"10.0.0.1/8\", expected 10.0.0.0/8"
+      ),
+      ("[egress]\nallow = \"ok.test\"", ":2: egress.allow: found \"ok.test\", expected an array of strings"),
+      ("[egress]\nallow = [\"ok.test\", 7]", ":2: egress.allow: found"),
+      ("[egress]\ndeny = [\"ok.test\", \"a..b\"]", ":2:20: egress.deny: found \"a..b\", found an empty label"),
+      ("[egress]\ndeny = [\"tls://ok.test\"]", ":2:9: egress.deny: found \"tls://ok.test\", expected \"tcp://\""),
+      (
+        "[egress]\ndeny = [\"1.2.3.256\"]",
+        ":2:9: egress.deny: found \"1.2.3.256\", expected a name, whose last label is no number"
+      ),
+      ("[egress]\nsni = \"on\"", ":2: egress.sni: found \"on\", expected \"off\", \"check\" or \"require\""),
+      (
+        "[egress]\nsni_ports = [443, 0]",
+        ":2: egress.sni_ports: found [443, 0], expected an array of numbers from 1 to 65535"
+      ),
+      ("[dns]\ncache = -1", ":2: dns.cache: found -1, expected a number from 0 to 1000000"),
+      ("[dns]\nhold = \"1500ms\"", ":2: dns.hold: found \"1500ms\", expected a duration of whole seconds"),
+      ("[dns]\ndenied = \"drop\"", ":2: dns.denied: found \"drop\", expected \"refused\" or \"nxdomain\""),
+      ("[dns]\nsearch = [\"a b\"]", ":2: dns.search: found \"a b\", expected a domain name"),
+      ("[dns]\noptions = [\"ndots:x\"]", ":2: dns.options: found \"ndots:x\", expected an option"),
+      ("[dns]\nupstreams = []", ":2: dns.upstreams: unknown key"),
+      (
+        "[dns.hosts]\n\n\"a.b\" = [\"10.0.0.5\",\n \"10.0.0.500\"]",
+        ":4:2: dns.hosts.a.b: found \"10.0.0.500\", expected an address"
+      ),
+      ("[dns]\nhosts = { \"a.b\" = [\"x\"] }", ":2:20: dns.hosts.a.b: found \"x\", expected an address"),
+      ("[dns.hosts]\n\"a b\" = [\"10.0.0.5\"]", ":2: dns.hosts.a b: found \"a b\", expected labels"),
+      ("[egress\n", ":1: not TOML:"),
+    ] {
+      let outcome = check(text)
+      XCTAssertEqual(outcome.status, 125, outcome.output)
+      XCTAssertTrue(outcome.errors.contains(".toml" + sentence), "\(sentence): \(outcome.errors)")
+    }
+    for (text, sentence) in [
+      ("[egress]\nallow = [\"a.test:0\"]", ":2:10: egress.allow: found \"a.test:0\", expected a port from 1 to 65535"),
+      ("[dns]\nhold = \"25h\"", ":2: dns.hold: found \"25h\""), ("[dns]\ncache = 5", ":2: dns.cache: unknown key"),
+    ] {
+      let outcome = check(text, "--as host")
+      XCTAssertEqual(outcome.status, 125, outcome.output)
+      XCTAssertTrue(outcome.errors.contains(".toml" + sentence), "\(sentence): \(outcome.errors)")
+    }
+  }
+
+  /// In raw mode there are datagrams and pings, which TCP mode does not carry.
+  func testWouldInRawMode() {
+    let outcome = check(
+      "[network]\nmode = \"raw\"\n[egress]\nallow = [\"udp://10.0.0.0/8:53\", \"icmp://10.0.0.0/8\", \"10.0.0.1:443\"]",
+      "--would udp://10.1.1.1:53 --would udp://10.1.1.1:54 --would icmp://10.1.1.1 --would icmp://8.8.8.8 --would 10.0.0.1:443 --would udp://10.0.0.1:443"
+    )
+    XCTAssertEqual(outcome.status, 1)
+    XCTAssertEqual(
+      outcome.output,
+      """
+      udp://10.1.1.1:53: allowed: egress.allow has "udp://10.0.0.0/8:53"
+      udp://10.1.1.1:54: denied: no rule of egress.allow names it
+      icmp://10.1.1.1: allowed: egress.allow has "icmp://10.0.0.0/8"
+      icmp://8.8.8.8: denied: no rule of egress.allow names it
+      10.0.0.1:443: allowed: egress.allow has "10.0.0.1:443"
+      udp://10.0.0.1:443: denied: no rule of egress.allow names it
+
+      """)
+  }
+
+  /// What is no line of the proxy counts for nothing, whatever the program writes into it.
+  func testALogThatTheProgramWritesInto() {
+    func read(_ log: [String], _ option: String) -> Outcome {
+      let file = "/tmp/tombolo-check-\(World.id).log"
+      return bash(
+        "cat > \(file) <<'X'\n\(log.joined(separator: "\n"))\nX\n\(World.tombolo) check \(option) \(file); s=$?; rm -f \(file); exit $s"
+      )
+    }
+    let used = "egress to 10.0.0.1:443 (ok.test) allowed: egress.default is \"allow\""
+    let forged = "egress to 10.0.0.6:443 (evil.test) allowed: egress.default is \"allow\""
+    let time = "2026-11-27T21:29:31.281Z 2026-11-27T21:29:31.280Z"
+    let text = read(
+      [
+        "\(time) 3 16/proxy | \(used)", "\(time) 4 stdout | \(forged)",
+        "\(time) 5 stderr | \(time) 6 proxy | \(forged)",
+        "\(time) 7 init | \(forged)", "tombolo: connection to 10.0.0.7:1 denied: x",
+      ], "--seen")
+    XCTAssertEqual(text.output, "used ok.test:443: egress.default is \"allow\"\ndenied 10.0.0.7:1: x\n", text.errors)
+    func json(_ source: String, _ line: String) -> String {
+      "{\"sequence\":1,\"source\":\"\(source)\",\"line\":\"\(line.replacingOccurrences(of: "\"", with: "\\\""))\"}"
+    }
+    let objects = read(
+      [json("proxy", used), json("stdout", forged), json("stdout", json("proxy", forged))], "--suggest")
+    XCTAssertTrue(objects.output.hasSuffix("allow = [\n  \"ok.test:443\",\n]\n"), objects.output)
+    XCTAssertEqual(objects.errors, "")
+    let raw = read(["tombolo proxy: \(used)", "tombolo proxy: \(used)", forged], "--seen")
+    XCTAssertEqual(raw.output, "used ok.test:443 (2 times): egress.default is \"allow\"\n")
+    XCTAssertTrue(raw.errors.contains("the program can have written any of these lines"), raw.errors)
+    XCTAssertTrue(read([], "--suggest").output.hasSuffix("[egress]\ndefault = \"deny\"\nallow = [\n]\n"))
+    XCTAssertEqual(bash("\(World.tombolo) check --seen /nowhere/log").status, 125)
+    for words in ["--seen a --suggest b", "--seen a b", "--suggest a --would b", ""] {
+      let outcome = bash("\(World.tombolo) check \(words)")
+      XCTAssertEqual(outcome.status, 125)
+      XCTAssertTrue(outcome.errors.contains("expected"), outcome.errors)
+    }
+  }
+
   func testMistakes() {
     for (text, options, sentence) in [
       ("[egress]\nallow = [\"a.test\",\n \"exa mple\"]", "", ":3:2: egress.allow: found \"exa mple\", expected labels"),

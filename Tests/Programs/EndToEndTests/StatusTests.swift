@@ -47,7 +47,7 @@ final class StatusTests: XCTestCase {
       for i in $(seq 100); do grep -q up out && break; sleep 0.1; done
       for i in $(seq 100); do \(tombolo) status counted | grep -q "nothing listens" || break; sleep 0.05; done
       ip netns exec \(World.host) python3 -c 'import socket; c = socket.create_connection(("127.0.0.1", 9393)); print(len(c.makefile("rb").read()))'
-      \(tombolo) status counted | sed "s/pid $p/pid P/; s/up .*/up/; s/unix:.*host,/unix:T,/; s/\\(bytes *\\)[0-9]* from the enclave, [0-9]* to/\\1A from, B to/; s/DNS .* queries/DNS N queries/; s/boot  *[0-9a-f]* *,/boot B,/; s/init [0-9.]*;/init V;/"
+      \(tombolo) status counted | sed "s/pid $p/pid P/; s/up .*/up/; s/unix:.*host,/unix:T,/; s/\\(bytes *\\)[0-9]* from the enclave, [0-9]* to/\\1A from, B to/; s/DNS .* queries/DNS N queries/; s/boot  *[0-9a-f]* *,/boot B,/; s/init [0-9.]*;/init V;/; s/policy  *[0-9a-f]\\{96\\}$/policy D/; s/[0-9]* × dns/N × dns/"
       \(tombolo) status --json $p | python3 -c '
       import json, sys
       [s] = json.load(sys.stdin); t = s["traffic"]
@@ -62,11 +62,15 @@ final class StatusTests: XCTestCase {
       counted (pid P): tombolo run, TCP mode, up
         transport  unix:T, the enclave is there
         boot B, tombolo-init V; proxy ready, program ready
+        policy D
         published  127.0.0.1:9393 → 80
         out        1 open, 3 in all, 1 failed, 0 denied
         in         0 open, 1 in all, 0 failed
         bytes      A from, B to it
         DNS N queries, 0 failed, 0 under way
+        used       2 × 10.9.0.2:8080
+        used       1 × 10.9.0.2:9
+        used       N × dns web.test
       run True {'denied': 0, 'failed': 1, 'open': 1, 'total': 3} {'failed': 0, 'open': 0, 'total': 1} True True True False
       no enclave here has the name, process id or link "counted2"; running:
       1

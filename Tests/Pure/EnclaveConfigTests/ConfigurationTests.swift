@@ -105,6 +105,16 @@ struct ConfigurationTests {
       read.egress.sni.check == .require && read.egress.sni.ports == [443, 8443] && read.resolver.names.hold == 30)
     #expect(read.resolver.names.hosts.first?.addresses.count == 2)
     #expect(read.egress.needsNames)
+    // Each key that there is: a wrong one is answered with all of them.
+    for section in ["egress", "dns"] {
+      let error = #expect(throws: ConfigurationError.self) { try Configuration(toml: "[\(section)]\nx = 1", file: "t") }
+      let known = error?.problem.components(separatedBy: "known here: ").last?.components(separatedBy: ", ") ?? []
+      #expect(known.count > 4)
+      let lines = example.components(separatedBy: "\n")
+      for key in known {
+        #expect(lines.contains { $0.hasPrefix(key + " = ") || $0 == "[\(section).\(key)]" }, "\(section).\(key)")
+      }
+    }
   }
 
   /// A mistake that is passed over is a policy that is not enforced: each is refused with its place.
@@ -135,7 +145,7 @@ struct ConfigurationTests {
     ),
     (
       "[dns.hosts]\n\"a.b\" = [\"x\"]",
-      "t.toml:2: dns.hosts.a.b: found \"x\", expected an address such as \"10.0.0.5\" or \"fd00::5\""
+      "t.toml:2:10: dns.hosts.a.b: found \"x\", expected an address such as \"10.0.0.5\" or \"fd00::5\""
     ),
     ("[dns]\nhosts = { a = [] }", "t.toml:2: dns.hosts.a: found 0 addresses, expected 1 to 64"),
     ("[network]\nmode = \"tpc\"", "t.toml:2: network.mode: found \"tpc\", expected \"tcp\" or \"raw\" or \"none\""),

@@ -19,6 +19,11 @@ struct SessionTests {
     let decoded = try #require(try Hello.decode(bytes))
     #expect(decoded.hello == hello && decoded.length == bytes.count)
     #expect(try StartReport(parameters: hello.parameters) == Self.report)
+    // With a policy's digest behind a zero.
+    var complete = Self.report
+    complete.policyDigest = Array(repeating: 0xd2, count: 48)
+    #expect(complete.parameters == Self.report.parameters + [0] + Array(repeating: 0xd2, count: 48))
+    #expect(try StartReport(parameters: complete.parameters) == complete)
     #expect(Self.report.boot.description == "01020304050607080000000000000009")
     #expect(BootID(Self.report.boot.description) == Self.report.boot)
     for bad in [
@@ -36,6 +41,13 @@ struct SessionTests {
     // A version of 65 bytes, one with a control character, tokens of zeros.
     #expect(throws: WireError.self) { try StartReport(parameters: good + [UInt8](repeating: 0x30, count: 62)) }
     #expect(throws: WireError.self) { try StartReport(parameters: good + [0x1b]) }
+    // Digests of a policy that are too short, too long, or behind no version.
+    for count in [0, 1, 47, 49] {
+      #expect(throws: WireError.self) { try StartReport(parameters: good + [0] + [UInt8](repeating: 0, count: count)) }
+    }
+    #expect(throws: WireError.self) {
+      try StartReport(parameters: Array(good.dropLast(3)) + [0] + [UInt8](repeating: 1, count: 48))
+    }
     for start in [16, 48] {
       var bad = good
       bad.replaceSubrange(start..<start + 32, with: repeatElement(0, count: 32))

@@ -1,9 +1,10 @@
 import FoundationEssentials
 import LogText
+import Policy
 import Wire
 
 /// What the log's lines show of any bytes: `text` has nothing that acts on a terminal, `json` is JSON from which the bytes
-/// can be had back.
+/// can be had back. What any bytes say, read as a log.
 let logLines = Harness("log-lines") { bytes in
   var choices = Choices(bytes)
   var text = LogLines(.text)
@@ -24,6 +25,13 @@ let logLines = Harness("log-lines") { bytes in
   json.add(end, received: 0, to: &jsonBytes)
   actsOnNothing(Array(textBytes.bytes))
   readBack(Array(jsonBytes.bytes), sent)
+  let foreign = String(decoding: bytes, as: UTF8.self)
+  _ = LoggedLine(json: foreign)
+  _ = LoggedLine(text: foreign)
+  _ = LoggedLine(raw: foreign)
+  if let rule = Sighting(foreign)?.subject.rule {
+    check((try? DestinationRule("\(rule)")) == rule, "a rule that is none")
+  }
 }
 
 private func actsOnNothing(_ text: [UInt8]) {
@@ -48,6 +56,8 @@ private func readBack(_ json: [UInt8], _ sent: [UInt8]) {
   var lines: [[UInt8]] = []
   for text in json.split(separator: 0x0a) {
     guard let line = try? JSONDecoder().decode(Line.self, from: Data(text)) else { return check(false, "not JSON") }
+    let ours = LoggedLine(json: String(decoding: text, as: UTF8.self))
+    check(ours?.line == line.line && ours?.source == line.source, "our reader reads JSON otherwise")
     guard line.source == "stdout" else { continue }
     if let base64 = line.base64 {
       guard let data = Data(base64Encoded: base64) else { return check(false, "not base 64") }
