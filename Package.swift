@@ -176,7 +176,7 @@ let package = Package(
     module(
       "Host/HostNetwork",
       [
-        "CLinux", "Inet", "Policy", "Wire", "Netfilter", "Netlink", "Packets", "LinuxSystem", "EventLoop",
+        "CLinux", "Flows", "Inet", "Policy", "Wire", "Netfilter", "Netlink", "Packets", "LinuxSystem", "EventLoop",
         "PacketRelaying",
       ]),
     // What a host side keeps of its rights, and the process that does what needs more.

@@ -26,7 +26,7 @@ final class EnclavePackets {
     let v6 = plan.settings.tunnelAddresses.first { if case .v6 = $0.address { true } else { false } }
     let packetGuard = PacketGuard(.enclave, v4, v6, ports: plan.settings.ingressPorts)
     let outgoing = DestinationGuard(Self.destinations(plan))
-    let flows = plan.settings.judgesFlows ? Self.flows(plan, names) : nil
+    let flows = plan.settings.egress.needsFlows(plan.settings.sni) ? Self.flows(plan, names) : nil
     let verdicts = plan.descriptors.verdictPipe.map { FileReference(OwnedFileDescriptor($0)) }
     let segments = SegmentSizes(mtu: Int(plan.settings.tunnelMTU))
     for (index, fd) in plan.descriptors.tunnelQueues.enumerated() {
@@ -83,7 +83,9 @@ final class EnclavePackets {
   private static func flows(_ plan: ProxyPlan, _ names: Locked<NameService>) -> SharedFlows {
     SharedFlows(
       FlowJudge(
-        Destinations(plan.settings.egress), sni: plan.settings.sni, published: plan.settings.ingressPorts)
+        destinations(plan), sni: plan.settings.sni,
+        queries: plan.settings.egress.needsNames(plan.settings.sni) ? .nobody : .anybody,
+        published: plan.settings.ingressPorts)
     ) { address in names.with { $0.names(of: address, now: monotonicNanoseconds() / 1_000_000_000) } }
   }
 

@@ -47,9 +47,6 @@ public struct ProxySettings: Equatable, Sendable {
   /// Whether the log gets each new destination that the program uses.
   public var reportsUse = false
 
-  /// Whether raw mode needs to know names, and so flows: packets have none.
-  public var judgesFlows: Bool { egress.needsNames(sni) }
-
   public init(hostTarget: StreamTarget, proxyToken: Token, hostToken: Token) {
     self.hostTarget = hostTarget
     self.proxyToken = proxyToken
@@ -147,8 +144,8 @@ public struct ProxyPlan: Equatable, Sendable {
     }
     var descriptors = ProxyDescriptors<Int32>()
     descriptors.egressListeners = try files("egress", 2)
-    descriptors.dnsSockets = try files("dns-udp", 2)
-    descriptors.dnsListeners = try files("dns-tcp", 2)
+    descriptors.dnsSockets = try files("dns-udp", 3)
+    descriptors.dnsListeners = try files("dns-tcp", 3)
     descriptors.transportListener = try files("transport", 1).first
     descriptors.readiness = try files("ready", 1).first
     descriptors.tunnelQueues = try files("tun", Self.queueLimit)

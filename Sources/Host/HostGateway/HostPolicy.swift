@@ -4,14 +4,15 @@ import HostNetwork
 import Inet
 import LinuxSystem
 import NameService
+import PacketRelaying
 import Policy
 
 /// What enclaves may reach, as this machine sees it. The machine's own addresses are kept in it by ourselves.
 final class HostPolicy {
-  private var policy: Policy { didSet { rawGateway?.change(policy.destinations) } }
+  private var policy: Policy { didSet { changePackets() } }
   private let machine: MachineAddresses
   /// Judges names; nil where the rules have nothing to say of them, and queries and answers pass as they are.
-  private var names: NameService?
+  private let names: Locked<NameService>?
   /// Asks the same of packets.
   private let rawGateway: (any RawGateway)?
 
@@ -22,33 +23,38 @@ final class HostPolicy {
     machine = try MachineAddresses(loop: loop, log: log)
     self.rawGateway = rawGateway
     policy = Policy(destinations: destinations)
-    if !destinations.rules.isPlain {
-      names = NameService(destinations, settings, removesHiding: false)
-    }
+    names =
+      destinations.rules.isPlain ? nil : Locked(NameService(destinations, settings, removesHiding: false))
     policy.destinations.own = machine.current
-    rawGateway?.change(policy.destinations)
+    changePackets()
     machine.onChange = { [unowned self] in policy.destinations.own = machine.current }
+  }
+
+  private func changePackets() {
+    rawGateway?.change(policy.destinations) { [names] address in
+      names?.with { $0.names(of: address, now: Self.now) } ?? []
+    }
   }
 
   /// A connection of the program to the outside.
   func egress(to destination: IPEndpoint) -> Policy.Decision {
     machine.refresh()
     return policy.egress(
-      to: destination, names: names?.names(of: destination.address, now: now) ?? [])
+      to: destination, names: names?.with { $0.names(of: destination.address, now: Self.now) } ?? [])
   }
 
   /// In seconds.
-  private var now: UInt64 { monotonicNanoseconds() / 1_000_000_000 }
+  private static var now: UInt64 { monotonicNanoseconds() / 1_000_000_000 }
 
   /// A query of the program.
   func judge(_ query: DNSMessage) -> NameService.Outcome {
-    names?.judge(query, now: now) ?? .ask(query)
+    names?.with { $0.judge(query, now: Self.now) } ?? .ask(query)
   }
 
   /// What a name server has answered to it.
   func review(_ response: DNSMessage, to query: DNSMessage) -> (
     response: DNSMessage, sentence: String?
   ) {
-    names?.review(response, to: query, now: now) ?? (response, nil)
+    names?.with { $0.review(response, to: query, now: Self.now) } ?? (response, nil)
   }
 }

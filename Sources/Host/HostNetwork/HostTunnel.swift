@@ -40,6 +40,8 @@ public final class HostTunnel {
   private let access: HostLinkAccess
   private let mtu: UInt16?
   private let destinations = LockedDestinations(Destinations())
+  private var reach: PacketReach
+  private var wanted: Destinations?
   /// What the enclave was given when it asked.
   private var assigned: AddressAnswer?
   /// What has been chosen for it.
@@ -75,6 +77,7 @@ public final class HostTunnel {
   ) throws {
     self.note = note
     self.mtu = mtu
+    reach = PacketReach(published)
     self.log = log
     tally = try QueueTally(pipe: makePipe())
     access = HostLinkAccess(
@@ -132,13 +135,14 @@ public final class HostTunnel {
   }
 
   /// The machine's own addresses are the business of the rules, which know connections and translate published ports.
-  public func change(_ wanted: Destinations) {
+  public func change(_ wanted: Destinations, names: @escaping @Sendable (IPAddress) -> [DomainName]) {
     var wanted = wanted
     wanted.own = []
     // The host's address on every link, where its name server is; the rules say which ports are open.
     wanted.allowed.append(DestinationRule(IPPrefix(.v4(AgreedAddresses.nameServer), clamping: 32)))
-    guard wanted != destinations.current else { return }
-    destinations.current = wanted
+    guard wanted != self.wanted else { return }
+    self.wanted = wanted
+    destinations.current = reach.value(wanted, names)
     for worker in workers { worker.change() }
   }
 

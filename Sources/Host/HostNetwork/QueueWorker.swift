@@ -17,11 +17,12 @@ extension PacketWorker {
   ) throws(SystemError) {
     try self.init { (loop) throws(SystemError) in
       let queue = try PacketQueue(
-        loop: loop, device: device(), packetGuard: packetGuard.with(destinations.current),
+        loop: loop, device: device(), packetGuard: packetGuard,
         denied: { log("packets to \($0)") }
       ) { loss in
         if loss != .closed { log("packets, queue \(index): the enclave's stream was lost: \(loss)") }
       }
+      queue.change(destinations.current)
       return .init { stream, awaitingMemory in
         do throws(SystemError) {
           try queue.attach(stream, awaitingMemory ? .awaitingMemory : .frames())

@@ -1,4 +1,5 @@
 import EventLoop
+import Inet
 import LinuxSystem
 import Netlink
 import Policy
@@ -20,7 +21,8 @@ public protocol RawGateway: AnyObject {
   func configure(_ request: PacketsRequest) throws
   func serve(_ stream: FileReference, _ request: PacketsRequest, answer: (PacketsAnswer) -> Void) throws
   /// Where the enclave may send packets.
-  func change(_ destinations: Destinations)
+  /// - Parameter names: for which an address was the answer; called in any thread.
+  func change(_ destinations: Destinations, names: @escaping @Sendable (IPAddress) -> [DomainName])
   func report()
   func count(in loop: EventLoop, _ completion: @escaping ([QueueCount]) -> Void)
   /// For a process that gives up its rights and has one thread: what does elsewhere what needs them. nil where it cannot be

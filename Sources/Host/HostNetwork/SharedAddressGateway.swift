@@ -31,6 +31,8 @@ public final class SharedAddressGateway: RawGateway {
   private let log: @Sendable (String) -> Void
   private let note: @Sendable (String) -> Void
   private let destinations = LockedDestinations(Destinations())
+  private var reach: PacketReach
+  private var wanted: Destinations?
   private var state: HostState
   private var first: FileReference?
   private var shape: HostTunnel.Shape?
@@ -59,6 +61,7 @@ public final class SharedAddressGateway: RawGateway {
     log: @escaping @Sendable (String) -> Void, note: @escaping @Sendable (String) -> Void = { _ in }
   ) throws {
     self.note = note
+    reach = PacketReach(published)
     self.ports = ports
     self.published = published
     self.firewall = firewall
@@ -285,9 +288,10 @@ public final class SharedAddressGateway: RawGateway {
 
   /// The machine's own addresses among them: the link's other ones are reached through `lo`, past the rules for the
   /// enclave's.
-  public func change(_ wanted: Destinations) {
-    guard wanted != destinations.current else { return }
-    destinations.current = wanted
+  public func change(_ wanted: Destinations, names: @escaping @Sendable (IPAddress) -> [DomainName]) {
+    guard wanted != self.wanted else { return }
+    self.wanted = wanted
+    destinations.current = reach.value(wanted, names)
     for worker in workers { worker.change() }
   }
 

@@ -32,7 +32,7 @@ struct GatewayOptions: ParsableArguments {
   var allowDestination: [String] = []
   @Option(
     help: ArgumentHelp(
-      "This machine's own rules for the enclave: a TOML file with [egress] default, allow and deny, and [dns] hold and denied. Both sides must allow. Rules by name in TCP mode only.",
+      "This machine's own rules for the enclave: a TOML file with [egress] default, allow and deny, and [dns] hold and denied. Both sides must allow.",
       valueName: "file"))
   var policy: String?
 
@@ -49,9 +49,6 @@ struct GatewayOptions: ParsableArguments {
 
   /// Refuses what only raw mode can do.
   func check(raw: Bool) throws {
-    if raw, let policy, try settings().destinations.rules.hasNames {
-      throw Misuse("--policy: \(policy) has rules by name, which raw mode does not have")
-    }
     guard !raw else { return }
     for port in try published() where port.transport == .udp {
       throw Misuse(

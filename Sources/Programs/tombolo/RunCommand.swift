@@ -129,8 +129,9 @@ struct RunCommand: ParsableCommand {
     }
     try gateway.check(raw: configuration.networkMode == .raw)
     var lifted = try gateway.destinations().allowed
-    // In raw mode the program itself asks the server that it was given, so that one is named as well.
-    if configuration.networkMode == .raw, let server = settings.nameServer,
+    // In raw mode the program itself asks the server that it was given, so that one is named as well. Where rules here have
+    // names, the machine's side asks it.
+    if configuration.networkMode == .raw, !settings.destinations.rules.hasNames, let server = settings.nameServer,
       let whole = IPPrefix(server, UInt8(clamping: server.bitCount))
     {
       let rules = [

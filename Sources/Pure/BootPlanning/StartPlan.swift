@@ -124,7 +124,7 @@ public struct StartPlan: Sendable, CustomStringConvertible {
               dnsPort: dnsPort),
             configuration.firewall))
       } else if let dnsPort {
-        steps.append(.installRules(.queries(dnsPort: dnsPort), configuration.firewall))
+        steps.append(.installRules(.queries(link: TunnelPlan.link, dnsPort: dnsPort), configuration.firewall))
       }
     }
     if isRouted {
@@ -158,7 +158,7 @@ public struct StartPlan: Sendable, CustomStringConvertible {
       let names: [BootStep] =
         facts.configuration.egress.needsNames ? [.listenForQueries(dns: EnclaveLayout.dnsPort)] : []
       guard facts.configuration.raw.capture == .nfqueue else { return [.openTunnelQueues(queues)] + names }
-      return [.openTunnelQueues(queues), .openPacketQueues(queues)] + (names.isEmpty ? [.listenAsNameServer] : names)
+      return [.openTunnelQueues(queues), .openPacketQueues(queues), .listenAsNameServer] + names
     }
   }
 

@@ -5,23 +5,30 @@ import TLS
 
 // Theory of operation.
 //
-// Where rules have names, a packet can be judged only in the moment in which its flow begins: later the name's address may
-// have another one, and what is open goes on. So the first packet is judged, by its address and by the names for which the
+// Where there are rules, a packet can be judged only in the moment in which its flow begins: later the address may be another
+// name's, and what is open goes on. So the first packet is judged, by its address and by the names for which the
 // address was the answer, and its flow remembered (`FlowTable`):
 //
 //   leaving   SYN, first datagram, echo ▶ destination allowed? ▶ open, or refused at once
 //             another packet of an open flow ▶ passes
 //             a segment of no open flow ▶ judged as if it began one: the proxy may have been started again
-//   entering  to a published TCP port ▶ open, so that the program's answers pass; of the others nothing opens
+//   entering  to a published port ▶ open, so that the program's answers pass; of the others nothing opens
 //
 // To ports of `sni` a connection is not open before its client's first bytes have been judged (`HelloReassembly`).
 //
-// Nothing leaves that belongs to no flow and could carry data: TCP in fragments, ICMP's answers to what nobody asked. Port 53
-// is the proxy's: rules turn queries to it before they are packets here.
+// Nothing leaves that belongs to no flow and could carry data: TCP in fragments, ICMP's answers to what nobody asked.
 
 /// Decides about flows, for all queues of an enclave.
 public struct FlowJudge {
   public typealias Names = (IPAddress) -> [DomainName]
+
+  /// Who may be asked for names by packets, besides what the rules say.
+  public enum Queries: Sendable {
+    case anybody
+    /// Queries are turned to a forwarder before they are packets.
+    case nobody
+    case only(IPAddress)
+  }
 
   /// How long a client may take for its hello, in seconds.
   static let helloTime: UInt32 = 10
@@ -38,17 +45,25 @@ public struct FlowJudge {
 
   private var policy: Policy
   private let sni: SNISettings
+  private let queries: Queries
   /// Which packets for the program `entering` has to see.
   public let watch: FlowWatch
   private var table: FlowTable
   private var hellos: [UInt64: Hello] = [:]
   private var helloBytes = 0
 
-  /// - Parameter published: TCP ports of the program that others may connect to.
-  public init(_ destinations: Destinations, sni: SNISettings, published: [UInt16], limit: Int = 1 << 16) {
+  /// - Parameters:
+  ///   - published: TCP ports of the program that others may connect to.
+  ///   - publishedDatagrams: UDP ports, as far as they are known.
+  public init(
+    _ destinations: Destinations, sni: SNISettings = SNISettings(), queries: Queries, published: [UInt16],
+    publishedDatagrams: [UInt16] = [], limit: Int = 1 << 16
+  ) {
+    self.queries = queries
     policy = Policy(destinations: destinations)
     self.sni = sni
-    watch = FlowWatch(inspected: sni.check == .off ? [] : sni.ports, published: published)
+    watch = FlowWatch(
+      inspected: sni.check == .off ? [] : sni.ports, published: published, publishedDatagrams: publishedDatagrams)
     table = FlowTable(limit: limit)
   }
 
@@ -95,8 +110,8 @@ public struct FlowJudge {
 
   private func denial(of packet: FlowPacket, _ transport: FlowTransport, _ names: [DomainName]) -> FlowDenial? {
     let hasPort = packet.kind == .tcp || packet.kind == .udp
-    if hasPort, packet.remotePort == 53 {
-      return refusal(packet, transport, names.first, "queries are for the enclave's own name server")
+    if hasPort, packet.remotePort == 53, !mayBeAsked(packet.remote) {
+      return refusal(packet, transport, names.first, "rules by name need queries to go to Tombolo's own name server")
     }
     return policy.destinations.denial(
       of: packet.remote, port: hasPort ? packet.remotePort : nil, transport, names: names
@@ -104,6 +119,14 @@ public struct FlowJudge {
       FlowDenial(
         destination: packet.remote, port: packet.remotePort, transport: hasPort ? transport : .other,
         name: names.first, reason: .destination($0))
+    }
+  }
+
+  private func mayBeAsked(_ server: IPAddress) -> Bool {
+    switch queries {
+    case .anybody: true
+    case .nobody: false
+    case .only(let known): server.unmapped == known
     }
   }
 
@@ -239,7 +262,11 @@ public struct FlowJudge {
   public mutating func entering(_ packet: FlowPacket, _ mark: UInt64, now: UInt32) -> Bool {
     switch packet.kind {
     case .tcp: break
-    case .udp: return table.use(mark, now: now)
+    case .udp:
+      if table.use(mark, now: now) { return true }
+      guard watch.publishedDatagrams.contains(packet.localPort) else { return false }
+      table.open(mark, .datagrams, now: now)
+      return true
     case .echo:
       // The answer to it may leave.
       if let answer = packet.answerMark { table.open(answer, .echo, now: now) }
@@ -269,10 +296,13 @@ public struct FlowWatch: Sendable {
   let inspected: PortSet
   /// TCP ports of the program that others may connect to.
   let published: PortSet
+  /// The same for UDP.
+  let publishedDatagrams: PortSet
 
-  init(inspected: [UInt16], published: [UInt16]) {
+  init(inspected: [UInt16], published: [UInt16], publishedDatagrams: [UInt16]) {
     self.inspected = PortSet(inspected)
     self.published = PortSet(published)
+    self.publishedDatagrams = PortSet(publishedDatagrams)
   }
 
   public func isWanted(_ packet: FlowPacket) -> Bool {

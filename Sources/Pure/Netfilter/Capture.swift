@@ -19,7 +19,7 @@ extension Ruleset {
       let loopback: IPPrefix = family == .ip ? .loopback4 : .loopback6
       return Table(
         family,
-        (dnsPort.map { [queries(loopback, $0)] } ?? []) + [
+        (dnsPort.map { [queriesChain(link, $0)] } ?? []) + [
           Chain(
             "output", .filter, .output, priority: 0,
             (dnsPort == nil ? [] : [Rule([.destination(loopback)], .accept)]) + [

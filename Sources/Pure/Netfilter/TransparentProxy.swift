@@ -32,20 +32,17 @@ extension Ruleset {
     return Ruleset(name: "tombolo", tables: [table(.ip, .loopback4), table(.ip6, .loopback6)])
   }
 
-  /// What turns every query of an enclave in raw mode to the proxy, whatever server it is for, and nothing else.
-  public static func queries(dnsPort: UInt16) -> Ruleset {
-    Ruleset(
-      name: "tombolo",
-      tables: [Table(.ip, [queries(.loopback4, dnsPort)]), Table(.ip6, [queries(.loopback6, dnsPort)])])
+  /// What turns every query of an enclave in raw mode that would leave to the proxy, whatever server it is for, and nothing else.
+  public static func queries(link: String, dnsPort: UInt16) -> Ruleset {
+    Ruleset(name: "tombolo", tables: [Family.ip, .ip6].map { Table($0, [queriesChain(link, dnsPort)]) })
   }
 
-  static func queries(_ loopback: IPPrefix, _ dnsPort: UInt16) -> Chain {
-    Chain(
-      "output_nat", .nat, .output, priority: -100, [Rule([.destination(loopback)], .accept)] + toForwarder(dnsPort))
+  static func queriesChain(_ link: String, _ dnsPort: UInt16) -> Chain {
+    Chain("output_nat", .nat, .output, priority: -100, toForwarder(dnsPort, [.output(link)]))
   }
 
-  private static func toForwarder(_ dnsPort: UInt16) -> [Rule] {
-    [Transport.udp, .tcp].map { Rule([.transport($0), .destinationPort(53)], .redirect(dnsPort)) }
+  private static func toForwarder(_ dnsPort: UInt16, _ matches: [Match] = []) -> [Rule] {
+    [Transport.udp, .tcp].map { Rule([.transport($0), .destinationPort(53)] + matches, .redirect(dnsPort)) }
   }
 }
 

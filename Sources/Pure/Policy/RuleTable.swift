@@ -131,6 +131,9 @@ public struct EgressRules: Equatable, Sendable {
   /// Whether it must be known which names an address is the answer for.
   public func needsNames(_ sni: SNISettings) -> Bool { hasNames || sni.check != .off }
 
+  /// Whether raw mode has to judge flows: for less, a look at each packet's address does.
+  public func needsFlows(_ sni: SNISettings) -> Bool { !isPlain || needsNames(sni) }
+
   /// What decides about a name.
   public enum NameVerdict: Equatable, Sendable, CustomStringConvertible {
     /// nil: by default.

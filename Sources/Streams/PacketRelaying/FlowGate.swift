@@ -31,7 +31,7 @@ public final class SharedFlows: Sendable {
     judge.with { $0.entering(packet, mark, now: now) }
   }
 
-  func changeDestinations(_ destinations: Destinations) { judge.with { $0.change(destinations) } }
+  public func change(_ destinations: Destinations) { judge.with { $0.change(destinations) } }
 
   /// Which packets for the program are to be shown; it never changes.
   var watch: FlowWatch { judge.with { $0.watch } }
@@ -39,7 +39,7 @@ public final class SharedFlows: Sendable {
 
 /// The check on each flow of one queue; one thread uses it.
 public final class FlowGate {
-  private let flows: SharedFlows
+  let flows: SharedFlows
   private let watch: FlowWatch
   private var cache = FlowCache()
   /// In seconds.
@@ -53,7 +53,8 @@ public final class FlowGate {
   /// To be called before some packets: they all count as of now.
   func tick() { now = UInt32(truncatingIfNeeded: monotonicNanoseconds() / 1_000_000_000) }
 
-  /// A packet of the program, whole.
+  /// A packet of the program.
+  /// - Parameter frame: whole; without `sni` its headers are enough.
   func leaving(_ frame: UnsafeRawBufferPointer) -> FlowVerdict {
     guard let packet = FlowPacket(frame, isLeaving: true) else { return .drop }
     let mark = packet.mark

@@ -1,12 +1,24 @@
 import Policy
 
-/// The destinations that several queues' threads ask, changed by the thread of the host side.
+/// Where packets may go, as several queues' threads ask it; changed by the thread of the host side.
 public final class LockedDestinations: Sendable {
-  private let value: Locked<Destinations>
+  public struct Value: Sendable {
+    /// Of each packet by itself.
+    public var destinations: Destinations
+    /// Of each flow; nil where `destinations` say all.
+    public var flows: SharedFlows?
 
-  public init(_ value: Destinations) { self.value = Locked(value) }
+    public init(_ destinations: Destinations, _ flows: SharedFlows? = nil) {
+      self.destinations = destinations
+      self.flows = flows
+    }
+  }
 
-  public var current: Destinations {
+  private let value: Locked<Value>
+
+  public init(_ value: Destinations) { self.value = Locked(Value(value)) }
+
+  public var current: Value {
     get { value.with { $0 } }
     set { value.with { $0 = newValue } }
   }

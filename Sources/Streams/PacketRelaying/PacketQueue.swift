@@ -89,8 +89,8 @@ public final class PacketQueue: EventSource {
   private var packetGuard: PacketGuard
   /// On the enclave's side: where what comes out of the device may go.
   private let outgoing: DestinationGuard?
-  /// Instead of it, where rules have names.
-  private let gate: FlowGate?
+  /// Instead of it, where there are rules; on the host's side as well, of what comes from the enclave.
+  private var gate: FlowGate?
   private let denied: ((String) -> Void)?
   private var denials = DenialBudget()
   private let settings: Settings
@@ -146,7 +146,10 @@ public final class PacketQueue: EventSource {
   }
 
   /// From here on the other side's packets may go to these.
-  public func change(_ destinations: Destinations) { packetGuard = packetGuard.with(destinations) }
+  public func change(_ wanted: LockedDestinations.Value) {
+    packetGuard = packetGuard.with(wanted.destinations)
+    if gate?.flows !== wanted.flows { gate = wanted.flows.map { FlowGate($0) } }
+  }
 
   /// Takes over a stream whose handshake is done; an earlier one is closed.
   /// - Parameter confirmed: called once, when packets can be sent and are not lost.
@@ -264,15 +267,22 @@ public final class PacketQueue: EventSource {
         continue
       }
       let frame = UnsafeRawBufferPointer(start: apart ?? room, count: result)
-      if let gate {
+      if packetGuard.judgesDestinations {
+        gate?.entering(frame)
+      } else if let gate {
         switch gate.leaving(frame) {
         case .pass, .open: break
         case let verdict:
           skipped += 1
-          let length = stop(DeviceFrame(start: apart ?? room, length: result), verdict, onward: room)
-          guard length > 0 else { continue }
-          path.commit(length)
-          taken += length
+          let stopped = DeviceFrame(start: apart ?? room, length: result)
+          let (answer, sequence) = stop(stopped, verdict)
+          if let answer { _ = device.write(answer) }
+          // The other end is told in the place of the packet.
+          if let sequence, let reset = resetOnward(stopped, sequence) {
+            room.copyMemory(from: reset.start, byteCount: reset.length)
+            path.commit(reset.length)
+            taken += reset.length
+          }
           continue
         }
       } else if let outgoing, outgoing.denies(frame) {
@@ -322,9 +332,13 @@ public final class PacketQueue: EventSource {
     gate?.tick()
     // No more at once: the answers to all of it would not fit into the device's queue.
     while taken < settings.batch, frames < Self.frameLimit, let frame = try path.next(whole: device.looksInside) {
-      if let defect = packetGuard.defect(in: frame.bytes) ?? give(frame) {
+      if let defect = packetGuard.defect(in: frame.bytes) {
         counters.drop(defect)
-        if defect == .badDestination { try answer(frame, path) }
+        if defect == .badDestination { try answer(refuse(frame, packetGuard.destinations), path) }
+      } else if let verdict = verdict(on: frame) {
+        try answer(stop(frame, verdict).answer, path)
+      } else if let defect = device.write(frame) {
+        counters.drop(defect)
       } else {
         counters.packetsIn &+= 1
         counters.bytesIn &+= UInt64(truncatingIfNeeded: frame.length - PacketGuard.offloadHeaderLength)
@@ -336,25 +350,32 @@ public final class PacketQueue: EventSource {
     return true
   }
 
-  private func give(_ frame: DeviceFrame) -> PacketDefect? {
-    // Before the program can answer it.
-    gate?.entering(frame.bytes)
-    return device.write(frame)
+  /// - Returns: nil for a packet that passes.
+  private func verdict(on frame: DeviceFrame) -> FlowVerdict? {
+    guard let gate else { return nil }
+    guard packetGuard.judgesDestinations else {
+      // Before the program can answer it.
+      gate.entering(frame.bytes)
+      return nil
+    }
+    switch gate.leaving(frame.bytes) {
+    case .open, .pass: return nil
+    case let verdict: return verdict
+    }
   }
 
   // MARK: denied destinations
 
   /// A packet of the program that does not pass.
-  /// - Parameter onward: room for a frame; the packet may be in it.
-  /// - Returns: the length of a frame to be sent in its place; 0 for none.
-  private func stop(_ frame: DeviceFrame, _ verdict: FlowVerdict, onward room: UnsafeMutableRawPointer) -> Int {
+  /// - Returns: what tells its sender; and what its other end waits for, where that is to be told as well.
+  private func stop(_ frame: DeviceFrame, _ verdict: FlowVerdict) -> (answer: DeviceFrame?, sequence: UInt32?) {
     let denial: FlowDenial
     var sequence: UInt32?
     switch verdict {
-    case .open, .pass: return 0
+    case .open, .pass: return (nil, nil)
     case .drop:
       counters.drop(.heldBack)
-      return 0
+      return (nil, nil)
     case .refuse(let found): denial = found
     case .end(let found, let number): (denial, sequence) = (found, number)
     }
@@ -362,20 +383,20 @@ public final class PacketQueue: EventSource {
     if let denied, denial.isWorthALine, let more = denials.admit(at: monotonicNanoseconds()) {
       denied("\(denial)\(more)")
     }
-    guard let place = refusal.baseAddress else { return 0 }
+    guard let place = refusal.baseAddress else { return (nil, nil) }
     let length = Refusal.answer(to: frame.bytes, copied: frame.copied, isOfFlow: true, place)
-    if length > 0 { _ = device.write(DeviceFrame(start: UnsafeRawPointer(place), length: length)) }
-    guard let sequence else { return 0 }
-    let reset = Refusal.resetOnward(frame.bytes, sequence: sequence, place)
-    room.copyMemory(from: place, byteCount: reset)
-    return reset
+    return (length > 0 ? DeviceFrame(start: UnsafeRawPointer(place), length: length) : nil, sequence)
+  }
+
+  private func resetOnward(_ frame: DeviceFrame, _ sequence: UInt32) -> DeviceFrame? {
+    guard let place = refusal.baseAddress else { return nil }
+    let length = Refusal.resetOnward(frame.bytes, sequence: sequence, place)
+    return length > 0 ? DeviceFrame(start: UnsafeRawPointer(place), length: length) : nil
   }
 
   /// Tells the other side at once, where it asked for what it may not have.
-  private func answer(_ frame: DeviceFrame, _ path: any FramePath) throws(Loss) {
-    guard packetGuard.judgesDestinations,
-      let answer = refuse(frame, packetGuard.destinations), let room = try path.room()
-    else { return }
+  private func answer(_ answer: DeviceFrame?, _ path: any FramePath) throws(Loss) {
+    guard packetGuard.judgesDestinations, let answer, let room = try path.room() else { return }
     room.copyMemory(from: answer.start, byteCount: answer.length)
     path.commit(answer.length)
     counters.refusals &+= 1

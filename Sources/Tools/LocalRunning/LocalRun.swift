@@ -136,7 +136,7 @@ public final class LocalRun: EventSource {
       rootfs: request.rootfs, stage: stage, transport: transport,
       pieces: request.rootfs == nil ? try pieces(hasUserNamespace: needsUserNamespace) : rootfsPieces,
       hasUserNamespace: needsUserNamespace,
-      nameServer: request.host.nameServer?.description ?? AgreedAddresses.nameServer.description,
+      nameServer: nameServer.description,
       search: machine.search,
       resolverOptions: machine.options)
     local.hidden = request.files?.hidden ?? []
@@ -183,6 +183,14 @@ public final class LocalRun: EventSource {
     try writeAll(gate.writing.rawValue, [1], "gate")
     // Behind the ids' mapping, for which /proc has to show this process's children to its user. The secrets come later.
     try forbidInspection()
+  }
+
+  /// What the program asks. Where rules of the machine's have names, in raw mode that is Tombolo's own server, which asks the
+  /// other.
+  private var nameServer: IPAddress {
+    let own = IPAddress.v4(AgreedAddresses.nameServer)
+    let isOwn = request.host.rawGateway != nil && request.host.destinations.rules.hasNames
+    return isOwn ? own : request.host.nameServer ?? own
   }
 
   private func pieces(hasUserNamespace: Bool) throws -> [RootPiece] {

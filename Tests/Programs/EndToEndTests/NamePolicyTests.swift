@@ -326,8 +326,5 @@ final class NamePolicyTests: XCTestCase {
       "tombolo: connection to 10.9.0.2:8081 (ok.test) denied: no rule of egress.allow names it",
       "tombolo: name: other.test A denied: no rule of egress.allow names it",
     ] { XCTAssertTrue(outcome.errors.contains(sentence), "\(sentence): \(outcome.errors)") }
-    let raw = bash("\(Self.run) --mode raw --policy \(Self.directory)/host.toml -- true")
-    XCTAssertEqual(raw.status, 125)
-    XCTAssertTrue(raw.errors.contains("has rules by name, which raw mode does not have"), raw.errors)
   }
 }

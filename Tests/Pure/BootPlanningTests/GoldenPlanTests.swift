@@ -41,37 +41,39 @@ struct GoldenPlanTests {
     try Self.expectGolden("local", facts)
   }
 
-  /// With the host's own address nothing leaves through the link but by a queue.
-  @Test func sharedAddress() throws {
+  /// With the host's own address nothing leaves through the link but by a queue; with rules by name, no query does.
+  @Test(arguments: [("child-nfqueue", ""), ("child-nfqueue-names", "[egress]\nallow = [\"ok.test\"]\n")])
+  func sharedAddress(_ golden: String, _ rules: String) throws {
     try Self.expectGolden(
-      "child-nfqueue",
+      golden,
       StartPlanTests.facts(
         .child,
-        """
-        [network]
-        mode = "raw"
-        capture = "nfqueue"
-        address = "192.0.43.8"
-        address6 = "none"
-        queues = 2
-        [program]
-        command = ["/bin/server"]
-        """))
+        rules + """
+          [network]
+          mode = "raw"
+          capture = "nfqueue"
+          address = "192.0.43.8"
+          address6 = "none"
+          queues = 2
+          [program]
+          command = ["/bin/server"]
+          """))
   }
 
   /// An auditor sees what the host may decide, and within what.
-  @Test func rawModeWithTheHostsAddress() throws {
+  @Test(arguments: [("child-raw", ""), ("child-raw-names", "[egress]\ndefault = \"allow\"\nsni = \"check\"\n")])
+  func rawModeWithTheHostsAddress(_ golden: String, _ rules: String) throws {
     var facts = try StartPlanTests.facts(
       .child,
-      """
-      [program]
-      command = ["/bin/server"]
-      [network]
-      mode = "raw"
-      address = "host"
-      allowed = ["10.7.0.0/16"]
-      """)
+      rules + """
+        [program]
+        command = ["/bin/server"]
+        [network]
+        mode = "raw"
+        address = "host"
+        allowed = ["10.7.0.0/16"]
+        """)
     facts.processors = 3
-    try Self.expectGolden("child-raw", facts)
+    try Self.expectGolden(golden, facts)
   }
 }

@@ -12,7 +12,8 @@ struct Judging {
 
   init(
     allow: [String] = [], deny: [String] = [], open: Bool = false, sni: SNISettings.Check = .off,
-    published: [UInt16] = [], limit: Int = 1 << 16
+    queries: FlowJudge.Queries = .nobody, published: [UInt16] = [], publishedDatagrams: [UInt16] = [],
+    limit: Int = 1 << 16
   ) throws {
     func rules(_ texts: [String]) throws -> [DestinationRule] {
       try texts.map { (text) throws(DestinationRuleError) in try DestinationRule(text) }
@@ -21,7 +22,7 @@ struct Judging {
     settings.check = sni
     judge = FlowJudge(
       Destinations(EgressRules(isOpen: open, allow: try rules(allow), deny: try rules(deny))), sni: settings,
-      published: published, limit: limit)
+      queries: queries, published: published, publishedDatagrams: publishedDatagrams, limit: limit)
   }
 
   /// What becomes of a packet of the program, as a word.
@@ -74,10 +75,13 @@ struct Judging {
       (Frames.udp("10.9.0.4", 123), "passes"),
       (Frames.udp("10.9.0.4", 124), "refused: 10.9.0.4:124 (UDP, time.test) \(unnamed)"),
       (Frames.udp("10.7.0.1", 500), "passes"),
-      (Frames.udp("10.7.0.1", 53), "refused: 10.7.0.1:53 (UDP) denied: queries are for the enclave's own name server"),
+      (
+        Frames.udp("10.7.0.1", 53),
+        "refused: 10.7.0.1:53 (UDP) denied: rules by name need queries to go to Tombolo's own name server"
+      ),
       (
         Frames.tcp("10.8.0.1", 53, Frames.syn),
-        "refused: 10.8.0.1:53 (TCP) denied: queries are for the enclave's own name server"
+        "refused: 10.8.0.1:53 (TCP) denied: rules by name need queries to go to Tombolo's own name server"
       ),
       (Frames.tcp("10.8.0.1", 22, Frames.syn), "passes"),
       (Frames.tcp("10.8.0.9", 22, Frames.syn), "refused: 10.8.0.9:22 (TCP) denied: egress.deny has \"10.8.0.9\""),
@@ -195,6 +199,27 @@ struct Judging {
     #expect(some.leaving(Frames.icmp("198.51.0.8", type: 0)) == "lost")
     let quoted = Frames.tcp("198.51.0.7", 50000, leaving: false, local: 80, Frames.ack).dropFirst(10)
     #expect(some.leaving(Frames.icmp("198.51.0.7", type: 3, [0, 0, 0, 0] + quoted)) == "passes")
+  }
+
+  /// At the host: queries for its own name server alone, and who sent to a published UDP port gets the answer.
+  @Test func theHostsSide() throws {
+    var some = try Judging(
+      allow: ["udp://10.9.0.0/16", "10.9.0.0/16", "ok.test", "169.254.53.53:53", "udp://169.254.53.53:53"],
+      queries: .only(.v4(AgreedAddresses.nameServer)), publishedDatagrams: [5000])
+    #expect(some.leaving(Frames.udp("169.254.53.53", 53)) == "passes")
+    #expect(some.leaving(Frames.tcp("169.254.53.53", 53, Frames.syn)) == "passes")
+    #expect(some.leaving(Frames.udp("10.9.0.3", 53)).hasPrefix("refused"))
+    #expect(some.leaving(Frames.udp("10.9.0.3", 54)) == "passes")
+    let answer = Frames.udp("198.51.0.7", 50000, local: 5000)
+    #expect(some.leaving(answer).hasPrefix("refused"))
+    some.entering(Frames.udp("198.51.0.7", 50000, leaving: false, local: 5001))
+    #expect(some.leaving(Frames.udp("198.51.0.7", 50000, local: 5001)).hasPrefix("refused"))
+    some.entering(Frames.udp("198.51.0.7", 50000, leaving: false, local: 5000))
+    #expect(some.leaving(answer) == "passes")
+    // The owner changes the rules: what is open goes on, nothing new begins.
+    some.judge.change(Destinations(EgressRules(isOpen: false)))
+    #expect(some.leaving(Frames.udp("10.9.0.3", 54)) == "passes")
+    #expect(some.leaving(Frames.udp("10.9.0.3", 55)).hasPrefix("refused"))
   }
 
   /// However many flows a program opens, there is a bound; the ones that it uses stay.
