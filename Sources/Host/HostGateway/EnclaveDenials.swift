@@ -5,6 +5,9 @@ import Wire
 final class EnclaveDenials {
   private let counters: HostCounters
   private var lines: [String: LineAssembler] = [:]
+  /// In bytes. The longest sentence has two names and is shorter; and all that are counted fit into one answer to `tombolo
+  /// status`, however many of their bytes have to be escaped.
+  private static let lineLimit = 1024
   /// Enclaves whose lines are put together at a time.
   private static let enclaveLimit = 64
 
@@ -17,8 +20,7 @@ final class EnclaveDenials {
     let origin = LineOrigin(time: record.time, received: 0, sequence: record.sequence)
     bytes.withUnsafeBytes { chunk in
       lines[label, default: LineAssembler()].add(chunk, origin) { line, _ in
-        // The longest sentence has two names.
-        if line.count <= 2048 { counters.denied(String(decoding: line, as: UTF8.self), isHost: false) }
+        if line.count <= Self.lineLimit { counters.denied(String(decoding: line, as: UTF8.self), isHost: false) }
       }
     }
   }
