@@ -1,4 +1,4 @@
-# Builds the two programs and ends in an image with nothing else, for
+# Builds the programs and ends in an image with nothing else, for
 #   COPY --from=tombolo /tombolo-init /tombolo-init
 # in an enclave's Dockerfile (see docs/boot.md). Any Debian 12 with the Swift 6.3 toolchain can be the builder.
 ARG BUILDER=docker.io/library/swift:6.3-bookworm
@@ -11,7 +11,8 @@ COPY Package.swift ./
 COPY Sources Sources
 COPY Tests Tests
 RUN swift build -c release --product tombolo-init && swift build -c release --product tombolo && \
-  install -D -t /product .build/release/tombolo-init .build/release/tombolo
+  swift build -c release --product tombolo-dns && \
+  install -D -t /product .build/release/tombolo-init .build/release/tombolo .build/release/tombolo-dns
 
 FROM scratch
 COPY --from=build /product/ /

@@ -17,7 +17,7 @@ let strict: [SwiftSetting] = [
 /// For what no byte of data passes: a boot has to unpack and page in all of it.
 let small: [SwiftSetting] = [.unsafeFlags(["-Osize"], .when(configuration: .release))]
 
-/// Both programs are fully static files that may be loaded anywhere, with nothing writable that only has to be relocated;
+/// The programs are fully static files that may be loaded anywhere, with nothing writable that only has to be relocated;
 /// stripped. lld, because gold knows no --no-dynamic-linker; relocations packed, because there are 30,000 of 24 bytes.
 /// Functions of the same code are one (240 KB): nothing here compares functions by their addresses.
 /// `Tests/binaries` reads the files back.
@@ -67,6 +67,7 @@ let package = Package(
   products: [
     .executable(name: "tombolo-init", targets: ["tombolo-init"]),
     .executable(name: "tombolo", targets: ["tombolo"]),
+    .executable(name: "tombolo-dns", targets: ["tombolo-dns"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -87,6 +88,12 @@ let package = Package(
       linkerSettings: [.linkedLibrary("z"), .linkedLibrary("lzma"), .linkedLibrary("zstd")]),
     // toml++ comes from libtomlplusplus-dev: headers only.
     .target(name: "CToml", path: "Sources/C/CToml", cxxSettings: hardenedCXX),
+    // TLS clients over OpenSSL, and DNS over HTTPS over nghttp2: of `tombolo-dns` alone.
+    .target(
+      name: "CTLS", path: "Sources/C/CTLS", cSettings: hardenedC,
+      linkerSettings: [.linkedLibrary("ssl"), .linkedLibrary("crypto")]),
+    .target(
+      name: "CHTTP2", path: "Sources/C/CHTTP2", cSettings: hardenedC, linkerSettings: [.linkedLibrary("nghttp2")]),
 
     // Pure
     // Addresses, endpoints, prefixes; what an address is for.
@@ -107,8 +114,10 @@ let package = Package(
     module("Pure/TLS", ["Inet"], forSize: true),
     // The life of an enclave's services as a state machine.
     module("Pure/Supervision", forSize: true),
-    // What PID 1 hands to processes of its own.
-    module("Pure/Roles", forSize: true),
+    // What PID 1 hands to processes of its own, and what these say to each other.
+    module("Pure/Roles", ["Policy"], forSize: true),
+    // Which name server is asked what, and until when.
+    module("Pure/Upstreams", ["DNS"], forSize: true),
     // Filters of system calls, as instructions.
     module("Pure/Seccomp", forSize: true),
     // The configuration, users and groups, units.
@@ -116,7 +125,7 @@ let package = Package(
     // Rulesets as values; their bytes for nf_tables and for legacy xtables.
     module("Pure/Netfilter", ["Inet"], forSize: true),
     // A start as data: what is asked, the plan, its text.
-    module("Pure/BootPlanning", ["EnclaveConfig", "Inet", "Netfilter", "SystemText"], forSize: true),
+    module("Pure/BootPlanning", ["EnclaveConfig", "Inet", "Netfilter", "Policy", "SystemText"], forSize: true),
     // What may be in a packet of raw mode.
     module("Pure/Packets", ["Inet", "Policy"]),
     // Which flows may be open: by name, and by what a client asks its server for.
@@ -151,7 +160,7 @@ let package = Package(
       "Enclave/Booting",
       [
         "CLinux", "SystemText", "EnclaveConfig", "Inet", "Wire", "LinuxSystem", "EventLoop", "BootPlanning",
-        "Capabilities", "Digests", "Netfilter", "Netlink", "Relaying", "Proxying",
+        "Capabilities", "Digests", "Netfilter", "Netlink", "Policy", "Relaying", "Roles", "Proxying",
       ], forSize: true),
     // The proxy inside: egress, ingress, DNS.
     module(
@@ -168,8 +177,16 @@ let package = Package(
       "Enclave/ServiceControl",
       [
         "CLinux", "BootPlanning", "EnclaveConfig", "Supervision", "Wire", "LinuxSystem", "EventLoop", "Capabilities",
-        "LogForwarding", "Proxying", "Relaying", "Seccomp",
+        "LogForwarding", "Policy", "Proxying", "Relaying", "Roles", "Seccomp",
       ], forSize: true),
+    // Asks name servers over TCP, TLS and HTTPS, on connections that the proxy makes.
+    module(
+      "Enclave/DNSClient",
+      [
+        "CTLS", "CHTTP2", "DNS", "Inet", "LogText", "Policy", "Roles", "Upstreams", "LinuxSystem", "EventLoop",
+        "Relaying",
+      ],
+      forSize: true),
 
     // Host
     // Raw mode on the host: its TUN device or its share of the host's ports, rules, settings, and their undoing.
@@ -228,6 +245,10 @@ let package = Package(
       ],
       path: "Sources/Programs/tombolo-init", swiftSettings: strict + small, linkerSettings: staticLink),
     .executableTarget(
+      name: "tombolo-dns",
+      dependencies: ["CLinux", "DNSClient", "LinuxSystem", "EventLoop", "Roles", "Seccomp", "Wire"],
+      path: "Sources/Programs/tombolo-dns", swiftSettings: strict + small, linkerSettings: staticLink),
+    .executableTarget(
       name: "tombolo",
       dependencies: [
         "SystemText", "CLinux", "DNS", "Inet", "Policy", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem",
@@ -265,6 +286,7 @@ let package = Package(
     tests("Pure/WireTests", ["Wire", "Inet"]),
     tests("Pure/LogTextTests", ["LogText", "Inet", "Policy", "Wire"]),
     tests("Pure/DNSTests", ["DNS", "Inet"]),
+    tests("Pure/UpstreamsTests", ["Upstreams", "DNS"]),
     tests("Pure/NameServiceTests", ["NameService", "DNS", "Policy", "Inet"]),
     tests("Pure/TLSTests", ["TLS", "Inet"]),
     tests("Pure/SupervisionTests", ["Supervision"]),

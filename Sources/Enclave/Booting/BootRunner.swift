@@ -15,6 +15,8 @@ public struct BootRunner {
   public private(set) var done: [BootStep] = []
   /// What has been opened for the proxy and its keeper.
   public private(set) var sockets = ProxySockets()
+  /// What has been opened for the DNS client, where there is one.
+  public private(set) var dnsClient: DNSClientFiles?
 
   /// - Parameter log: takes sentences on what was chosen.
   public init(log: @escaping (String) -> Void) { self.log = log }
@@ -128,6 +130,11 @@ public struct BootRunner {
       try sockets.openCapture(count)
     case .listenAsNameServer:
       try sockets.listenAsNameServer()
+    case .openDNSClient:
+      dnsClient = try DNSClientFiles(besideInit: EnclaveLayout.dnsClient)
+      sockets.join(dnsClient)
+    case .readCertificates(let path):
+      try dnsClient?.readCertificates(path)
     }
   }
 

@@ -29,6 +29,10 @@ struct ConfigurationReading {
       configuration.program.command = arguments.command
       for word in arguments.command { digest.add(systemBytes(word)) }
     }
+    if let defect = configuration.defect {
+      let file = document?.configuration?.name ?? arguments.configurationPath ?? Configuration.defaultPath
+      throw ConfigurationError(file: file, problem: defect)
+    }
   }
 
   private mutating func apply(_ text: String, _ file: String, isCommandLine: Bool = false) throws {

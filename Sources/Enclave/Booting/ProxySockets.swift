@@ -73,6 +73,9 @@ public struct ProxySockets {
     }
   }
 
+  /// The proxy's end of the pair to the DNS client.
+  mutating func join(_ client: DNSClientFiles?) { descriptors.upstreamLink = client?.proxyEnd }
+
   mutating func listenAsNameServer() throws(SystemError) {
     let address = IPAddress.v4(AgreedAddresses.nameServer)
     descriptors.dnsSockets.append(FileReference(try bindDatagram(IPEndpoint(address, 53))))

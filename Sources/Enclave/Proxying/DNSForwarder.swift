@@ -10,7 +10,8 @@ import Relaying
 import Wire
 
 /// Takes the program's DNS queries, over UDP and TCP and whatever server they were for, and passes those that the policy
-/// allows over one resolve stream to the host, with ids that are unique on it. What is decided about them is `NameService`.
+/// allows over one resolve stream to the host, or to the DNS client, with ids that are unique there. What is decided about them
+/// is `NameService`.
 final class DNSForwarder {
   private enum Client {
     case datagram(socket: FileReference, from: IPEndpoint, limit: Int)
@@ -44,6 +45,8 @@ final class DNSForwarder {
   private var pending: [UInt16: Pending] = [:]
   private var pendingBytes = 0
   private var nextID = UInt16.random(in: .min ... .max)
+  /// nil: the host is asked.
+  private let upstreams: UpstreamLink?
   private var stream: MessageStream?
   private var opening = false
   private var waiting: [[UInt8]] = []
@@ -53,7 +56,7 @@ final class DNSForwarder {
 
   init(
     loop: EventLoop, target: StreamTarget, token: Token, names: Locked<NameService>, datagramSockets: [FileReference],
-    listeners: [FileReference],
+    listeners: [FileReference], upstreams: UpstreamLink? = nil,
     report: @escaping (String) -> Void
   ) throws(SystemError) {
     self.loop = loop
@@ -61,6 +64,11 @@ final class DNSForwarder {
     self.token = token
     self.names = names
     self.report = report
+    self.upstreams = upstreams
+    upstreams?.calls = .init(
+      received: { [unowned self] in
+        if !received($0) { report("dns: the DNS client sent something that is not a DNS response") }
+      }, restarted: { [unowned self] in if !pending.isEmpty { lost("the DNS client was started again") } })
     for socket in datagramSockets {
       let source = DatagramSource(socket: socket) { [unowned self] in self.datagram($0, from: $1, on: $2) }
       sources.append(source)
@@ -127,12 +135,20 @@ final class DNSForwarder {
     scheduleSweep()
     var message = asked
     message.id = id
-    if let stream {
+    if let upstreams {
+      if !upstreams.send(message.bytes) { fail(id) }
+    } else if let stream {
       stream.send(message.bytes)
     } else {
       waiting.append(message.bytes)
       openStream()
     }
+  }
+
+  private func fail(_ id: UInt16) {
+    guard let entry = pending.removeValue(forKey: id) else { return }
+    pendingBytes -= entry.query.bytes.count
+    reply(entry.query.errorResponse(code: Self.servfail), to: entry.client)
   }
 
   private func openStream() {
@@ -153,7 +169,10 @@ final class DNSForwarder {
   private func adopt(_ socket: FileReference, _ early: [UInt8]) {
     do throws(SystemError) {
       stream = try MessageStream(loop: loop, socket: socket, early: early) { [unowned self] in
-        received($1, on: $0)
+        guard !received($1) else { return }
+        // The host is not trusted: a stream that carries something else than answers ends.
+        report("dns: the host sent something that is not a DNS response")
+        $0.close()
       } closed: { [unowned self] _ in
         stream = nil
         lost("the resolve stream to the host was lost")
@@ -176,22 +195,19 @@ final class DNSForwarder {
     for entry in failed.values { reply(entry.query.errorResponse(code: Self.servfail), to: entry.client) }
   }
 
-  private func received(_ bytes: [UInt8], on stream: MessageStream) {
-    guard let response = DNSMessage(bytes), response.isResponse else {
-      // The host is not trusted: a stream that carries something else than answers ends.
-      report("dns: the host sent something that is not a DNS response")
-      stream.close()
-      return
-    }
+  /// - Returns: false for what is no response.
+  private func received(_ bytes: [UInt8]) -> Bool {
+    guard let response = DNSMessage(bytes), response.isResponse else { return false }
     guard let entry = pending[response.id], let asked = entry.query.question,
       response.question?.asksTheSame(as: asked) ?? false
-    else { return }
+    else { return true }
     pending[response.id] = nil
     pendingBytes -= entry.query.bytes.count
     let review = names.with { $0.review(response, to: entry.query, now: now) }
     if let sentence = review.sentence { say(sentence) }
     used(entry.query, review.response)
     reply(review.response, to: entry.client)
+    return true
   }
 
   /// A name that does not exist is not used: resolvers try names below each domain of `search`.

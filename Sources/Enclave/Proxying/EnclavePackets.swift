@@ -81,10 +81,12 @@ final class EnclavePackets {
   }
 
   private static func flows(_ plan: ProxyPlan, _ names: Locked<NameService>) -> SharedFlows {
-    SharedFlows(
+    // As PID 1 has them turned to the proxy (Configuration.queriesReachProxy).
+    let reachProxy = plan.settings.egress.needsNames(plan.settings.sni) || !plan.settings.names.upstreams.isEmpty
+    return SharedFlows(
       FlowJudge(
         destinations(plan), sni: plan.settings.sni,
-        queries: plan.settings.egress.needsNames(plan.settings.sni) ? .nobody : .anybody,
+        queries: reachProxy ? .nobody : .anybody,
         published: plan.settings.ingressPorts)
     ) { address in names.with { $0.names(of: address, now: monotonicNanoseconds() / 1_000_000_000) } }
   }

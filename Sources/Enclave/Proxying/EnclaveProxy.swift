@@ -19,7 +19,8 @@ import Wire
 //   egress:   accept ▶ SO_ORIGINAL_DST ▶ policy ▶ where `sni` says so, the client's first bytes ▶ policy again
 //             ▶ stream to the host, connect hello ▶ answer ▶ relay, or reset
 //   ingress:  stream from the host ▶ hello ▶ policy ▶ connect to the program ▶ answer ▶ relay
-//   DNS:      datagram or message ▶ policy ▶ resolve stream ▶ response
+//   DNS:      datagram or message ▶ policy ▶ resolve stream, or the DNS client ▶ response
+//   upstream: the DNS client's wish ▶ stream to the host, connect hello for a server of dns.upstream ▶ relay ▶ the client
 //   listening: what the program listens on ▶ listening stream, so that the host refuses clients where nothing does
 
 /// The networking proxy inside the enclave, TCP mode.
@@ -81,11 +82,17 @@ public final class EnclaveProxy {
     }
     if !plan.descriptors.tunnelQueues.isEmpty { packets = try EnclavePackets(plan, names) }
     if !plan.descriptors.dnsSockets.isEmpty || !plan.descriptors.dnsListeners.isEmpty {
+      let upstreams = try plan.descriptors.upstreamLink.map { fd throws(SystemError) in
+        try UpstreamLink(
+          loop: loop, socket: FileReference(OwnedFileDescriptor(fd)), servers: plan.settings.names.upstreams,
+          target: plan.settings.hostTarget, token: plan.settings.proxyToken, buffer: buffer, report: log)
+      }
       forwarder = try DNSForwarder(
         loop: loop, target: plan.settings.hostTarget, token: plan.settings.proxyToken,
         names: names,
         datagramSockets: plan.descriptors.dnsSockets.map { FileReference(OwnedFileDescriptor($0)) },
-        listeners: plan.descriptors.dnsListeners.map { FileReference(OwnedFileDescriptor($0)) }, report: log)
+        listeners: plan.descriptors.dnsListeners.map { FileReference(OwnedFileDescriptor($0)) }, upstreams: upstreams,
+        report: log)
       if plan.settings.reportsUse {
         forwarder?.onUse = { [unowned self] question in
           use(.query(question.domain)) {

@@ -20,6 +20,8 @@ public struct ProxyDescriptors<Descriptor> {
   /// With a shared address: the sockets of packet queues, as many as `tunnelQueues`, and the pipe to the keeper of verdicts.
   public var captureSockets: [Descriptor] = []
   public var verdictPipe: Descriptor?
+  /// The socket to the DNS client.
+  public var upstreamLink: Descriptor?
 
   public init() {}
 }
@@ -82,6 +84,7 @@ public struct ProxyHandOver {
     writer.put("tun", numbers: numbers(descriptors.tunnelQueues))
     writer.put("capture", numbers: numbers(descriptors.captureSockets))
     writer.put("verdicts", numbers: numbers(descriptors.verdictPipe.map { [$0] } ?? []))
+    writer.put("upstreams", numbers: numbers(descriptors.upstreamLink.map { [$0] } ?? []))
     switch settings.hostTarget.address {
     case .unix(let path): writer.put("host-unix", text: path)
     case .vsock(let cid, let port): writer.put("host-vsock", numbers: [cid, port])
@@ -103,6 +106,7 @@ public struct ProxyHandOver {
     writer.put("dns-cache", numbers: [UInt32(clamping: settings.names.cache)])
     writer.put("dns-hold", numbers: [settings.names.hold])
     writer.put("dns-denied", text: settings.names.denied.rawValue)
+    writer.put("dns-upstream", text: UpstreamServer.text(settings.names.upstreams))
     writer.put(
       "dns-hosts",
       settings.names.hosts.reduce(into: []) { bytes, host in
@@ -151,6 +155,7 @@ public struct ProxyPlan: Equatable, Sendable {
     descriptors.tunnelQueues = try files("tun", Self.queueLimit)
     descriptors.captureSockets = try files("capture", Self.queueLimit)
     descriptors.verdictPipe = try files("verdicts", 1).first
+    descriptors.upstreamLink = try files("upstreams", 1).first
     self.descriptors = descriptors
     let target: StreamTarget
     if reader.has("host-vsock") {
@@ -210,6 +215,7 @@ public struct ProxyPlan: Equatable, Sendable {
       throw RoleError("proxy", "\"dns-denied\" is neither refused nor nxdomain")
     }
     names.denied = denied
+    names.upstreams = try reader.servers("dns-upstream")
     var rest = try reader.take("dns-hosts")
     func take(_ count: Int) throws(RoleError) -> ArraySlice<UInt8> {
       guard rest.count >= count else { throw RoleError("proxy", "\"dns-hosts\" ends too early") }

@@ -14,6 +14,8 @@ public struct EnclaveServices {
   public var proxyHandOver: ProxyHandOver?
   /// What the keeper of verdicts is handed, where one is planned.
   public var keeperSockets: [FileReference] = []
+  /// What the DNS client is handed, where one is planned.
+  public var dnsClient: DNSClientHandOver?
   /// The program's standard input; nil for /dev/null.
   public var programInput: FileReference?
   /// Users and groups from 0 to below this exist: 1 in a user namespace with a single id.
@@ -40,8 +42,14 @@ public struct EnclaveServices {
       case .keeper:
         list.append(
           KeeperService(proxy: ServiceID(id.index + 1), executable: try executable(), sockets: keeperSockets))
+      case .dnsClient(let servers):
+        guard let dnsClient else { throw MissingHandOver(service: "the DNS client") }
+        list.append(
+          DNSClientService(
+            needs: needs, executable: dnsClient.executable, servers: servers, certificates: dnsClient.certificates,
+            link: dnsClient.link, hasSeparateUser: userCount > Configuration.proxyID))
       case .proxy:
-        guard let proxyHandOver else { throw MissingHandOver() }
+        guard let proxyHandOver else { throw MissingHandOver(service: "the proxy") }
         list.append(
           ProxyService(
             needs: needs, executable: try executable(), handOver: proxyHandOver,
@@ -59,7 +67,21 @@ public struct EnclaveServices {
   }
 }
 
-/// A proxy is planned, and nothing has been opened for it.
+/// What has been opened for the DNS client.
+public struct DNSClientHandOver {
+  public var executable: FileReference
+  public var certificates: [UInt8]
+  public var link: FileReference
+
+  public init(executable: FileReference, certificates: [UInt8], link: FileReference) {
+    self.executable = executable
+    self.certificates = certificates
+    self.link = link
+  }
+}
+
+/// A service is planned, and nothing has been opened for it.
 struct MissingHandOver: Error, CustomStringConvertible {
-  var description: String { "the proxy has nothing to be handed" }
+  var service: String
+  var description: String { "\(service) has nothing to be handed" }
 }

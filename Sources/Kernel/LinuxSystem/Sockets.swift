@@ -216,6 +216,36 @@ public func makeSocketPair() throws(SystemError) -> (FileReference, FileReferenc
   return (FileReference(OwnedFileDescriptor(pair[0])), FileReference(OwnedFileDescriptor(pair[1])))
 }
 
+/// Two connected sockets that keep the bounds of messages; one of 64 KiB fits (unix(7), net.core.wmem_default). Non-blocking,
+/// wherever they are handed. The C function is `socketpair(AF_UNIX, SOCK_SEQPACKET)`.
+public func makeMessagePair() throws(SystemError) -> (FileReference, FileReference) {
+  var pair: [Int32] = [-1, -1]
+  let kind = Int32(CLINUX_SOCK_SEQPACKET | CLINUX_SOCK_CLOEXEC | CLINUX_SOCK_NONBLOCK)
+  try checkErrno("socketpair") { socketpair(AF_UNIX, kind, 0, &pair) }
+  return (FileReference(OwnedFileDescriptor(pair[0])), FileReference(OwnedFileDescriptor(pair[1])))
+}
+
+/// A message with a descriptor, or without. The C function is `sendmsg` with SCM_RIGHTS.
+public func sendMessage(_ fd: Int32, _ bytes: [UInt8], passing file: FileReference? = nil) -> IOResult {
+  var passed = file?.rawValue ?? -1
+  let result = bytes.withUnsafeBytes {
+    clinux_send_with_descriptors(fd, $0.baseAddress, $0.count, &passed, file == nil ? 0 : 1)
+  }
+  return IOResult(result)
+}
+
+/// A message, and the descriptor that came with it; one with several is an error. The C function is `recvmsg`.
+public func receiveMessage(_ fd: Int32, limit: Int) -> (result: IOResult, bytes: [UInt8], file: FileReference?) {
+  withUnsafeTemporaryAllocation(byteCount: limit, alignment: 1) { buffer in
+    var passed: Int32 = -1
+    var count: Int32 = 0
+    let result = IOResult(clinux_receive_with_descriptors(fd, buffer.baseAddress, buffer.count, &passed, 1, &count))
+    let file = count == 1 ? FileReference(OwnedFileDescriptor(passed)) : nil
+    guard case .bytes(let length) = result else { return (result, [], nil) }
+    return (result, Array(buffer[..<length]), file)
+  }
+}
+
 /// The C function is `pipe2(O_CLOEXEC)`.
 public func makePipe() throws(SystemError) -> (reading: FileReference, writing: FileReference) {
   var pair: [Int32] = [-1, -1]

@@ -84,6 +84,9 @@ final class Start {
       configuration, plan.services.compactMap { if case .start(let service) = $0 { service } else { nil } })
     services.proxyHandOver = handOver(configuration, runner.sockets)
     services.keeperSockets = runner.sockets.keeper
+    services.dnsClient = runner.dnsClient.map {
+      DNSClientHandOver(executable: $0.executable, certificates: $0.certificates, link: $0.clientEnd)
+    }
     services.programInput = input
     services.isLocal = found.facts.kind.isLocal
     services.userCount = userCount

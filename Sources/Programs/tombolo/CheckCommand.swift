@@ -65,6 +65,9 @@ struct CheckCommand: ParsableCommand {
     case .enclave: configuration = try Configuration(toml: text, file: file)
     case .host: configuration.egress = try HostPolicyFile(toml: text, file: file).egress
     }
+    if let defect = configuration.defect {
+      throw ConfigurationError(file: file, problem: defect)
+    }
     guard would.isEmpty else {
       let answers = try would.map { try answer($0, configuration) }
       if answers.contains(false) { throw ExitCode(1) }

@@ -128,6 +128,9 @@ struct RunCommand: ParsableCommand {
       configuration.raw.capture = capture
     }
     try gateway.check(raw: configuration.networkMode == .raw)
+    if let defect = configuration.defect {
+      throw ConfigurationError(file: config ?? "command line", problem: defect)
+    }
     var lifted = try gateway.destinations().allowed
     // In raw mode the program itself asks the server that it was given, so that one is named as well. Where rules here have
     // names, the machine's side asks it.

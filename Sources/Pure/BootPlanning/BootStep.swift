@@ -81,6 +81,11 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case openPacketQueues(Int)
   /// On the address that the enclave's resolv.conf names: no link of the host's could answer there.
   case listenAsNameServer
+  /// The program that asks the servers of `dns.upstream`, which is beside init and out of reach when the root has changed; and
+  /// the pair of sockets between it and the proxy.
+  case openDNSClient
+  /// Whose certificates count, as the image has them before the program has run; nil: at one of the usual places.
+  case readCertificates(String?)
 
   public enum MountOption: String, Sendable, CaseIterable {
     case readOnly = "ro"
@@ -150,6 +155,8 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
     case .openTunnelQueues(let count): return "open \(count == 1 ? "1 queue" : "\(count) queues") of \(TunnelPlan.link)"
     case .openPacketQueues(let count):
       return "open the packet queues \(TunnelPlan.firstQueue) to \(Int(TunnelPlan.firstQueue) + count)"
+    case .openDNSClient: return "open \(EnclaveLayout.dnsClient), beside tombolo-init"
+    case .readCertificates(let path): return "read the certificates of \(path ?? "the usual file")"
     case .listenAsNameServer: return "listen for the proxy on \(AgreedAddresses.nameServer): TCP and UDP port 53"
     }
   }

@@ -9,6 +9,8 @@ public enum EnclaveLayout {
   public static let egressPort: UInt16 = 61_001
   /// Where redirected DNS arrives.
   public static let dnsPort: UInt16 = 61_053
+  /// The file beside init that asks the servers of `dns.upstream`.
+  public static let dnsClient = "tombolo-dns"
   /// The unix transport's directory as seen inside.
   public static let transportDirectory = "/run/tombolo/host"
 

@@ -1,9 +1,12 @@
 import EnclaveConfig
+import Policy
 
 /// A process that PID 1 starts.
 public enum PlannedService: Sendable, CustomStringConvertible {
   /// The proxy's keeper of verdicts.
   case keeper
+  /// What asks the servers of `dns.upstream`.
+  case dnsClient([UpstreamServer])
   case proxy(ProxyWork)
   indirect case program(ProgramStart)
 
@@ -26,6 +29,7 @@ public enum PlannedService: Sendable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .keeper: return "start the proxy's keeper of verdicts"
+    case .dnsClient(let servers): return "start the DNS client: \(UpstreamServer.text(servers))"
     case .proxy(.streams(let ports)):
       let list = ports.map(String.init).joined(separator: ", ")
       return "start the proxy: egress on port \(EnclaveLayout.egressPort), DNS on port \(EnclaveLayout.dnsPort)\n"
@@ -52,6 +56,7 @@ public enum ServiceStep: Sendable, CustomStringConvertible {
   static func all(_ facts: StartFacts) -> [ServiceStep] {
     let configuration = facts.configuration
     var list: [ServiceStep] = [.forwardLog(bytes: configuration.logs.buffer)]
+    if configuration.needsDNSClient { list.append(.start(.dnsClient(configuration.resolver.names.upstreams))) }
     switch (configuration.networkMode, configuration.raw.capture) {
     case (.none, _): break
     case (.tcp, _): list += [.start(.proxy(.streams(ingressPorts: configuration.ingressPorts))), .awaitProxy]

@@ -1,6 +1,7 @@
 import EnclaveConfig
 import Inet
 import Netfilter
+import Policy
 
 // Theory of operation.
 //
@@ -56,13 +57,17 @@ public struct StartPlan: Sendable, CustomStringConvertible {
 
   public init(_ facts: StartFacts) {
     let configuration = facts.configuration
-    steps =
+    let fileSystem =
       switch facts.kind {
       case .kernel(let hasRootfs): FileSystemSteps.kernel(hasRootfs: hasRootfs, configuration)
       case .local(let local): FileSystemSteps.local(local, configuration)
       // Docker's or AWS's init is above us: orphans are ours to reap, the machine is not ours to end.
-      case .child: [.becomeSubreaper]
+      case .child: [BootStep.becomeSubreaper]
       }
+    steps = (configuration.needsDNSClient ? [.openDNSClient] : []) + fileSystem
+    if configuration.needsDNSClient, configuration.resolver.names.upstreams.contains(where: \.isAuthenticated) {
+      steps.append(.readCertificates(configuration.resolver.names.certificateFile))
+    }
     steps += Self.network(facts)
     // Behind everything that a module might be needed for. The last two cannot be undone.
     if facts.kind.isKernel {
@@ -115,7 +120,7 @@ public struct StartPlan: Sendable, CustomStringConvertible {
     if configuration.networkMode == .raw {
       let plan = TunnelPlan(configuration.raw, processors: facts.processors)
       steps.append(.createTunnel(plan))
-      let dnsPort = configuration.egress.needsNames ? EnclaveLayout.dnsPort : nil
+      let dnsPort = configuration.queriesReachProxy ? EnclaveLayout.dnsPort : nil
       if plan.sharedPorts != nil {
         steps.append(
           .installRules(
@@ -156,7 +161,7 @@ public struct StartPlan: Sendable, CustomStringConvertible {
     case .raw:
       let queues = TunnelPlan(facts.configuration.raw, processors: facts.processors).queues
       let names: [BootStep] =
-        facts.configuration.egress.needsNames ? [.listenForQueries(dns: EnclaveLayout.dnsPort)] : []
+        facts.configuration.queriesReachProxy ? [.listenForQueries(dns: EnclaveLayout.dnsPort)] : []
       guard facts.configuration.raw.capture == .nfqueue else { return [.openTunnelQueues(queues)] + names }
       return [.openTunnelQueues(queues), .openPacketQueues(queues), .listenAsNameServer] + names
     }

@@ -18,6 +18,8 @@ extension Configuration {
       }
       lines.append(line)
     }
+    // In their order, which counts.
+    lines += resolver.names.upstreams.map { "upstream \($0)" }
     lines += Self.sorted(
       resolver.names.hosts.map { host in host.addresses.reduce("host \(host.name)") { $0 + " \($1)" } })
     // Only where names decide: for how long an answer's address may be reached.

@@ -25,6 +25,7 @@ public struct ResolverSettings: Equatable, Sendable {
   mutating func read(_ table: inout TableReader) throws(ConfigurationError) {
     names.cache = try table.integer("cache", in: 0...NameSettings.cacheLimit) ?? names.cache
     try Self.readAnswers(&table, &names)
+    try readUpstreams(&table)
     try table.table("hosts") { (hosts) throws(ConfigurationError) in try readHosts(&hosts) }
     if let domains = try table.strings("search") {
       for domain in domains where !Self.isDomain(domain) {
@@ -49,6 +50,22 @@ public struct ResolverSettings: Equatable, Sendable {
       }
       options = words
     }
+  }
+
+  private mutating func readUpstreams(_ table: inout TableReader) throws(ConfigurationError) {
+    if try table.hasWord("host", "upstream") {
+      names.upstreams = []
+    } else if let servers = try table.values(
+      "upstream", { (text) throws(UpstreamError) in try UpstreamServer(text) })
+    {
+      guard !servers.isEmpty else {
+        throw table.error("upstream", "found no server, expected one or more, or \"host\"")
+      }
+      if let defect = UpstreamServer.defect(in: servers) { throw table.error("upstream", defect) }
+      names.upstreams = servers
+    }
+    names.certificateFile =
+      try table.value("ca_file", "an absolute path") { $0.hasPrefix("/") ? $0 : nil } ?? names.certificateFile
   }
 
   /// How queries are answered, wherever that is done.

@@ -102,6 +102,16 @@ struct TableReader {
     return result
   }
 
+  /// Takes the key where it is this word, for keys that else are an array.
+  mutating func hasWord(_ word: String, _ key: String) throws(ConfigurationError) -> Bool {
+    guard let index = rest.firstIndex(where: { $0.key == key }), case .string(let text) = rest[index].value else {
+      return false
+    }
+    guard text == word else { throw error(key, "found \"\(text)\", expected \"\(word)\" or an array of strings") }
+    _ = take(key)
+    return true
+  }
+
   mutating func integers(_ key: String, in range: ClosedRange<Int>) throws(ConfigurationError) -> [Int]? {
     guard let value = take(key) else { return nil }
     let what = "an array of numbers from \(range.lowerBound) to \(range.upperBound)"

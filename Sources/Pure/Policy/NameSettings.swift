@@ -19,6 +19,15 @@ public struct NameSettings: Equatable, Sendable {
   public static let holdLimit: UInt32 = 86_400
   public var denied = Denied.refused
   public var hosts: [FixedHost] = []
+  /// The servers that the enclave asks itself, in their order; empty: the host asks its own.
+  public var upstreams: [UpstreamServer] = []
+  /// A PEM bundle of those whose certificates count; nil: the first of `certificateFiles` that is there.
+  public var certificateFile: String?
+  /// Where distributions have theirs: Debian, Alpine and Arch; Fedora and RHEL; openSUSE; Amazon Linux and others.
+  public static let certificateFiles = [
+    "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
+  ]
 
   public init() {}
 }

@@ -74,6 +74,7 @@ public struct RoleFilter: Equatable, Sendable {
     calls: runtime + data + [
       16,  // ioctl: TUN offloads
       42,  // connect
+      53,  // socketpair: the DNS client's end of a connection
       77,  // ftruncate
       138,  // fstatfs: whether a file that was passed is memory
       157,  // prctl: names of threads
@@ -90,6 +91,9 @@ public struct RoleFilter: Equatable, Sendable {
 
   /// The keeper of verdicts: reads numbers, tells the kernel.
   public static let keeper = RoleFilter(calls: runtime + data, families: [], makesThreads: false)
+
+  /// The DNS client: TLS on connections that it is given. It opens nothing, not even a socket.
+  public static let dnsClient = RoleFilter(calls: runtime + data, families: [], makesThreads: false)
 
   /// What a host side does, whichever it is: connects to the network and to the enclave, accepts, asks for names.
   private static let serving: [UInt32] =

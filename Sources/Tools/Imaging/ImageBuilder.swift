@@ -140,6 +140,16 @@ public struct ImageBuilder {
     }
   }
 
+  private static func dnsClient(beside initPath: String) throws(ImageError) -> FileSlice {
+    let path = (initPath.lastIndex(of: "/").map { String(initPath[...$0]) } ?? "") + "tombolo-dns"
+    guard fileKind(path) == .file else {
+      throw .refused("dns.upstream needs tombolo-dns beside the init program: \(path) is not there")
+    }
+    let program = try FileSlice(path: path)
+    try StaticProgram.check(program)
+    return program
+  }
+
   private static func plan(
     _ request: ImageRequest, architecture: KernelArchitecture, kernelVersion: String?, warn: @escaping (String) -> Void
   ) throws(ImageError) -> (tree: ImagePlan, configuration: [UInt8]?) {
@@ -172,7 +182,8 @@ public struct ImageBuilder {
     }
     let plan = try ImagePlan(
       root: archive.tree, program: archive.program ?? ImageProgram(), command: request.command, given: given,
-      initProgram: initProgram, nsm: nsm, modules: modules)
+      initProgram: initProgram, dnsClient: { () throws(ImageError) in try dnsClient(beside: request.initPath) },
+      nsm: nsm, modules: modules)
     return (plan, archive.configuration)
   }
 }

@@ -1,7 +1,7 @@
 /// The two ramdisks of an image, in the layout of AWS's own tools: what boots in the first, what it runs in the second.
 ///
 /// ```
-/// ramdisk 0   /dev/console  /init  [/nsm.ko]  [/lib/modules/VERSION/…  /lib/modules/tombolo.load]
+/// ramdisk 0   /dev/console  /init  [/tombolo-dns]  [/nsm.ko]  [/lib/modules/VERSION/…  /lib/modules/tombolo.load]
 /// ramdisk 1   /rootfs/…  /rootfs/etc/tombolo.toml  /cmd  /env
 /// ```
 /// Unpacked one after the other they are one initramfs.
@@ -16,10 +16,11 @@ struct ImagePlan {
 
   /// - Parameters:
   ///   - modules: in the order in which they must be loaded.
+  ///   - dnsClient: called where the configuration needs it.
   ///   - given: the configuration given explicitly; without one, the image's own `/etc/tombolo.toml` counts as given.
   init(
     root: FileTree, program: ImageProgram, command: [String], given: (name: String, text: String)?,
-    initProgram: FileSlice,
+    initProgram: FileSlice, dnsClient: () throws(ImageError) -> FileSlice,
     nsm: FileContent?, modules: [KernelModules.Module]
   ) throws(ImageError) {
     boot = FileTree()
@@ -44,6 +45,9 @@ struct ImagePlan {
     let merged = try ProgramConfiguration(given: given ?? own, image: program, command: command)
     guard let first = merged.command.first, !first.isEmpty else {
       throw .refused("the image names no command: give one after --, or as program.command in --config")
+    }
+    if merged.needsDNSClient {
+      try boot.insert("tombolo-dns", FileNode(.file(.slice(try dnsClient())), permissions: 0o755))
     }
     configuration = merged.toml
     try root.insert(ImagePlan.configurationPath, ImagePlan.file(merged.toml))

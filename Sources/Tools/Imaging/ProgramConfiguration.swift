@@ -12,6 +12,8 @@ struct ProgramConfiguration {
   let command: [String]
   /// `KEY=value`, sorted.
   let environment: [String]
+  /// Whether `tombolo-dns` is to be beside init.
+  let needsDNSClient: Bool
 
   /// - Parameter given: the configuration's name (for messages) and text, if there is one.
   /// - Throws: for a configuration that `tombolo-init` would refuse: now, not when it boots.
@@ -32,11 +34,18 @@ struct ProgramConfiguration {
     let result = try ProgramConfiguration.check(completed, given == nil ? name : "\(name) with the image's own values")
     toml = completed
     command = result.program.command
+    needsDNSClient = result.needsDNSClient
     environment = result.program.environment.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
   }
 
   private static func check(_ text: String, _ name: String) throws(ImageError) -> Configuration {
-    do { return try Configuration(toml: text, file: name) } catch { throw .refused("\(error)") }
+    do {
+      let configuration = try Configuration(toml: text, file: name)
+      if let defect = configuration.defect { throw ConfigurationError(file: name, problem: defect) }
+      return configuration
+    } catch {
+      throw .refused("\(error)")
+    }
   }
 
   private static func complete(

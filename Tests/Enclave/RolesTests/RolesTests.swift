@@ -20,6 +20,9 @@ struct RolesTests {
       isOpen: false,
       allow: try ["169.254.169.254:80", "[fd00:ec2::]/32:1-9", "*.example.com:443"].map { try DestinationRule($0) },
       deny: try ["private", "udp://evil.test"].map { try DestinationRule($0) })
+    settings.names.upstreams = try [
+      UpstreamServer("1.1.1.1"), UpstreamServer("https://[2606:4700::1111]:8443/dns-query#a.test"),
+    ]
     settings.verbose = true
     settings.reportsUse = true
     var made = ProxyHandOver(settings)
@@ -29,6 +32,7 @@ struct RolesTests {
     made.descriptors.transportListener = try file()
     made.descriptors.tunnelQueues = [try file(), try file(), try file()]
     made.descriptors.readiness = try file()
+    made.descriptors.upstreamLink = try file()
     return made
   }
 
@@ -42,7 +46,8 @@ struct RolesTests {
       #expect(plan.descriptors.egressListeners == [4, 5] && plan.descriptors.dnsSockets == [6])
       #expect(plan.descriptors.transportListener == 7 && plan.descriptors.readiness == 8)
       #expect(plan.descriptors.tunnelQueues == [9, 10, 11] && plan.descriptors.verdictPipe == nil)
-      #expect(files.count == 8 && files[3] === made.descriptors.transportListener)
+      #expect(plan.descriptors.upstreamLink == 12)
+      #expect(files.count == 9 && files[3] === made.descriptors.transportListener)
       #expect(files[4] === made.descriptors.readiness)
     }
   }
@@ -60,7 +65,7 @@ struct RolesTests {
         (String(decoding: document[(start + 1)..<(start + 1 + Int(count))], as: UTF8.self), document[start..<end]))
       rest = document[end...]
     }
-    #expect(fields.count == 25)
+    #expect(fields.count == 27)
     for (index, field) in fields.enumerated() {
       var less = fields
       less.remove(at: index)

@@ -9,6 +9,7 @@ private let trap: UInt32 = 0x0003_0000
 struct RoleFilterTests {
   private let proxy = RoleFilter.proxy.instructions
   private let keeper = RoleFilter.keeper.instructions
+  private let dnsClient = RoleFilter.dnsClient.instructions
 
   @Test func nothingBecomesAnotherProgram() {
     for (name, number) in [
@@ -18,6 +19,7 @@ struct RoleFilterTests {
       ("setns", 308), ("process_vm_writev", 311), ("seccomp", 317), ("execveat", 322), ("io_uring_setup", 425),
     ] as [(String, UInt32)] {
       #expect(run(proxy, number) == trap && run(keeper, number) == trap, "\(name)")
+      #expect(run(dnsClient, number) == trap, "\(name)")
     }
     // A process is no thread; the flags of clone3 cannot be seen.
     #expect(run(proxy, 56, 0x11) == trap && run(proxy, 56, 0x3d0f00) == allow && run(proxy, 435) == 0x0005_0026)
@@ -30,7 +32,7 @@ struct RoleFilterTests {
   @Test func socketsAreOfTheFamiliesThatTheProxyUses() {
     for family in 0...50 as ClosedRange<UInt64> {
       #expect(run(proxy, 41, family) == ([1, 2, 10, 40].contains(family) ? allow : trap), "\(family)")
-      #expect(run(keeper, 41, family) == trap)
+      #expect(run(keeper, 41, family) == trap && run(dnsClient, 41, family) == trap)
     }
   }
 

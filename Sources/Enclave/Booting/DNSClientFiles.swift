@@ -1,0 +1,37 @@
+import CLinux
+import LinuxSystem
+import Policy
+import Roles
+
+/// What the DNS client is handed, opened while its files can be reached and nothing of the program's has run.
+public struct DNSClientFiles {
+  public let executable: FileReference
+  /// Of the pair to the proxy; both stay open in PID 1, so that each side can be started again.
+  public let proxyEnd: FileReference
+  public let clientEnd: FileReference
+  /// PEM.
+  public private(set) var certificates: [UInt8] = []
+
+  /// - Parameter name: of the file beside init's own.
+  init(besideInit name: String) throws {
+    let own = try readLink("/proc/self/exe")
+    let beside = (own.lastIndex(of: "/").map { String(own[...$0]) } ?? "/") + name
+    // As the drop-in of nitro-cli's init we are alone in the first ramdisk; the image brings the file as its /tombolo-dns.
+    let path = fileKind(beside) == nil && fileKind("/rootfs/" + name) != nil ? "/rootfs/" + name : beside
+    do throws(SystemError) {
+      executable = FileReference(try openFile(path, O_PATH))
+    } catch {
+      throw MissingFeature(sentence: "dns.upstream needs \(name) beside tombolo-init: \(error)")
+    }
+    (proxyEnd, clientEnd) = try makeMessagePair()
+  }
+
+  mutating func readCertificates(_ path: String?) throws {
+    guard let path = path ?? NameSettings.certificateFiles.first(where: { fileKind($0) != nil }) else {
+      throw MissingFeature(
+        sentence: "dns.upstream has a server with a certificate, and dns.ca_file names no file: there is none of "
+          + NameSettings.certificateFiles.joined(separator: ", "))
+    }
+    certificates = try readFile(path, limit: UpstreamPlan.certificateLimit)
+  }
+}
