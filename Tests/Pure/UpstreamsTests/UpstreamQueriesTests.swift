@@ -18,13 +18,13 @@ struct UpstreamQueriesTests {
       #expect(queries.add(Self.message(id, "n\(id).test"), now: 0) == .ask(server: 0))
     }
     #expect(queries.take(for: 0).map(\.id) == [1, 2, 3] && queries.take(for: 0).isEmpty)
-    #expect(!queries.answered(Self.message(3, "n3.test", response: true), by: 1))
-    #expect(!queries.answered(Self.message(3, "n2.test", response: true), by: 0))
-    #expect(!queries.answered(Self.message(4, "n3.test", response: true), by: 0))
-    #expect(!queries.answered(Self.message(3, "n3.test"), by: 0))
-    #expect(queries.answered(Self.message(3, "N3.Test", response: true), by: 0))
-    #expect(!queries.answered(Self.message(3, "n3.test", response: true), by: 0))
-    #expect(queries.answered(Self.message(1, "n1.test", response: true), by: 0))
+    #expect(queries.answered(Self.message(3, "n3.test", response: true), by: 1) == false)
+    #expect(queries.answered(Self.message(3, "n2.test", response: true), by: 0) == false)
+    #expect(queries.answered(Self.message(4, "n3.test", response: true), by: 0) == false)
+    #expect(queries.answered(Self.message(3, "n3.test"), by: 0) == false)
+    #expect(queries.answered(Self.message(3, "N3.Test", response: true), by: 0) == true)
+    #expect(queries.answered(Self.message(3, "n3.test", response: true), by: 0) == false)
+    #expect(queries.answered(Self.message(1, "n1.test", response: true), by: 0) == true)
     #expect(queries.answered(Self.message(2, "n2.test", response: true), by: 0) && queries.isEmpty)
   }
 
@@ -32,7 +32,7 @@ struct UpstreamQueriesTests {
   @Test func nothingIsAnsweredThatWasNotAsked() {
     var queries = UpstreamQueries(servers: 1)
     _ = queries.add(Self.message(1, "a.test"), now: 0)
-    #expect(!queries.answered(Self.message(1, "a.test", response: true), by: 0))
+    #expect(queries.answered(Self.message(1, "a.test", response: true), by: 0) == false)
   }
 
   @Test func aServerMayEndAGoodConnection() {
