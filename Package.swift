@@ -128,8 +128,10 @@ let package = Package(
     module("Pure/BootPlanning", ["EnclaveConfig", "Inet", "Netfilter", "Policy", "SystemText"], forSize: true),
     // What may be in a packet of raw mode.
     module("Pure/Packets", ["Inet", "Policy"]),
+    // The first packets of QUIC's clients, and which datagrams go on.
+    module("Pure/QUIC", ["CMd", "Inet", "TLS"], forSize: true),
     // Which flows may be open: by name, and by what a client asks its server for.
-    module("Pure/Flows", ["Inet", "Packets", "Policy", "TLS"], forSize: true),
+    module("Pure/Flows", ["Inet", "Packets", "Policy", "QUIC", "TLS"], forSize: true),
 
     // Kernel
     // Owned descriptors, errors, files, mounts, processes, sockets; the only module that imports Glibc.
@@ -273,7 +275,8 @@ let package = Package(
     tests("Programs/RawModeTests", []),
     tests("Host/HostNetworkTests", ["HostNetwork", "Netfilter", "Inet"]),
     tests("Pure/PacketsTests", ["Packets", "Policy", "Inet"]),
-    tests("Pure/FlowsTests", ["Flows", "Packets", "Policy", "Inet", "TLS"]),
+    tests("Pure/QUICTests", ["QUIC", "Inet", .product(name: "Crypto", package: "swift-crypto")]),
+    tests("Pure/FlowsTests", ["Flows", "Packets", "Policy", "QUIC", "Inet", "TLS"]),
     tests(
       "Streams/PacketRelayingTests",
       [

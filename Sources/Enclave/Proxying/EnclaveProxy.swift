@@ -55,7 +55,9 @@ public final class EnclaveProxy {
       destinations: Destinations(plan.settings.egress))
     names = Locked(
       NameService(
-        policy.destinations, plan.settings.names, removesHiding: plan.settings.sni.check != .off))
+        policy.destinations, plan.settings.names,
+        removesHiding: plan.settings.sni.check != .off
+          || plan.settings.sni.checksQUIC && !plan.descriptors.tunnelQueues.isEmpty))
     if plan.settings.reportsUse { uses = FirstUses() }
     for fd in plan.descriptors.egressListeners {
       let socket = FileReference(OwnedFileDescriptor(fd))

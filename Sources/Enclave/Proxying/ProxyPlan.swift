@@ -103,6 +103,7 @@ public struct ProxyHandOver {
     writer.put("deny", text: Self.text(settings.egress.deny))
     writer.put("sni", text: settings.sni.check.rawValue)
     writer.put("sni-ports", numbers: settings.sni.ports.map { UInt32($0) })
+    writer.put("quic", flag: settings.sni.checksQUIC)
     writer.put("dns-cache", numbers: [UInt32(clamping: settings.names.cache)])
     writer.put("dns-hold", numbers: [settings.names.hold])
     writer.put("dns-denied", text: settings.names.denied.rawValue)
@@ -198,6 +199,7 @@ public struct ProxyPlan: Equatable, Sendable {
       throw RoleError("proxy", "\"sni\" is neither off nor check nor require")
     }
     sni.check = check
+    sni.checksQUIC = try reader.flag("quic")
     sni.ports = try reader.numbers("sni-ports", count: 0...portLimit).map { number throws(RoleError) in
       guard let port = UInt16(exactly: number), port > 0 else {
         throw RoleError("proxy", "\"sni-ports\" has \(number), expected 1 to 65535")

@@ -7,7 +7,7 @@ extension Configuration {
   public var policyLines: [String] {
     guard networkMode != .none else { return ["network none"] }
     var lines = ["network \(networkMode.rawValue)", "default \(egress.isOpen ? "allow" : "deny")"]
-    lines += Self.sorted(egress.deny.map { "deny \($0)" })
+    lines += Self.sorted(egress.allDenied.map { "deny \($0)" })
     lines += Self.sorted(egress.allow.map { "allow \($0)" })
     if egress.sni.check != .off {
       var last: UInt16 = 0
@@ -18,12 +18,13 @@ extension Configuration {
       }
       lines.append(line)
     }
+    if networkMode == .raw, egress.sni.checksQUIC { lines.append("quic check") }
     // In their order, which counts.
     lines += resolver.names.upstreams.map { "upstream \($0)" }
     lines += Self.sorted(
       resolver.names.hosts.map { host in host.addresses.reduce("host \(host.name)") { $0 + " \($1)" } })
     // Only where names decide: for how long an answer's address may be reached.
-    if networkMode == .tcp ? !egress.isOpen || !egress.deny.isEmpty : egress.needsNames,
+    if networkMode == .tcp ? !egress.isOpen || !egress.allDenied.isEmpty : egress.needsNames,
       resolver.names.hold != NameSettings().hold
     {
       lines.append("hold \(resolver.names.hold)s")

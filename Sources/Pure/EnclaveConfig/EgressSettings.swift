@@ -1,3 +1,4 @@
+import Inet
 import Policy
 
 /// `[egress]`: where the program may go.
@@ -12,21 +13,55 @@ public struct EgressSettings: Equatable, Sendable {
   public var hasSection = false
   public var allow: [DestinationRule] = []
   public var deny: [DestinationRule] = []
-  public var sni = SNISettings()
+  /// What is done with datagrams to port 443; nil where no file has said it.
+  public var quic: QUICAction?
+  private var connections = SNISettings()
+
+  public enum QUICAction: String, CaseIterable, Sendable {
+    case deny, check, allow
+  }
 
   public init() {}
 
   /// Whether nobody has said what is done with what no rule names.
   public var isUnsaid: Bool { defaultAction == nil && !hasSection }
+
+  /// Where names are known anyway, QUIC is no way round them.
+  public var quicAction: QUICAction {
+    quic
+      ?? (connections.check != .off || allow.contains(where: \.isByName) || deny.contains(where: \.isByName)
+        ? .check : .allow)
+  }
+
+  public var sni: SNISettings {
+    get {
+      var sni = connections
+      sni.checksQUIC = quicAction == .check
+      return sni
+    }
+    set { connections = newValue }
+  }
+
   public var isOpen: Bool { (defaultAction ?? (hasSection ? .deny : .allow)) == .allow }
-  public var rules: EgressRules { EgressRules(isOpen: isOpen, allow: allow, deny: deny) }
+  public var rules: EgressRules { EgressRules(isOpen: isOpen, allow: allow, deny: allDenied) }
+
+  /// The rules of `deny`, and those that `quic` stands for.
+  public var allDenied: [DestinationRule] { quicAction == .deny ? deny + Self.withoutQUIC : deny }
+
+  /// What `quic = "deny"` stands for.
+  static let withoutQUIC = [
+    IPPrefix(.v4(IPv4Address(rawValue: 0)), clamping: 0), IPPrefix(.v6(IPv6Address(high: 0, low: 0)), clamping: 0),
+  ]
+  .map { DestinationRule(.prefix($0), ports: 443...443, transport: .udp) }
 
   /// - Parameter isAddition: what a command line adds to a file's section is no section by itself.
   mutating func read(_ table: inout TableReader, isAddition: Bool) throws(ConfigurationError) {
     if !isAddition { hasSection = true }
     try readRules(&table)
-    sni.check = try table.value("sni", "\"off\", \"check\" or \"require\"") { .init(rawValue: $0) } ?? sni.check
-    if let ports = try table.integers("sni_ports", in: 1...65535) { sni.ports = ports.map { UInt16($0) } }
+    connections.check =
+      try table.value("sni", "\"off\", \"check\" or \"require\"") { .init(rawValue: $0) } ?? connections.check
+    if let ports = try table.integers("sni_ports", in: 1...65535) { connections.ports = ports.map { UInt16($0) } }
+    quic = try table.value("quic", "\"deny\", \"check\" or \"allow\"") { QUICAction(rawValue: $0) } ?? quic
   }
 
   mutating func readRules(_ table: inout TableReader) throws(ConfigurationError) {

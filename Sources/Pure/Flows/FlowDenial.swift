@@ -47,6 +47,8 @@ public enum FlowVerdict: Sendable {
   /// It passes, and what is plain of its flow need not be asked about for a moment.
   case open
   case pass
+  /// It passes behind these frames, which were held.
+  case release([[UInt8]])
   /// It is lost without a word: it comes again, or nobody waits for an answer.
   case drop
   /// It is lost, and its sender told at once.

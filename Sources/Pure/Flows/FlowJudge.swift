@@ -1,6 +1,7 @@
 import Inet
 import Packets
 import Policy
+import QUIC
 import TLS
 
 // Theory of operation.
@@ -15,6 +16,9 @@ import TLS
 //   entering  to a published port ▶ open, so that the program's answers pass; of the others nothing opens
 //
 // To ports of `sni` a connection is not open before its client's first bytes have been judged (`HelloReassembly`).
+//
+// Datagrams of QUIC's clients are looked at before their flow is open, and those that may begin a connection whenever they come
+// (`QUICGate`).
 //
 // Nothing leaves that belongs to no flow and could carry data: TCP in fragments, ICMP's answers to what nobody asked.
 
@@ -51,6 +55,8 @@ public struct FlowJudge {
   private var table: FlowTable
   private var hellos: [UInt64: Hello] = [:]
   private var helloBytes = 0
+  /// nil where datagrams to port 443 are as all others.
+  private var quic: QUICGate?
 
   /// - Parameters:
   ///   - published: TCP ports of the program that others may connect to.
@@ -63,7 +69,9 @@ public struct FlowJudge {
     policy = Policy(destinations: destinations)
     self.sni = sni
     watch = FlowWatch(
-      inspected: sni.check == .off ? [] : sni.ports, published: published, publishedDatagrams: publishedDatagrams)
+      inspected: sni.check == .off ? [] : sni.ports, published: published, publishedDatagrams: publishedDatagrams,
+      checksQUIC: sni.checksQUIC)
+    if sni.checksQUIC { quic = QUICGate() }
     table = FlowTable(limit: limit)
   }
 
@@ -89,8 +97,9 @@ public struct FlowJudge {
       return packet.opens
         ? opening(packet, mark, now, names) : segment(packet, mark, frame, now, names)
     case .udp:
+      if quic != nil, packet.remotePort == FlowWatch.quicPort { return quic(packet, mark, frame, now, names) }
       if table.use(mark, now: now) { return .open }
-      return datagram(packet, mark, frame, now, names)
+      return datagram(packet, mark, now, names)
     case .echo:
       if table.use(mark, now: now) { return .open }
       if let denial = denial(of: packet, .icmp, names(packet.remote)) { return .refuse(denial) }
@@ -145,12 +154,41 @@ public struct FlowJudge {
   // MARK: datagrams
 
   private mutating func datagram(
-    _ packet: FlowPacket, _ mark: UInt64, _ frame: UnsafeRawBufferPointer, _ now: UInt32, _ names: Names
+    _ packet: FlowPacket, _ mark: UInt64, _ now: UInt32, _ names: Names
   ) -> FlowVerdict {
     if let denial = denial(of: packet, .udp, names(packet.remote)) { return .refuse(denial) }
-    // Here the first datagrams of a flow could be looked at (`packet.datagrams` of the frame) before it is open.
     table.open(mark, .datagrams, now: now)
     return .open
+  }
+
+  private mutating func quic(
+    _ packet: FlowPacket, _ mark: UInt64, _ frame: UnsafeRawBufferPointer, _ now: UInt32, _ names: Names
+  ) -> FlowVerdict {
+    let found = names(packet.remote)
+    if !table.use(mark, now: now), let denial = denial(of: packet, .udp, found) { return .refuse(denial) }
+    guard packet.isWholeDatagram(frame) else {
+      return .refuse(refusal(packet, .udp, found.first, "a datagram in pieces (egress.quic)"))
+    }
+    let endpoint = IPEndpoint(packet.remote, packet.remotePort)
+    let policy = policy
+    let requires = sni.check == .require
+    var asked: DomainName?
+    let verdict = quic?.judge(
+      UnsafeRawBufferPointer(rebasing: frame[packet.payload]), each: packet.segmentSize > 0 ? packet.segmentSize : nil,
+      frame: frame, to: endpoint, now: now
+    ) { name in
+      asked = name
+      guard case .deny(let reason) = policy.egress(to: endpoint, .udp, naming: name, names: found, requires: requires)
+      else { return nil }
+      return reason
+    }
+    switch verdict {
+    case .pass(let held):
+      table.open(mark, .datagrams, now: now)
+      return held.isEmpty ? .open : .release(held)
+    case .hold, .drop, nil: return .drop
+    case .deny(let reason): return .refuse(refusal(packet, .udp, asked ?? found.first, "\(reason) (egress.quic)"))
+    }
   }
 
   // MARK: connections
@@ -292,17 +330,29 @@ public struct FlowJudge {
 
 /// Which packets for the program tell something of flows; the rest need not be shown.
 public struct FlowWatch: Sendable {
+  /// Where HTTP/3 is, and all else that QUIC is used for.
+  static let quicPort: UInt16 = 443
+
   /// TCP ports of others at which a client's first bytes are looked at.
   let inspected: PortSet
   /// TCP ports of the program that others may connect to.
   let published: PortSet
   /// The same for UDP.
   let publishedDatagrams: PortSet
+  private let checksQUIC: Bool
 
-  init(inspected: [UInt16], published: [UInt16], publishedDatagrams: [UInt16]) {
+  init(inspected: [UInt16], published: [UInt16], publishedDatagrams: [UInt16], checksQUIC: Bool) {
     self.inspected = PortSet(inspected)
     self.published = PortSet(published)
     self.publishedDatagrams = PortSet(publishedDatagrams)
+    self.checksQUIC = checksQUIC
+  }
+
+  /// Whether a packet of an open flow may begin a connection in it, so that it has to be judged all the same: one of QUIC with
+  /// a long header (RFC 9000 section 17.2).
+  public func mayBegin(_ packet: FlowPacket, _ frame: UnsafeRawBufferPointer) -> Bool {
+    guard checksQUIC, packet.kind == .udp, packet.remotePort == Self.quicPort else { return false }
+    return packet.isFragment || packet.datagrams.contains { !$0.isEmpty && frame[$0.lowerBound] & 0x80 != 0 }
   }
 
   public func isWanted(_ packet: FlowPacket) -> Bool {

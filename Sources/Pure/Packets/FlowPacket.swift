@@ -165,6 +165,13 @@ public struct FlowPacket: Sendable {
     return UInt64(bitPattern: Int64(hasher.finalize())) | 1 << 63
   }
 
+  /// Whether its data is all of one datagram, or of several in a super-packet (RFC 768).
+  public func isWholeDatagram(_ frame: UnsafeRawBufferPointer) -> Bool {
+    guard kind == .udp, !isFragment, frame[1] == 0 || segmentSize > 0 else { return false }
+    let length = payload.lowerBound - 4
+    return Int(frame[length]) << 8 | Int(frame[length + 1]) == payload.count + 8
+  }
+
   /// The datagrams of a frame of UDP: several in a super-packet.
   public var datagrams: [Range<Int>] {
     guard kind == .udp else { return [] }

@@ -51,16 +51,17 @@ public struct Policy: Equatable, Sendable {
   ///   - names: those for which the address was the answer.
   ///   - requires: whether there must be a name.
   public func egress(
-    to endpoint: IPEndpoint, naming name: DomainName?, names: [DomainName], requires: Bool
+    to endpoint: IPEndpoint, _ transport: FlowTransport = .tcp, naming name: DomainName?, names: [DomainName],
+    requires: Bool
   ) -> Decision {
     guard let name else { return requires ? .deny("the client names no server (egress.sni = \"require\")") : .allow }
-    switch destinations.rules.verdict(on: name, .tcp, endpoint.port) {
+    switch destinations.rules.verdict(on: name, transport, endpoint.port) {
     case .denied(let rule?): return .deny("the client asks for \(name): egress.deny has \"\(rule)\"")
     case .denied(nil): return .deny("the client asks for \(name): no rule of egress.allow names it")
     case .allowed: break
     }
     if names.contains(name) || destinations.rules.isOpen { return .allow }
-    if destinations.rule(allowing: endpoint.address, port: endpoint.port) != nil { return .allow }
+    if destinations.rule(allowing: endpoint.address, port: endpoint.port, transport) != nil { return .allow }
     return .deny("the client asks for \(name), for which this address was not the answer")
   }
 }

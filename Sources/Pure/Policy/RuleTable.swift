@@ -129,7 +129,7 @@ public struct EgressRules: Equatable, Sendable {
   public var hasNames: Bool { allow.hasNames || deny.hasNames }
 
   /// Whether it must be known which names an address is the answer for.
-  public func needsNames(_ sni: SNISettings) -> Bool { hasNames || sni.check != .off }
+  public func needsNames(_ sni: SNISettings) -> Bool { hasNames || sni.check != .off || sni.checksQUIC }
 
   /// Whether raw mode has to judge flows: for less, a look at each packet's address does.
   public func needsFlows(_ sni: SNISettings) -> Bool { !isPlain || needsNames(sni) }

@@ -11,6 +11,8 @@ public struct SNISettings: Equatable, Sendable {
   public var check = Check.off
   /// The ports at which a client's first bytes are looked at.
   public var ports: [UInt16] = [443]
+  /// Whether QUIC's clients are looked at: datagrams to port 443.
+  public var checksQUIC = false
 
   public init() {}
 }

@@ -68,6 +68,10 @@ public struct ClientHello: Equatable, Sendable {
     return max(1, 4 + (Int(start[1]) << 16 | Int(start[2]) << 8 | Int(start[3])) - count)
   }
 
+  /// Of a handshake that is in no records, as in QUIC (RFC 9001 section 4.1.3).
+  /// - Parameter bytes: what has come so far; what is behind the message is not looked at.
+  public static func read(message bytes: some Sequence<UInt8>) -> Reading { complete(Array(bytes)) ?? .incomplete }
+
   /// nil where the message is not there as a whole.
   private static func complete(_ message: [UInt8]) -> Reading? {
     guard let type = message.first else { return nil }

@@ -58,7 +58,7 @@ public final class FlowGate {
   func leaving(_ frame: UnsafeRawBufferPointer) -> FlowVerdict {
     guard let packet = FlowPacket(frame, isLeaving: true) else { return .drop }
     let mark = packet.mark
-    if packet.isPlain, cache.isOpen(mark, now: now) { return .pass }
+    if packet.isPlain, cache.isOpen(mark, now: now), !watch.mayBegin(packet, frame) { return .pass }
     let verdict = flows.leaving(packet, mark, frame, now)
     if case .open = verdict { cache.open(mark, now: now) }
     return verdict

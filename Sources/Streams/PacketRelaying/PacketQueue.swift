@@ -272,6 +272,10 @@ public final class PacketQueue: EventSource {
       } else if let gate {
         switch gate.leaving(frame) {
         case .pass, .open: break
+        case .release(let held):
+          // The packet may lie where the first of them goes.
+          for frame in held + [Array(frame)] { taken += try send(frame, path) }
+          continue
         case let verdict:
           skipped += 1
           let stopped = DeviceFrame(start: apart ?? room, length: result)
@@ -298,6 +302,20 @@ public final class PacketQueue: EventSource {
       counters.bytesOut &+= UInt64(truncatingIfNeeded: result - PacketGuard.offloadHeaderLength)
     }
     return taken > 0 || skipped > 0
+  }
+
+  /// A frame that was kept; without room it is lost.
+  /// - Returns: its length.
+  private func send(_ frame: [UInt8], _ path: any FramePath) throws(Loss) -> Int {
+    guard let room = try path.room() else {
+      counters.drop(.heldBack)
+      return 0
+    }
+    frame.withUnsafeBytes { if let base = $0.baseAddress { room.copyMemory(from: base, byteCount: $0.count) } }
+    path.commit(frame.count)
+    counters.packetsOut &+= 1
+    counters.bytesOut &+= UInt64(truncatingIfNeeded: frame.count - PacketGuard.offloadHeaderLength)
+    return frame.count
   }
 
   private func countDefect() {
@@ -372,7 +390,7 @@ public final class PacketQueue: EventSource {
     let denial: FlowDenial
     var sequence: UInt32?
     switch verdict {
-    case .open, .pass: return (nil, nil)
+    case .open, .pass, .release: return (nil, nil)
     case .drop:
       counters.drop(.heldBack)
       return (nil, nil)

@@ -94,6 +94,37 @@ struct ConfigurationTests {
     #expect(try isOpen("[egress]\ndefault = \"allow\"") && !isOpen("[egress]\ndefault = \"deny\""))
   }
 
+  /// Where names decide, QUIC is no way round them; a rule by address means the address, whatever is asked for there.
+  @Test func theDefaultOfQUIC() throws {
+    func action(_ text: String) throws -> EgressSettings.QUICAction {
+      try Configuration(toml: text, file: "t").egress.quicAction
+    }
+    #expect(try action("") == .allow && action("[egress]\nallow = [\"udp://10.0.0.0/8:443\"]") == .allow)
+    #expect(try action("[egress]\nallow = [\"udp://a.test:443\"]") == .check)
+    #expect(try action("[egress]\ndefault = \"allow\"\ndeny = [\"a.test\"]") == .check)
+    #expect(try action("[egress]\nsni = \"check\"") == .check)
+    #expect(try action("[egress]\nsni = \"check\"\nquic = \"allow\"") == .allow)
+    let checked = try Configuration(toml: "[egress]\nquic = \"check\"", file: "t").egress
+    #expect(checked.needsNames && checked.sni.checksQUIC)
+  }
+
+  /// `quic = "deny"` is two rules that win, in the policy's lines as well.
+  @Test func denyingQUIC() throws {
+    let text = "[network]\nmode = \"raw\"\n[egress]\ndefault = \"allow\"\nquic = \"deny\""
+    let configuration = try Configuration(toml: text, file: "t")
+    let destinations = Destinations(configuration.egress.rules)
+    for address in [IPAddress("10.0.0.1"), IPAddress("2606:4700::1")].compactMap({ $0 }) {
+      #expect(destinations.denial(of: address, port: 443, .udp) != nil)
+      #expect(destinations.denial(of: address, port: 443, .tcp) == nil)
+      #expect(destinations.denial(of: address, port: 444, .udp) == nil)
+    }
+    #expect(
+      configuration.policyLines == [
+        "network raw", "default allow", "deny udp://0.0.0.0/0:443", "deny udp://[::]/0:443",
+      ])
+    #expect(!configuration.egress.needsNames)
+  }
+
   /// The manual's example is one that is understood, and as it says.
   @Test func theExampleOfThePolicy() throws {
     let policy = try String(
@@ -132,8 +163,12 @@ struct ConfigurationTests {
     ("[egress]\ndefault = \"reject\"", "t.toml:2: egress.default: found \"reject\", expected \"allow\" or \"deny\""),
     ("[egress]\nsni = true", "t.toml:2: egress.sni: found true, expected a string"),
     (
-      "[egress]\nquic = \"deny\"",
-      "t.toml:2: egress.quic: unknown key; known here: allow, default, deny, sni, sni_ports"
+      "[egress]\nudp = \"deny\"",
+      "t.toml:2: egress.udp: unknown key; known here: allow, default, deny, quic, sni, sni_ports"
+    ),
+    (
+      "[egress]\nquic = \"require\"",
+      "t.toml:2: egress.quic: found \"require\", expected \"deny\", \"check\" or \"allow\""
     ),
     (
       "[dns]\nhold = \"500ms\"",

@@ -11,7 +11,7 @@ struct Judging {
   var names: [String: [String]] = [:]
 
   init(
-    allow: [String] = [], deny: [String] = [], open: Bool = false, sni: SNISettings.Check = .off,
+    allow: [String] = [], deny: [String] = [], open: Bool = false, sni: SNISettings.Check = .off, quic: Bool = false,
     queries: FlowJudge.Queries = .nobody, published: [UInt16] = [], publishedDatagrams: [UInt16] = [],
     limit: Int = 1 << 16
   ) throws {
@@ -20,6 +20,7 @@ struct Judging {
     }
     var settings = SNISettings()
     settings.check = sni
+    settings.checksQUIC = quic
     judge = FlowJudge(
       Destinations(EgressRules(isOpen: open, allow: try rules(allow), deny: try rules(deny))), sni: settings,
       queries: queries, published: published, publishedDatagrams: publishedDatagrams, limit: limit)
@@ -47,6 +48,7 @@ struct Judging {
   private func word(_ verdict: FlowVerdict) -> String {
     switch verdict {
     case .open, .pass: "passes"
+    case .release(let frames): "passes behind \(frames.count)"
     case .drop: "lost"
     case .refuse(let denial): "refused: \(denial)"
     case .end(let denial, _): "ended: \(denial)"

@@ -50,9 +50,13 @@ enum Frames {
       remote, 443, leaving: leaving, local: local, flags, sequence: sequence, acknowledging: acknowledging, data)
   }
 
-  static func udp(_ remote: String, _ port: Int, leaving: Bool = true, local: Int = 40000) -> [UInt8] {
+  static func udp(
+    _ remote: String, _ port: Int, leaving: Bool = true, local: Int = 40000, _ data: [UInt8] = [1, 2, 3, 4],
+    fragment: Int = 0
+  ) -> [UInt8] {
     let ports = leaving ? big16(local) + big16(port) : big16(port) + big16(local)
-    return packet(remote, leaving: leaving, 17, ports + big16(12) + [0, 0] + [1, 2, 3, 4])
+    return packet(
+      remote, leaving: leaving, 17, ports + big16(8 + data.count) + [0, 0] + data, fragment: fragment)
   }
 
   static func icmp(_ remote: String, leaving: Bool = true, type: UInt8, _ rest: [UInt8] = [0, 7, 0, 1, 9]) -> [UInt8] {

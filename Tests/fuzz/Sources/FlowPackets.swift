@@ -21,7 +21,7 @@ let flows = Harness("flows", limit: 2048) { bytes in
       check(packet.payload.upperBound <= bytes.count, "a payload behind the frame")
       for datagram in packet.datagrams { check(datagram.upperBound <= bytes.count, "a datagram behind the frame") }
       switch judge.leaving(packet, packet.mark, bytes, now: now, { $0 == server ? [ok] : [] }) {
-      case .open, .pass: return true
+      case .open, .pass, .release: return true
       case .drop: return false
       case .refuse(let denial), .end(let denial, _):
         check(!denial.description.isEmpty, "a denial without a reason")

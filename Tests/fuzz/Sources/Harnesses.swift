@@ -3,5 +3,5 @@ let harnesses: [Harness] = [
   handshake, frames, session, logRecords, logLines, dns, resolvConf, configuration, roleDocument, localDocument,
   packets,
   sharedPackets, netlink, admission, services, relayState, filters, archives, measuredImages, compressed, vsockDevice,
-  packetRings, kernelFiles, status, addresses, accounts, clientHello, dnsAnswer, flows,
+  packetRings, kernelFiles, status, addresses, accounts, clientHello, dnsAnswer, flows, quicDatagrams,
 ]

@@ -1,0 +1,1 @@
+../QUICTests/InitialSealing.swift
