@@ -39,6 +39,7 @@ struct ResolverSettingsTests {
     let many = (0..<33).map { "\"d\($0)\"" }.joined(separator: ", ")
     #expect(Self.problem("[dns]\nsearch = [\(many)]")?.contains("found 33 domains, expected at most 32") == true)
     #expect(
-      Self.problem("[dns]\nservers = []")?.contains("known here: cache, denied, hold, hosts, options, search") == true)
+      Self.problem("[dns]\nservers = []")?.contains(
+        "known here: ca_file, cache, denied, hold, hosts, options, search, upstream") == true)
   }
 }
