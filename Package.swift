@@ -5,14 +5,16 @@ import PackageDescription
 // same one. Imports go downwards only: C → Pure → Kernel → Streams → Enclave or Host → Tools → Programs (Tests/lint checks
 // that; docs/architecture.md says what a layer may touch).
 
+/// For what other packages may import: SwiftPM takes no target with unsafe flags from a dependency.
+let shared: [SwiftSetting] = [
+  .treatAllWarnings(as: .error), .swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility"),
+]
+
 // MemberImportVisibility, because ArgumentParser imports Foundation: without it a `contains` or `range(of:)` anywhere above
 // is silently Foundation's, which makes the static program 40 MB larger.
 // _GNU_SOURCE, because libc's headers must look the same to every Clang module (Glibc's own, CLinux, CMnl): otherwise
 // debug builds fail on types such as fd_set that have two definitions.
-let strict: [SwiftSetting] = [
-  .treatAllWarnings(as: .error), .swiftLanguageMode(.v6), .enableUpcomingFeature("MemberImportVisibility"),
-  .unsafeFlags(["-Xcc", "-D_GNU_SOURCE"]),
-]
+let strict: [SwiftSetting] = shared + [.unsafeFlags(["-Xcc", "-D_GNU_SOURCE"])]
 
 /// For what no byte of data passes: a boot has to unpack and page in all of it.
 let small: [SwiftSetting] = [.unsafeFlags(["-Osize"], .when(configuration: .release))]
@@ -48,6 +50,10 @@ let foundationEssentials: [LinkerSetting] = [
   .linkedLibrary("swiftSynchronization", .when(configuration: .release)),
 ]
 
+func library(_ path: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name(path), dependencies: dependencies, path: "Sources/\(path)", swiftSettings: shared)
+}
+
 func module(_ path: String, _ dependencies: [Target.Dependency] = [], forSize: Bool = false) -> Target {
   .target(
     name: name(path), dependencies: dependencies, path: "Sources/\(path)",
@@ -68,12 +74,15 @@ let package = Package(
     .executable(name: "tombolo-init", targets: ["tombolo-init"]),
     .executable(name: "tombolo", targets: ["tombolo"]),
     .executable(name: "tombolo-dns", targets: ["tombolo-dns"]),
+    // What verifies an attestation document, for other programs.
+    .library(name: "NitroAttestation", targets: ["NitroAttestation"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
+    .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
   ],
   targets: [
     // C
@@ -100,6 +109,8 @@ let package = Package(
     module("Pure/Inet"),
     // Text that stands for any bytes: arguments, variables and file names that are not UTF-8.
     module("Pure/SystemText"),
+    // The part of CBOR (RFC 8949) that Nitro Enclaves use.
+    library("Pure/CBORCodec"),
     // Hello, answer, session, frames, log records.
     module("Pure/Wire", ["Inet"]),
     // Messages, resolv.conf.
@@ -225,8 +236,15 @@ let package = Package(
     module(
       "Tools/Imaging",
       [
-        "SystemText", "CDecompress", "CLinux", "EnclaveConfig", "LinuxSystem",
+        "CBORCodec", "SystemText", "CDecompress", "CLinux", "EnclaveConfig", "LinuxSystem",
         .product(name: "Crypto", package: "swift-crypto"), .product(name: "SwiftASN1", package: "swift-asn1"),
+      ]),
+    // Attestation documents: what they say, and whether that is to be believed.
+    library(
+      "Tools/NitroAttestation",
+      [
+        "CBORCodec", .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "SwiftASN1", package: "swift-asn1"), .product(name: "X509", package: "swift-certificates"),
       ]),
     // An image in QEMU, seen from outside: the command line, the console, the vsock device's thread.
     module(
@@ -256,7 +274,7 @@ let package = Package(
         "SystemText", "CLinux", "DNS", "Inet", "Policy", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem",
         "EventLoop",
         "Capabilities", "Relaying", "Digests", "HostGateway", "HostRights", "HostStatus", "HostNetwork", "LocalRunning",
-        "MachineRunning", "Imaging",
+        "MachineRunning", "Imaging", "NitroAttestation",
         "Netlink", "Seccomp",
         "VhostVsock", "LogText",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -286,6 +304,7 @@ let package = Package(
     tests("Pure/InetTests", ["Inet"]),
     tests("Pure/SystemTextTests", ["SystemText"]),
     tests("Pure/PolicyTests", ["Policy", "Inet"]),
+    tests("Pure/CBORCodecTests", ["CBORCodec"]),
     tests("Pure/WireTests", ["Wire", "Inet"]),
     tests("Pure/LogTextTests", ["LogText", "Inet", "Policy", "Wire"]),
     tests("Pure/DNSTests", ["DNS", "Inet"]),
@@ -324,6 +343,12 @@ let package = Package(
     tests("Host/HostStatusTests", ["HostStatus", "CLinux", "EventLoop", "LinuxSystem"]),
     tests("Kernel/CapabilitiesTests", ["Capabilities", "BootPlanning", "LinuxSystem"]),
     tests("Tools/MachineRunningTests", ["MachineRunning", "LinuxSystem"]),
+    tests(
+      "Tools/NitroAttestationTests",
+      [
+        "NitroAttestation", "CBORCodec", .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "SwiftASN1", package: "swift-asn1"), .product(name: "X509", package: "swift-certificates"),
+      ]),
     tests("Tools/LocalRunningTests", ["LocalRunning", "BootPlanning", "LinuxSystem"]),
     tests("Streams/RelayingTests", ["Relaying", "EventLoop", "LinuxSystem", "CLinux", "Inet", "Wire"]),
     tests("Enclave/LogForwardingTests", ["LogForwarding", "Relaying", "EventLoop", "LinuxSystem", "Wire"]),

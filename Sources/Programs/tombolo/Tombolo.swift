@@ -12,7 +12,8 @@ struct Tombolo: ParsableCommand {
     abstract: "Runs ordinary programs in enclaves, and is their other half on the host.",
     version: "tombolo \(tomboloVersion)",
     subcommands: [
-      RunCommand.self, HostCommand.self, BootCommand.self, StatusCommand.self, CheckCommand.self, ImageCommand.self,
+      RunCommand.self, HostCommand.self, BootCommand.self, StatusCommand.self, CheckCommand.self, VerifyCommand.self,
+      ImageCommand.self,
       VsockDeviceCommand.self,
     ])
 

@@ -1,3 +1,4 @@
+import CBORCodec
 import Crypto
 import FoundationEssentials
 
@@ -75,11 +76,11 @@ public struct ImageSignature: Sendable {
 
   /// Reads the section and verifies the signature against the certificate beside it.
   init(section: [UInt8]) throws(EIFDamage) {
-    guard let value = CBOR(section), case .array(let entries) = value, let entry = entries.first,
+    guard let value = try? CBOR(section), case .array(let entries) = value, let entry = entries.first,
       let pem = entry["signing_certificate"]?.byteArray, let coded = entry["signature"]?.byteArray
     else { throw .signature("not a list of certificates and signatures in CBOR") }
     certificate = try SigningCertificate(pem: pem)
-    var sign1 = CBOR(coded)
+    var sign1 = try? CBOR(coded)
     if case .tagged(18, let inner)? = sign1 { sign1 = inner }
     guard case .array(let parts)? = sign1, parts.count == 4, case .bytes(let protected) = parts[0],
       case .bytes(let payload) = parts[2], case .bytes(let raw) = parts[3]
@@ -89,7 +90,7 @@ public struct ImageSignature: Sendable {
     guard let signature = try? P384.Signing.ECDSASignature(rawRepresentation: raw),
       certificate.publicKey.isValidSignature(signature, for: signed)
     else { throw .signature("the signature is not one by its certificate's key") }
-    guard let register = CBOR(payload), register["register_index"] == .unsigned(0),
+    guard let register = try? CBOR(payload), register["register_index"] == .unsigned(0),
       let pcr0 = register["register_value"]?.byteArray
     else { throw .signature("what was signed is not PCR0") }
     signedPCR0 = pcr0
