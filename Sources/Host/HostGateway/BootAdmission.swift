@@ -24,6 +24,8 @@ struct BootAdmission {
     case admitted(isNew: Bool)
     /// To be tried again: the boot that is known may still come back.
     case later
+    /// There are as many enclaves as are remembered.
+    case full
     case refused(String)
   }
 
@@ -58,7 +60,7 @@ struct BootAdmission {
   mutating func open(_ report: StartReport, token: Token, from peer: PeerKey, now: UInt64) -> Decision {
     let secrets = BootSecrets(session: token, proxy: report.proxyToken, host: report.hostToken)
     guard let current = peers[peer] else {
-      guard peers.count < Self.limit else { return .later }
+      guard peers.count < Self.limit || makeRoom(now) else { return .full }
       return admit(report.boot, secrets, peer)
     }
     if current.known.boot == report.boot {
@@ -75,6 +77,14 @@ struct BootAdmission {
     return admit(report.boot, secrets, peer)
   }
 
+  /// Forgets those who may not come back: their boot has ended, or has had its time for that.
+  private mutating func makeRoom(_ now: UInt64) -> Bool {
+    peers = peers.filter { $0.value.isLive || !$0.value.known.hasEnded && now < $0.value.reservedUntil }
+    return peers.count < Self.limit
+  }
+
+  func remembers(_ peer: PeerKey) -> Bool { peers[peer] != nil }
+
   private mutating func admit(_ boot: BootID, _ secrets: BootSecrets, _ peer: PeerKey) -> Decision {
     guard secrets.session != .none else { return .refused("its token is zeros") }
     peers[peer] = Peer(known: KnownBoot(boot: boot, secrets: secrets), isLive: true, reservedUntil: 0)
@@ -87,7 +97,13 @@ struct BootAdmission {
     peers[peer]?.reservedUntil = now &+ Self.grace.nanosecondCount
   }
 
-  mutating func ended(_ peer: PeerKey) { peers[peer]?.known.hasEnded = true }
+  /// - Returns: whether that is new.
+  @discardableResult
+  mutating func ended(_ peer: PeerKey) -> Bool {
+    guard let known = peers[peer]?.known, !known.hasEnded else { return false }
+    peers[peer]?.known.hasEnded = true
+    return true
+  }
 
   /// The boot that a stream belongs to, where it proves it. Also while there is no session: PID 1 is about to open it again.
   func boot(of hello: Hello, from peer: PeerKey) -> BootID? {

@@ -65,6 +65,7 @@ final class Connections {
 
   private func pressure(of peer: PeerKey) -> RelayPressure {
     if let known = pressures[peer] { return known }
+    if pressures.count >= BootAdmission.limit { pressures = pressures.filter { $0.value.held > 0 } }
     let made = RelayPressure(limit: limits.connectionBytes)
     pressures[peer] = made
     return made

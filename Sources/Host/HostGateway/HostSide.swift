@@ -154,7 +154,7 @@ public final class HostSide {
     rawGateway = settings.rawGateway
     let debug: (String) -> Void = settings.verbose ? log : { _ in }
     let complaints = ComplaintLog(loop: loop, log: log)
-    let sessions = SessionServer(loop: loop, store: boots, counters: counters, log: log)
+    let sessions = SessionServer(loop: loop, store: boots, counters: counters, complaints: complaints, log: log)
     var limits = settings.limits ?? HostLimits()
     limits.connections = settings.connections
     // These are the program's own connections then.
@@ -188,7 +188,7 @@ public final class HostSide {
         .logs: logs,
         .packets: PacketsServer(
           loop: loop, rawGateway: rawGateway, resolver: resolver, budget: budget, complaints: complaints, log: log),
-        .control: ControlServer(rawGateway: rawGateway, complaints: complaints, log: log),
+        .control: ControlServer(rawGateway: rawGateway, complaints: complaints),
         .listening: publishedPorts,
       ], counters: counters, budget: budget, complaints: complaints, log: log)
     listener = try Listener(loop: loop, socket: transport, report: log) { stream, _ in dispatcher.accept(stream) }

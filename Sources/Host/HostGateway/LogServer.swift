@@ -40,6 +40,9 @@ final class LogServer: ChannelServer {
     let known = positions[admitted.peer].flatMap { $0.boot == admitted.boot ? $0.position : nil }
     let position = known ?? LogPosition()
     position.advance(to: sinks.acknowledged)
+    if positions.count >= BootAdmission.limit {
+      positions = positions.filter { known in receivers.contains { $0.position === known.value.position } }
+    }
     positions[admitted.peer] = (admitted.boot, position)
     // A boot has one log. It opens another stream when it has lost the one before, which we may not know yet.
     for old in receivers where old.position === position { old.close(nil) }

@@ -49,12 +49,10 @@ final class PacketsServer: ChannelServer {
 final class ControlServer: ChannelServer {
   private let rawGateway: (any RawGateway)?
   private let complaints: ComplaintLog
-  private let log: (String) -> Void
 
-  init(rawGateway: (any RawGateway)?, complaints: ComplaintLog, log: @escaping (String) -> Void) {
+  init(rawGateway: (any RawGateway)?, complaints: ComplaintLog) {
     self.rawGateway = rawGateway
     self.complaints = complaints
-    self.log = log
   }
 
   func serve(_ admitted: AdmittedStream) throws {
@@ -68,7 +66,8 @@ final class ControlServer: ChannelServer {
       return admitted.answer(.unsupported)
     }
     let given = try rawGateway.assign(request)
-    log(
+    complaints.say(
+      .givenAddresses,
       "the enclave is given \([given.address4, given.address6].compactMap { $0?.description }.joined(separator: ", "))")
     admitted.answer(.ok, parameters: given.parameters)
   }

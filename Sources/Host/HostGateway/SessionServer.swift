@@ -23,15 +23,20 @@ final class SessionServer {
   private let loop: EventLoop
   private let store: BootStore?
   private let counters: HostCounters
+  private let complaints: ComplaintLog
   private let log: (String) -> Void
   private var admission: BootAdmission
   private var sessions: [PeerKey: Session] = [:]
 
   /// - Parameter store: where boots outlive this process; nil where the enclaves end with it.
-  init(loop: EventLoop, store: BootStore?, counters: HostCounters, log: @escaping (String) -> Void) {
+  init(
+    loop: EventLoop, store: BootStore?, counters: HostCounters, complaints: ComplaintLog,
+    log: @escaping (String) -> Void
+  ) {
     self.loop = loop
     self.store = store
     self.counters = counters
+    self.complaints = complaints
     self.log = log
     let saved = store?.load(log) ?? []
     admission = BootAdmission(saved: saved, now: monotonicNanoseconds())
@@ -56,6 +61,9 @@ final class SessionServer {
       answer(stream, Answer(.denied))
     case .later:
       answer(stream, Answer(.noResources))
+    case .full:
+      complaints.say(.tooManyBoots, "\(BootAdmission.limit) enclaves have a session: there is no room for another one")
+      answer(stream, Answer(.noResources))
     case .admitted:
       let session = Session(report)
       do throws(SystemError) {
@@ -63,7 +71,9 @@ final class SessionServer {
           [unowned self, unowned session] type, payload throws(WireError) in
           try take(EnclaveReport(type: type, payload: payload), session, peer)
         } closed: { [unowned self, unowned session] problem in
-          if let problem { log("the enclave's session broke the protocol: \(problem)") }
+          if let problem {
+            complaints.say(.brokenSessions, "the enclave's session broke the protocol: \(problem)")
+          }
           session.stream = nil
           admission.closed(peer, now: monotonicNanoseconds())
         }
@@ -71,6 +81,7 @@ final class SessionServer {
         admission.closed(peer, now: monotonicNanoseconds())
         throw error
       }
+      if sessions.count >= BootAdmission.limit { sessions = sessions.filter { admission.remembers($0.key) } }
       sessions[peer] = session
       // Before the answer: from it on the enclave counts on being known.
       save()
@@ -89,8 +100,7 @@ final class SessionServer {
       }
     case .exit(let status):
       session.exit = status
-      admission.ended(peer)
-      save()
+      if admission.ended(peer) { save() }
     // Nobody here asks for them yet; metrics will.
     case .counters: break
     }

@@ -5,15 +5,19 @@ import LogText
 import Wire
 
 /// Bytes on their way to a descriptor that must not be made non-blocking, because others share it (a terminal, a
-/// pipe to `less`). A pipe that poll(2) calls writable takes PIPE_BUF bytes without blocking (pipe(7)).
+/// pipe to `less`). A pipe that poll(2) calls writable takes PIPE_BUF bytes without blocking (pipe(7)); a terminal may have
+/// room for one byte and blocks for the rest (n_tty_write in drivers/tty/n_tty.c), so it is opened once more, for us alone.
 final class OutputQueue: EventSource {
   private static let pipeChunk = 4096
   /// More than this waiting, and the log stream is not read any further.
   static let highWater = 256 * 1024
   private static let retry: Duration = .seconds(1)
+  /// A terminal with too little room for a character that becomes two is called writable, and takes nothing.
+  private static let shortRetry: Duration = .milliseconds(50)
 
   private let loop: EventLoop
   private let fd: Int32
+  private let terminal: FileReference?
   private var bytes = OutgoingBytes()
   private var registration: Registration?
   private let isFile: Bool
@@ -21,8 +25,9 @@ final class OutputQueue: EventSource {
   /// Bytes appended and bytes written, from the beginning.
   private(set) var appended: UInt64 = 0
   private(set) var written: UInt64 = 0
-  /// There was no room on the disk; it is tried again by a timer.
+  /// There was no room on the disk, or too little in the terminal; it is tried again by a timer.
   private var isStalled = false
+  private var pause = OutputQueue.retry
   private let stalled: ((Int32) -> Void)?
   private let progressed: () -> Void
   private let lost: (Int32) -> Void
@@ -36,7 +41,10 @@ final class OutputQueue: EventSource {
     lost: @escaping (Int32) -> Void
   ) {
     self.loop = loop
-    self.fd = fd
+    terminal =
+      isatty(fd) == 1
+      ? try? FileReference(openFile("/proc/self/fd/\(fd)", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)) : nil
+    self.fd = terminal?.rawValue ?? fd
     self.stalled = stalled
     self.progressed = progressed
     self.lost = lost
@@ -65,7 +73,7 @@ final class OutputQueue: EventSource {
   override func timerFired(_ key: Int) {
     writeChunk()
     if waiting > 0, isStalled {
-      loop.schedule(after: Self.retry, self)
+      loop.schedule(after: pause, self)
       return
     }
     isStalled = false
@@ -79,8 +87,14 @@ final class OutputQueue: EventSource {
       while waiting > 0, !failed, !isStalled { writeChunk() }
       return
     }
-    while waiting > 0, !failed, clinux_poll_writable(fd) > 0 { writeChunk() }
-    setWaiting(waiting > 0 && !failed)
+    while waiting > 0, !failed, !isStalled, clinux_poll_writable(fd) > 0 { writeChunk() }
+    setWaiting(waiting > 0 && !failed && !isStalled)
+  }
+
+  private func stall(_ pause: Duration) {
+    isStalled = true
+    self.pause = pause
+    loop.schedule(after: pause, self)
   }
 
   private func writeChunk() {
@@ -91,14 +105,13 @@ final class OutputQueue: EventSource {
       bytes.remove(count)
       written &+= UInt64(count)
       isStalled = false
-    case .wouldBlock: break
+    case .wouldBlock:
+      if !isStalled { stall(Self.shortRetry) }
     case .failed(let code) where stalled != nil && (code == ENOSPC || code == EDQUOT):
       // What waits here is kept, and behind it the enclave's log waits.
       guard !isStalled else { return }
-      isStalled = true
-      loop.schedule(after: Self.retry, self)
+      stall(Self.retry)
       stalled?(code)
-      return
     case .failed(let code):
       // Its reader has gone, as in `tombolo run … | head -1` (EPIPE), or what it goes to takes no more.
       failed = true

@@ -108,7 +108,12 @@ public struct FlowJudge {
     case .echoReply:
       return table.use(mark, now: now) ? .pass : unasked(packet, names)
     case .icmpError:
-      if let about = FlowPacket(quotedIn: packet, frame), table.isOpen(about.mark, now: now) { return .pass }
+      // To the other end of what it quotes, and to nobody else: a quotation has room for data.
+      if let about = FlowPacket(quotedIn: packet, frame), about.remote == packet.remote,
+        table.isOpen(about.mark, now: now)
+      {
+        return .pass
+      }
       return unasked(packet, names)
     case .icmp: return denial(of: packet, .icmp, names(packet.remote)).map { .refuse($0) } ?? .pass
     case .fragment where packet.number == 6: return .drop
@@ -215,12 +220,18 @@ public struct FlowJudge {
   ) -> FlowVerdict {
     guard table.use(mark, now: now) else { return stray(packet, mark, now, names) }
     table.note(ends: packet.isEnd, resets: packet.isReset, isLeaving: true, mark)
-    guard hellos[mark] != nil else { return packet.isPlain ? .open : .pass }
+    guard hellos[mark] != nil else { return mayBeRemembered(packet) ? .open : .pass }
     if packet.isReset {
       forget(mark)
       return packet.payload.isEmpty ? .pass : .drop
     }
     return inspect(packet, mark, UnsafeRawBufferPointer(rebasing: frame[packet.payload]), now)
+  }
+
+  /// Whether a queue may let what follows of the flow pass unseen for a moment. Not where hellos are looked at: the next
+  /// connection may have the same ports.
+  private func mayBeRemembered(_ packet: FlowPacket) -> Bool {
+    packet.isPlain && !watch.inspected.contains(packet.remotePort)
   }
 
   /// A segment of a connection of which nothing is known.
@@ -313,16 +324,17 @@ public struct FlowJudge {
     }
     if !table.use(mark, now: now) {
       guard watch.published.contains(packet.localPort) else { return false }
+      // What a server sends that still knows of a connection which the program has left opens none.
+      guard packet.opens || !watch.inspected.contains(packet.remotePort) else { return false }
       table.open(mark, .connection, now: now)
     }
     table.note(ends: packet.isEnd, resets: packet.isReset, isLeaving: false, mark)
-    guard var hello = hellos[mark] else { return packet.isPlain }
+    guard var hello = hellos[mark] else { return mayBeRemembered(packet) }
     if packet.isAnswerToSYN {
       hello.bytes.answered(packet.acknowledgement)
       hellos[mark] = hello
     } else if packet.acknowledges, hello.bytes.isOver(acknowledged: packet.acknowledgement) {
       forget(mark)
-      return packet.isPlain
     }
     return false
   }

@@ -84,7 +84,7 @@ struct HelloReassembly {
     let reading = bytes.withUnsafeBytes { ClientHello.read($0) }
     guard reading == .incomplete else { return .judge(reading) }
     if bytes.count > Self.limit { return .judge(.malformed("is in too many records")) }
-    nextLook = bytes.count + ClientHello.missing(bytes)
+    nextLook = min(bytes.count + ClientHello.missing(bytes), Self.limit + 1)
     return isLast ? .judge(.incomplete) : .pass
   }
 }

@@ -73,9 +73,12 @@ public struct NameService {
     if question.networkClass != 1 { return rules.isPlain ? nil : "it is not of the internet's class" }
     if let address = question.domain.reverseAddress {
       // The name of an address that may be reached may be asked for.
-      if address.isLoopback || rules.isOpen || !names(of: address, now: now).isEmpty
-        || destinations.hasRule(allowing: address)
-      {
+      if address.isLoopback || rules.isPlain { return nil }
+      if case .denied(let rule?) = rules.verdict(on: question.domain) {
+        return EgressRules.NameVerdict.denied(by: rule).description
+      }
+      if destinations.isBarred(address) { return "\(address) may not be reached" }
+      if rules.isOpen || !names(of: address, now: now).isEmpty || destinations.hasRule(allowing: address) {
         return nil
       }
     }

@@ -2,9 +2,9 @@ import Inet
 
 /// For which names an address was the answer of late, and until when that counts.
 ///
-/// Who answers is not trusted: there is a bound on the addresses of a name and on all of them together. Where the second is
-/// reached, the quarter that was learned first goes, and where the first is, all of that name; a program that wants one of
-/// those asks again.
+/// Who answers is not trusted: there is a bound on the addresses of a name, on the names of an address, and on all of them
+/// together. Where the last is reached, the quarter that was learned first goes; where the first is, all of that name; where
+/// the second is, the name that was learned first. A program that wants one of those asks again.
 public struct LearnedNames {
   private struct Entry {
     var name: DomainName
@@ -15,6 +15,7 @@ public struct LearnedNames {
   private let floor: UInt64
   private let limit: Int
   private let nameLimit: Int
+  private let addressLimit: Int
   private var entries: [IPAddress: [Entry]] = [:]
   /// How many of each name.
   private var counts: [DomainName: Int] = [:]
@@ -25,10 +26,12 @@ public struct LearnedNames {
   ///   - floor: in seconds; an address counts at least so long, since programs do not connect in the moment of the answer.
   ///   - limit: how many pairs of an address and a name.
   ///   - nameLimit: how many addresses of one name.
-  public init(floor: UInt32, limit: Int = 1 << 15, nameLimit: Int = 256) {
+  ///   - addressLimit: how many names of one address.
+  public init(floor: UInt32, limit: Int = 1 << 15, nameLimit: Int = 256, addressLimit: Int = 256) {
     self.floor = UInt64(floor)
     self.limit = limit
     self.nameLimit = nameLimit
+    self.addressLimit = addressLimit
   }
 
   /// - Parameters:
@@ -46,6 +49,12 @@ public struct LearnedNames {
     }
     if count >= limit { makeRoom(now) }
     if counts[name] ?? 0 >= nameLimit { remove { $0.name == name } }
+    // The first is the one that was learned first: what is learned again goes to the end.
+    if let known = entries[address], known.count >= addressLimit, let oldest = known.first {
+      entries[address]?.removeFirst()
+      forget(oldest.name)
+      count -= 1
+    }
     entries[address, default: []].append(Entry(name: name, until: until, learned: number))
     counts[name, default: 0] += 1
     count += 1
@@ -66,14 +75,16 @@ public struct LearnedNames {
     remove { $0.learned <= last }
   }
 
+  private mutating func forget(_ name: DomainName) {
+    let left = (counts[name] ?? 1) - 1
+    counts[name] = left > 0 ? left : nil
+  }
+
   private mutating func remove(where isGone: (Entry) -> Bool) {
     for (address, known) in entries {
       let kept = known.filter { !isGone($0) }
       guard kept.count < known.count else { continue }
-      for entry in known where isGone(entry) {
-        let left = (counts[entry.name] ?? 1) - 1
-        counts[entry.name] = left > 0 ? left : nil
-      }
+      for entry in known where isGone(entry) { forget(entry.name) }
       count -= known.count - kept.count
       entries[address] = kept.isEmpty ? nil : kept
     }

@@ -111,4 +111,27 @@ struct BootAdmissionTests {
       _ = BootAdmission.decode(String(decoding: bytes, as: UTF8.self))
     }
   }
+
+  /// Enclaves come and go for years, each with another CID: only those that may come back take a place.
+  @Test func manyEnclaves() {
+    var admission = BootAdmission()
+    let limit = PeerKey(BootAdmission.limit)
+    for peer in 0..<limit {
+      #expect(
+        admission.open(Self.report(1, 10), token: Self.token(10), from: peer, now: 0) == .admitted(isNew: true))
+    }
+    #expect(admission.open(Self.report(2, 20), token: Self.token(20), from: limit, now: 0) == .full)
+    admission.closed(7, now: 0)
+    admission.closed(8, now: 0)
+    admission.ended(8)
+    // The one that was lost may come back, the one that has ended will not.
+    #expect(
+      admission.open(Self.report(2, 20), token: Self.token(20), from: limit, now: second) == .admitted(isNew: true))
+    #expect(admission.remembers(7) && !admission.remembers(8))
+    #expect(admission.open(Self.report(3, 30), token: Self.token(30), from: limit + 1, now: second) == .full)
+    #expect(
+      admission.open(Self.report(3, 30), token: Self.token(30), from: limit + 1, now: 3 * second)
+        == .admitted(isNew: true))
+    #expect(!admission.remembers(7))
+  }
 }

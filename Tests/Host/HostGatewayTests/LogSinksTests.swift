@@ -1,3 +1,4 @@
+import CLinux
 import EventLoop
 import LinuxSystem
 import LogText
@@ -153,6 +154,32 @@ struct LogSinksTests {
       try loop.run()
     }
     #expect(streams.written == count && !streams.isFull && changes > 0)
+    loop.clear()
+  }
+
+  /// A terminal that nobody reads (an ssh session whose link hangs) takes some, and holds up nothing else.
+  @Test func aTerminalThatStalls() throws {
+    let loop = try EventLoop()
+    let screen = FileReference(try openFile("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC))
+    #expect(unlockpt(screen.rawValue) == 0)
+    let name = try #require(ptsname(screen.rawValue).map { String(cString: $0) })
+    let terminal = FileReference(try openFile(name, O_RDWR | O_NOCTTY | O_CLOEXEC))
+    let streams = StandardStreams(
+      loop: loop, format: .raw, isOutlived: true, descriptors: (terminal.rawValue, terminal.rawValue))
+    let line = LogRecord(
+      sequence: 1, time: 0, source: .programOutput, body: .output(Array("0123456789abcde\n".utf8)))
+    for _ in 0..<10_000 { streams.write(line, label: "", received: 0) }
+    #expect(!streams.isEmpty)
+    try screen.descriptor.setNonblocking()
+    var bytes = [UInt8](repeating: 0, count: 65536)
+    var total = 0
+    while total < 170_000 {
+      if case .bytes(let some) = bytes.withUnsafeMutableBytes({ readBytes(screen.rawValue, $0) }) { total += some }
+      loop.schedule(after: .milliseconds(1), TimerSource { loop.stop() })
+      try loop.run()
+    }
+    // Every newline has become two characters.
+    #expect(total == 170_000 && streams.isEmpty)
     loop.clear()
   }
 }

@@ -267,4 +267,51 @@ struct Judging {
     #expect(mark(there, true) != mark(Frames.tcp("10.9.0.2", 444, Frames.ack), true))
     #expect(mark(there, true) != mark(Frames.udp("10.9.0.2", 443), true))
   }
+
+  /// An error of the program's kernel goes to whom it is about. One to somebody else would carry what it quotes.
+  @Test func errorsGoToWhomTheyAreAbout() throws {
+    var some = try Judging(allow: ["10.8.0.1:8080"])
+    #expect(some.leaving(Frames.tcp("10.8.0.1", 8080, Frames.syn)) == "passes")
+    let quoted = Frames.tcp("10.8.0.1", 8080, leaving: false, Frames.ack).dropFirst(Frames.header.count)
+    #expect(some.leaving(Frames.icmp("10.8.0.1", type: 3, [0, 0, 0, 0] + quoted)) == "passes")
+    #expect(some.leaving(Frames.icmp("10.9.9.9", type: 3, [0, 0, 0, 0] + quoted)) == "lost")
+  }
+
+  /// A connection follows another one with the same ports: its hello is looked at as well, and no queue remembers the first.
+  @Test func theNextConnectionOfAPortIsLookedAt() throws {
+    var some = try Judging(allow: ["ok.test"], sni: .require)
+    some.names = ["10.9.0.2": ["ok.test"]]
+    func connect(_ initial: UInt32, _ name: String) -> (String, FlowVerdict) {
+      _ = some.leaving(Frames.tcp("10.9.0.2", Frames.syn, sequence: initial))
+      some.entering(Frames.tcp("10.9.0.2", leaving: false, Frames.answer, acknowledging: initial + 1))
+      let hello = Frames.hello(name)
+      let first = some.leaving(
+        Frames.tcp("10.9.0.2", Frames.ack, sequence: initial + 1, hello))
+      some.entering(
+        Frames.tcp("10.9.0.2", leaving: false, Frames.ack, acknowledging: initial + 1 + UInt32(hello.count)))
+      let next = some.verdict(
+        Frames.tcp("10.9.0.2", Frames.ack, sequence: initial + 1 + UInt32(hello.count), [1, 2, 3]))
+      return (first, next)
+    }
+    let (first, next) = connect(100, "ok.test")
+    #expect(first == "passes")
+    if case .pass = next {} else { Issue.record("what follows must be shown: \(next)") }
+    _ = some.leaving(Frames.tcp("10.9.0.2", Frames.rst, sequence: 1000))
+    #expect(connect(5000, "other.test").0.hasPrefix("ended"))
+  }
+
+  /// A program that is also a server leaves a connection so that only we see it: what the server sends does not open it again.
+  @Test func aPublishedPortOpensNoConnectionToOthers() throws {
+    var some = try Judging(allow: ["ok.test"], sni: .require, published: [8080])
+    some.names = ["10.9.0.2": ["ok.test"]]
+    _ = some.leaving(Frames.tcp("10.9.0.2", 443, local: 8080, Frames.syn, sequence: 100))
+    _ = some.leaving(Frames.tcp("10.9.0.2", 443, local: 8080, Frames.rst, sequence: 7))
+    some.entering(Frames.tcp("10.9.0.2", 443, leaving: false, local: 8080, Frames.answer, acknowledging: 101))
+    #expect(
+      some.leaving(Frames.tcp("10.9.0.2", 443, local: 8080, Frames.ack, sequence: 101, Frames.hello("other.test")))
+        .hasPrefix("refused"))
+    // A client that has port 443 is served.
+    some.entering(Frames.tcp("10.7.0.1", 443, leaving: false, local: 8080, Frames.syn))
+    #expect(some.leaving(Frames.tcp("10.7.0.1", 443, local: 8080, Frames.answer)) == "passes")
+  }
 }

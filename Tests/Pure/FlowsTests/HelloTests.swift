@@ -88,6 +88,19 @@ import Testing
   }
 
   /// The other end is reset where it waits, so that it takes the reset (RFC 5961).
+  /// A hello in records so small that it could never be whole within the limit is refused at the limit, not let through.
+  @Test func theLimitIsLookedAt() throws {
+    let hello = Frames.hello("other.test", record: 1, padding: 30_000)
+    #expect(hello.count > 100_000)
+    var some = try Self.connected(.require)
+    var verdicts: [String] = []
+    for offset in stride(from: 0, to: hello.count, by: 20_000) {
+      verdicts.append(some.leaving(Self.data(offset, hello[offset..<min(offset + 20_000, hello.count)])))
+    }
+    #expect(verdicts.first == "passes" && verdicts.prefix(4).contains { $0.hasPrefix("ended") }, "\(verdicts)")
+    #expect(verdicts.last?.hasPrefix("refused") == true)
+  }
+
   @Test func theOtherEndsNumber() throws {
     var some = try Self.connected(.require)
     let hello = Frames.hello("other.test")

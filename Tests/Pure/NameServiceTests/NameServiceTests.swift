@@ -44,6 +44,12 @@ struct NameServiceTests {
     // The names of addresses that may be reached, and of no others.
     #expect(ask(&service, "1.0.0.10.in-addr.arpa", 12) == "asked")
     #expect(ask(&service, "8.8.8.8.in-addr.arpa", 12).hasPrefix("5 8.8.8.8.in-addr.arpa PTR denied"))
+    // What must not be reached has no name either, whatever the default.
+    (service, _) = try Self.service(open: true, deny: ["10.0.0.0/8", "*.8.8.in-addr.arpa"])
+    #expect(ask(&service, "1.0.0.11.in-addr.arpa", 12) == "asked")
+    #expect(
+      ask(&service, "1.0.0.10.in-addr.arpa", 16).hasPrefix("5 1.0.0.10.in-addr.arpa TXT denied: 10.0.0.1 may not"))
+    #expect(ask(&service, "9.9.8.8.in-addr.arpa", 12).contains("egress.deny has \"*.8.8.in-addr.arpa\""))
     (service, _) = try Self.service(["a.test"], denied: .nxdomain)
     #expect(ask(&service, "b.test").hasPrefix("3 b.test A denied"))
   }
@@ -225,6 +231,13 @@ struct NameServiceTests {
     }
     let kept = (0..<5000).filter { !learned.names(of: .v4(IPv4Address(rawValue: UInt32($0) << 8)), now: 201).isEmpty }
     #expect((1...50).contains(kept.count) && kept.last == 4999)
+    // All names of a zone have one address: the last of them count.
+    let shared = IPAddress.v4(IPv4Address(8, 8, 8, 8))
+    for index in 0..<2000 {
+      learned.learn(shared, of: try DomainName(text: "n\(index).wild.test"), seconds: 9, now: 250)
+      #expect(learned.names(of: shared, now: 250).count <= 256)
+    }
+    #expect(learned.names(of: shared, now: 251).first == (try DomainName(text: "n1999.wild.test")))
     // An address of several names has each while it lasts; a shorter answer does not shorten a longer one.
     let address = IPAddress("[2606:4700::1]:1") ?? .v6(.loopback)
     learned.learn(address, of: good, seconds: 100, now: 300)
