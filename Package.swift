@@ -260,7 +260,8 @@ let package = Package(
       dependencies: [
         "SystemText", "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "Supervision", "LinuxSystem",
         "EventLoop",
-        "Digests", "Relaying", "Roles", "Seccomp", "Proxying", "LogForwarding", "Booting", "ServiceControl",
+        "Digests", "Relaying", "Roles", "Seccomp", "PacketRelaying", "Proxying", "LogForwarding", "Booting",
+        "ServiceControl",
         .product(name: "Logging", package: "swift-log"),
       ],
       path: "Sources/Programs/tombolo-init", swiftSettings: strict + small, linkerSettings: staticLink),

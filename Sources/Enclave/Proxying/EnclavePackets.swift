@@ -53,7 +53,7 @@ final class EnclavePackets {
             let device: any PacketDevice =
               if let capture, let verdicts {
                 CaptureDevice(
-                  capture: capture, socket: UInt16(clamping: index), tun: tun, verdicts: verdicts, segments: segments)
+                  capture: capture, socket: UInt8(clamping: index), tun: tun, verdicts: verdicts, segments: segments)
               } else {
                 TunDevice(tun)
               }

@@ -115,6 +115,8 @@ public final class HostSide {
   private var status: StatusService?
   private let boots: BootStore?
   private var caretaker: Caretaker?
+  private var keeper: (process: Keeper, end: () -> Void)?
+  private var helpers: [HelperWatch] = []
 
   /// The program's exit status, as the log has it.
   public var onExit: ((UInt8) -> Void)? {
@@ -126,6 +128,8 @@ public final class HostSide {
     get { output.lost }
     set { output.lost = newValue }
   }
+  /// A process that does a part of the work has ended before this one.
+  public var onHelperLost: ((LostHelper) -> Void)?
   public var onLogStreamClosed: (() -> Void)? {
     get { logs.onStreamClosed }
     set { logs.onStreamClosed = newValue }
@@ -204,9 +208,6 @@ public final class HostSide {
 
   deinit { complaints.finish() }
 
-  /// A host's own address that is shared (NFQUEUE) needs its rights for every packet.
-  public static func canReduceRights(_ rawGateway: (any RawGateway)?) -> Bool { !(rawGateway is SharedAddressGateway) }
-
   /// Gives up every right that serving does not need; to be called when everything is open and started, and before the loop
   /// runs.
   /// - Parameters:
@@ -217,11 +218,11 @@ public final class HostSide {
   public func reduceRights(
     signalled: [Int32] = [], hasDevice: Bool = false, kept: [FileReference] = [], note: (String) -> Void,
     atEnd: @escaping () -> Void = {}
-  ) throws(SystemError) {
+  ) throws {
     let removeStatus = status?.handOver() ?? {}
     let (place, boots) = (place, boots)
     let user = HostRights.user
-    let gateway = rawGateway?.handOver()
+    let gateway = try rawGateway?.handOver()
     let caretaker = try Caretaker(
       kept: kept + (gateway?.held ?? []),
       capabilities: (user == nil ? CapabilitySet.none : .cleaning).union(gateway == nil ? .none : .linking),
@@ -243,6 +244,11 @@ public final class HostSide {
       return ([], [])
     }
     self.caretaker = caretaker
+    helpers.append(try HelperWatch(caretaker.socket, loop) { [unowned self] in onHelperLost?(.caretaker) })
+    if let part = gateway?.keeper {
+      keeper = (try Keeper(kept: part.held, work: part.run), part.end)
+      helpers.append(try HelperWatch(part.orders, loop) { [unowned self] in onHelperLost?(.keeper) })
+    }
     gateway?.goesOn { try caretaker.ask(.gateway, $0) }
     boots?.write = { bytes throws(SystemError) in _ = try caretaker.ask(.save, bytes) }
     if user != nil, !place.isOwn, case .unix = place.enclave.address {
@@ -266,9 +272,15 @@ public final class HostSide {
   public func close() {
     status?.close()
     status = nil
+    for helper in helpers { helper.stop() }
+    helpers = []
     if let caretaker {
       caretaker.finish()
       self.caretaker = nil
+      // Behind the caretaker, which takes away the rules that send packets to queues.
+      keeper?.end()
+      keeper?.process.wait()
+      keeper = nil
     } else if case .unix(let path) = place.listen {
       removeFile(path)
     }

@@ -6,7 +6,7 @@ import Netlink
 import PacketRelaying
 
 // What of raw mode needs rights: the link, its addresses, forwarding, the rules, the queues' descriptors; and the undoing. It
-// takes few words and gives descriptors, so that it can be in another process than packets are (`HostLinkAccess`). Each of
+// takes few words and gives descriptors, so that it can be in another process than packets are (`LinkAccess`). Each of
 // the three things that change on the machine is written down before it is made (`HostState`) and gone at the end. The link
 // is gone when nobody has its queues open any more.
 

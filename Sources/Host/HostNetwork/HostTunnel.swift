@@ -37,7 +37,7 @@ public final class HostTunnel {
   /// Ranges in which an enclave may have its address, unless the operator says otherwise.
   public static let defaultRanges = AgreedAddresses.links
 
-  private let access: HostLinkAccess
+  private let access: LinkAccess<HostLink>
   private let mtu: UInt16?
   private let destinations = LockedDestinations(Destinations())
   private var reach: PacketReach
@@ -80,7 +80,7 @@ public final class HostTunnel {
     reach = PacketReach(published)
     self.log = log
     tally = try QueueTally(pipe: makePipe())
-    access = HostLinkAccess(
+    access = LinkAccess(
       try HostLink(ranges: ranges, published: published, firewall: firewall, hostPorts: hostPorts))
   }
 
@@ -189,7 +189,7 @@ public final class HostTunnel {
     access.close()
   }
 
-  public func handOver() -> PrivilegedPart? { access.handOver() }
+  public func handOver() -> PrivilegedPart { access.handOver() }
 
 }
 

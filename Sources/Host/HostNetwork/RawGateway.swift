@@ -25,9 +25,8 @@ public protocol RawGateway: AnyObject {
   func change(_ destinations: Destinations, names: @escaping @Sendable (IPAddress) -> [DomainName])
   func report()
   func count(in loop: EventLoop, _ completion: @escaping ([QueueCount]) -> Void)
-  /// For a process that gives up its rights and has one thread: what does elsewhere what needs them. nil where it cannot be
-  /// parted.
-  func handOver() -> PrivilegedPart?
+  /// For a process that gives up its rights and has one thread: what does elsewhere what needs them.
+  func handOver() throws -> PrivilegedPart
   func close()
 }
 

@@ -15,26 +15,29 @@ import Wire
 //   OUTPUT, as if the host had sent it
 //   network ▶ the host's INPUT: by port to a queue ▶ PacketQueue ▶ stream; the packet itself is dropped
 //
-// The enclave has the host's own address, and a share of its ports. Two things of the host are changed: a ruleset, and the
-// range from which its own connections take their ports. Both are written down before they are made (`HostState`).
+// The enclave has the host's own address, and a share of its ports. What of that needs rights is in other processes, once this
+// one has given up its own: `SharedLink` changes the host and undoes that, and a keeper gives the verdicts (`VerdictKeeper`).
+// The sockets of queues and the raw ones are opened before.
 
 /// The host's side of raw mode with a shared address, for one enclave; there can be one in a network namespace.
 public final class SharedAddressGateway: RawGateway {
-  /// The first queue of nfnetlink_queue, for datagrams; those for TCP follow.
-  static let firstQueue: UInt16 = 7766
-  /// Hundreds of rules would be looked at for every packet.
-  private static let keptLimit = 256
+  /// For TCP, each with a socket.
+  static let queueLimit = 16
 
   private let ports: PortRanges
   private let published: [Publication]
-  private let firewall: PacketFilter?
   private let log: @Sendable (String) -> Void
   private let note: @Sendable (String) -> Void
   private let destinations = LockedDestinations(Destinations())
   private var reach: PacketReach
   private var wanted: Destinations?
-  private var state: HostState
-  private var first: FileReference?
+  private let access: LinkAccess<SharedLink>
+  /// A socket for each queue of TCP; the first has the queue of datagrams as well.
+  private var captures: [FileReference]
+  private var sockets: [SharedDevice.Sockets] = []
+  private let verdicts: FileReference
+  /// Until the keeper of verdicts has it.
+  private var orders: FileReference?
   private var shape: HostTunnel.Shape?
   private var workers: [PacketWorker] = []
   private let tally: QueueTally
@@ -64,9 +67,9 @@ public final class SharedAddressGateway: RawGateway {
     reach = PacketReach(published)
     self.ports = ports
     self.published = published
-    self.firewall = firewall
     self.log = log
     tally = try QueueTally(pipe: makePipe())
+    (orders, verdicts) = try makePipe()
     let found = try Self.find(wanted)
     link = found.link
     linkMTU = found.mtu
@@ -78,12 +81,9 @@ public final class SharedAddressGateway: RawGateway {
             "-p \(publication.listen):\(publication.port)\(publication.transport == .udp ? "/udp" : ""): \(reason)")
       }
     }
-    state = try HostState()
-    first = try state.enter { former in
-      // Of another kind, whose traces are removed instead.
-      if let former, former != SharedRuleset.name { throw SystemError("open", former, errno: EEXIST) }
-      return (try Self.openFirst(), name: SharedRuleset.name)
-    }
+    let link = try SharedLink(on: found.link, ports: ports, firewall: firewall, log: log)
+    captures = link.takeSockets()
+    access = LinkAccess(link)
   }
 
   deinit { close() }
@@ -105,28 +105,6 @@ public final class SharedAddressGateway: RawGateway {
       return "\(address) is not the address that is shared: \(known)"
     }
     return nil
-  }
-
-  private static func openFirst() throws -> FileReference {
-    do throws(NetlinkError) {
-      return try CaptureSocket.open([
-        .init(firstQueue, takesSuperPackets: false), .init(firstQueue + 1, takesSuperPackets: true),
-      ])
-    } catch {
-      if let missing = CaptureSocket.missing(error) {
-        throw RawGatewayError(sentence: "capture = \"nfqueue\": \(missing) (\(error))")
-      }
-      guard error.errno == EPERM else { throw error }
-      // The same error for a missing right and for somebody else's queue.
-      if CaptureSocket.isBound(firstQueue) {
-        throw RawGatewayError(
-          sentence: "another enclave shares this machine's address already, or another program has packet queue "
-            + "\(firstQueue) (\(error))")
-      }
-      throw RawGatewayError(
-        sentence:
-          "raw mode joins the enclave to this machine's network, which needs root or CAP_NET_ADMIN here (\(error))")
-    }
   }
 
   private static func find(_ wanted: IPAddress?) throws -> (link: String, mtu: UInt32, v4: IPPrefix?, v6: IPPrefix?) {
@@ -182,74 +160,43 @@ public final class SharedAddressGateway: RawGateway {
       throw RawGatewayError(
         sentence: "the enclave's MTU of \(wanted.mtu) is larger than the \(linkMTU) of \(link) (network.mtu)")
     }
-    guard wanted.queues <= 16 else {
-      throw RawGatewayError(sentence: "the enclave wants \(wanted.queues) queues, expected at most 16 (network.queues)")
+    guard wanted.queues <= Self.queueLimit else {
+      throw RawGatewayError(
+        sentence: "the enclave wants \(wanted.queues) queues, expected at most \(Self.queueLimit) (network.queues)")
     }
-    guard shape == nil, let first, let range = ports.rest.widest else {
+    guard shape == nil else {
       throw RawGatewayError(
         sentence: "the enclave has come back with other addresses or queues; start its host side anew")
     }
-    try startWorkers(first, wanted, asked)
-    try state.usePorts(range)
-    let kept = connections(asked)
-    func rules(whole: Bool) -> Ruleset {
-      SharedRuleset.make(
-        addresses: asked, ports: ports, firstQueue: Self.firstQueue, queues: Int(wanted.queues), kept: kept,
-        whole: whole)
-    }
-    do {
-      do {
-        backend = try PacketFilter.install(rules(whole: true), with: firewall)
-      } catch is NoPacketFilter {
-        backend = try PacketFilter.install(rules(whole: false), with: firewall)
-        if wanted.address6 != nil {
-          log("raw mode: without nft_socket or xt_socket in this kernel, fragments of IPv6 do not reach the enclave")
-        }
-      }
-    } catch let error as NoPacketFilter {
-      throw RawGatewayError(
-        sentence: "capture = \"nfqueue\" needs nft_queue (CONFIG_NFT_QUEUE) or xt_NFQUEUE "
-          + "(CONFIG_NETFILTER_XT_TARGET_NFQUEUE): \(error)")
-    }
+    try open(queues: Int(wanted.queues))
+    let used = try access.configure(wanted)
+    backend = used
     note(
       "raw mode: ports \(ports) of \(asked.map(\.description).joined(separator: ", ")) on \(link) are the enclave's, "
-        + "rules in \(backend?.description ?? "")")
-    self.first = nil
+        + "rules in \(used)")
     shape = wanted
   }
 
-  /// Those of the host's connections that go on, and a word on programs that will wait in vain.
-  private func connections(_ asked: [IPAddress]) -> [HostConnection] {
-    let texts = ["tcp", "tcp6"].compactMap { try? readText("/proc/thread-self/net/\($0)", limit: 16 << 20) }
-    let listening = Set(
-      texts.flatMap { HostConnection.listeners($0) }.filter {
-        ($0.local.address == .v4(.any) || $0.local.address == .v6(.any) || asked.contains($0.local.address))
-          && ports.contains($0.local.port)
-      }.map(\.local.port)
-    )
-    if !listening.isEmpty {
-      log(
-        "raw mode: programs of this machine listen on ports that are the enclave's now: "
-          + PortRanges(listening.map { $0...$0 }).description)
+  /// Opens what is still missing of the sockets of so many queues.
+  private func open(queues: Int) throws {
+    while captures.count < queues {
+      captures.append(
+        try CaptureSocket.open([
+          .init(SharedLink.firstQueue &+ 1 &+ UInt16(clamping: captures.count), takesSuperPackets: true)
+        ]))
     }
-    let kept = texts.flatMap { HostConnection.parse($0) }.filter {
-      asked.contains($0.local.address) && !asked.contains($0.remote.address) && ports.contains($0.local.port)
+    while sockets.count < queues {
+      sockets.append(try SharedDevice.Sockets(link: link, v4: addresses.v4 != nil, v6: addresses.v6 != nil))
     }
-    if kept.count > Self.keptLimit {
-      log("raw mode: of this machine's \(kept.count) connections from the enclave's ports \(Self.keptLimit) go on")
-    }
-    return Array(kept.prefix(Self.keptLimit))
   }
 
-  private func startWorkers(_ first: FileReference, _ wanted: HostTunnel.Shape, _ asked: [IPAddress]) throws {
+  /// Not before the enclave comes: by then this process has given up its rights, and each thread's are its own.
+  private func startWorkers(_ shape: HostTunnel.Shape) throws(SystemError) {
+    guard workers.isEmpty else { return }
     var four: IPv4Address?
     var six: IPv6Address?
-    for address in asked {
-      switch address {
-      case .v4(let address): four = address
-      case .v6(let address): six = address
-      }
-    }
+    if case .v4(let address) = shape.address4?.address { four = address }
+    if case .v6(let address) = shape.address6?.address { six = address }
     let share = PortSet(ranges: ports.ranges)
     func openPorts(_ transport: PortTransport) -> PortSet {
       PortSet(published.filter { $0.transport == transport }.map(\.port))
@@ -257,18 +204,13 @@ public final class SharedAddressGateway: RawGateway {
     let decision = SharedCapture(
       address4: four, address6: six, ports: share, published: openPorts(.tcp), publishedDatagrams: openPorts(.udp))
     let packetGuard = PacketGuard(.host, address4: four, address6: six, shared: share)
-    for index in 0..<Int(wanted.queues) {
-      let capture =
-        try index == 0
-        ? first
-        : CaptureSocket.open([
-          .init(Self.firstQueue &+ 1 &+ UInt16(clamping: index), takesSuperPackets: true)
-        ])
-      let sockets = try SharedDevice.Sockets(link: link, v4: four != nil, v6: six != nil)
+    for index in 0..<Int(shape.queues) {
       workers.append(
         try PacketWorker(queue: index, packetGuard, destinations, log: log, answer: tally.answer) {
-          [mtu = Int(linkMTU)] in
-          SharedDevice(capture: capture, sockets: sockets, decision: decision, mtu: mtu)
+          [verdicts, mtu = Int(linkMTU), capture = captures[index], sockets = sockets[index]] in
+          SharedDevice(
+            capture: capture, number: UInt8(clamping: index), verdicts: verdicts, sockets: sockets, decision: decision,
+            mtu: mtu)
         })
     }
   }
@@ -277,6 +219,7 @@ public final class SharedAddressGateway: RawGateway {
   private static let features: TunOffload = [.checksum, .tcp]
 
   public func serve(_ stream: FileReference, _ request: PacketsRequest, answer: (PacketsAnswer) -> Void) throws {
+    if let shape { try startWorkers(shape) }
     guard workers.indices.contains(Int(request.queue)) else {
       throw RawGatewayError(sentence: "there is no such queue")
     }
@@ -303,16 +246,32 @@ public final class SharedAddressGateway: RawGateway {
     tally.ask(workers, in: loop, completion)
   }
 
-  /// Verdicts on packets need CAP_NET_ADMIN, each of them.
-  public func handOver() -> PrivilegedPart? { nil }
+  /// How many queues the enclave has is not known where it has not come yet: then there is a socket for as many as it may
+  /// have.
+  public func handOver() throws -> PrivilegedPart {
+    if shape == nil { try open(queues: Self.queueLimit) }
+    var part = access.handOver()
+    if let orders {
+      part.keeper = .init(
+        held: captures + [orders],
+        run: { [sockets = captures.map(\.rawValue)] in
+          VerdictKeeper.run(pipe: orders.rawValue, sockets: sockets, onlyDrops: false)
+        },
+        orders: verdicts, end: { [verdicts] in VerdictRecord(.end).send(verdicts.rawValue) })
+    }
+    orders = nil
+    return part
+  }
 
   /// Removes the rules and, where no other enclave is left, restores the settings.
   public func close() {
     guard !closed else { return }
     closed = true
-    state.leave()
+    access.close()
     for worker in workers { worker.stop() }
     workers = []
-    first = nil
+    captures = []
+    sockets = []
+    VerdictRecord(.end).send(verdicts.rawValue)
   }
 }

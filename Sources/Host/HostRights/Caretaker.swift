@@ -25,7 +25,8 @@ public final class Caretaker {
 
   static let limit = 8 << 20
 
-  private let socket: FileReference
+  /// Has a hang-up when the caretaker has ended.
+  public let socket: FileReference
   private let process: Int32
 
   /// - Parameters:
@@ -35,14 +36,14 @@ public final class Caretaker {
     kept: [FileReference] = [], capabilities: CapabilitySet, filter: RoleFilter = .caretaker, work: @escaping Work
   ) throws(SystemError) {
     let (own, others) = try makeSocketPair()
-    let null = FileReference(try openFile("/dev/null", O_RDWR))
-    let pid = try forkProcess()
-    if pid == 0 {
-      Self.run(others, null, kept, capabilities, filter, work)
-      exitNow(0)
+    process = try HelperProcess.start("tombolo-care", kept: [others] + kept) { () throws(SystemError) in
+      try Capabilities.keepOnly(capabilities)
+      try forbidInspection()
+      if hasSystemCallFilters() { try HostRights.confine(filter) }
+    } work: {
+      while Self.serve(others.rawValue, work) {}
     }
     socket = own
-    process = pid
   }
 
   /// - Returns: what the caretaker answers.
@@ -60,26 +61,6 @@ public final class Caretaker {
   public func finish() {
     _ = try? ask(.end)
     clinux_wait(process)
-  }
-
-  private static func run(
-    _ socket: FileReference, _ null: FileReference, _ kept: [FileReference], _ capabilities: CapabilitySet,
-    _ filter: RoleFilter,
-    _ work: Work
-  ) {
-    setProcessName("tombolo-care")
-    // A terminal's signals are the host side's business.
-    blockEverySignal()
-    for standard in 0..<2 as Range<Int32> { replaceDescriptor(standard, by: null.rawValue) }
-    closeDescriptors(except: [socket.rawValue] + kept.map(\.rawValue))
-    do throws(SystemError) {
-      try Capabilities.keepOnly(capabilities)
-      try forbidInspection()
-      if hasSystemCallFilters() { try HostRights.confine(filter) }
-    } catch {
-      return
-    }
-    while serve(socket.rawValue, work) {}
   }
 
   private static func serve(_ socket: Int32, _ work: Work) -> Bool {

@@ -2,6 +2,7 @@ import BootPlanning
 import CLinux
 import Inet
 import LinuxSystem
+import PacketRelaying
 import Proxying
 import Seccomp
 import Wire

@@ -130,16 +130,21 @@ struct HostCommand: ParsableCommand {
       settings, command: "host", place: place, loop: loop, transport: try place.open(), published: published,
       boots: bootStore(place), log: say)
     defer { side.close() }
-    var lost: SystemError?
+    var lost: (any Error)?
     side.onOutputLost = {
+      lost = OutputLost(error: $0)
+      loop.stop()
+    }
+    // Its enclaves go on, and the next start has both again.
+    side.onHelperLost = {
       lost = $0
       loop.stop()
     }
     side.onExit = { say("the enclave's program ended with status \($0)") }
-    if HostSide.canReduceRights(rawGateway) { try side.reduceRights(note: { if verbose { say($0) } }) }
+    try side.reduceRights(note: { if verbose { say($0) } })
     try withExtendedLifetime((side, stop)) { try loop.run() }
     // What the enclave has not been told is written stays with it, for the next one to be started.
-    if let lost { throw OutputLost(error: lost) }
+    if let lost { throw lost }
   }
 }
 

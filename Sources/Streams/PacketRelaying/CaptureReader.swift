@@ -53,7 +53,7 @@ public final class CaptureDevice: PacketDevice {
   public var defect: PacketDefect?
   private let verdicts: FileReference
   private let segments: SegmentSizes
-  private let socket: UInt16
+  private let socket: UInt8
 
   /// - Parameters:
   ///   - capture: the socket of this queue.
@@ -62,7 +62,7 @@ public final class CaptureDevice: PacketDevice {
   ///   - verdicts: the pipe to the keeper of verdicts (`VerdictRecord`).
   ///   - segments: shared by all queues: a connection's two directions may be in two of them.
   public init(
-    capture: FileReference, socket: UInt16, tun: FileReference, verdicts: FileReference, segments: SegmentSizes
+    capture: FileReference, socket: UInt8, tun: FileReference, verdicts: FileReference, segments: SegmentSizes
   ) {
     self.socket = socket
     reader = CaptureReader(capture)
@@ -89,47 +89,15 @@ public final class CaptureDevice: PacketDevice {
   }
 
   public func settle() {
-    for (queue, id) in reader.pending { VerdictRecord(socket: socket, queue: queue, id: id).send(verdicts.rawValue) }
+    for (queue, id) in reader.pending {
+      VerdictRecord(.drop, socket: socket, queue: queue, id: id).send(verdicts.rawValue)
+    }
     reader.forget()
   }
 
   public func write(_ frame: DeviceFrame) -> PacketDefect? {
     segments.learn(from: frame.bytes)
     return TunDevice.write(frame, to: tun.rawValue)
-  }
-}
-
-/// The order to throw a queue's packets up to one away: all that an enclave's captured packets ever get, since copies of
-/// them are on their way. 8 bytes in the machine's order, which a pipe takes whole.
-public struct VerdictRecord: Equatable, Sendable {
-  public static let size = 8
-
-  public var queue: UInt16
-  /// The queue's socket among those of the keeper.
-  public var socket: UInt16
-  public var id: UInt32
-
-  public init(socket: UInt16, queue: UInt16, id: UInt32) {
-    self.socket = socket
-    self.queue = queue
-    self.id = id
-  }
-
-  /// - Parameter bytes: at least `size`.
-  public init(_ bytes: UnsafeRawBufferPointer) {
-    queue = bytes.loadUnaligned(as: UInt16.self)
-    socket = bytes.loadUnaligned(fromByteOffset: 2, as: UInt16.self)
-    id = bytes.loadUnaligned(fromByteOffset: 4, as: UInt32.self)
-  }
-
-  func send(_ pipe: Int32) {
-    var word: UInt64 = 0
-    withUnsafeMutableBytes(of: &word) {
-      $0.storeBytes(of: queue, as: UInt16.self)
-      $0.storeBytes(of: socket, toByteOffset: 2, as: UInt16.self)
-      $0.storeBytes(of: id, toByteOffset: 4, as: UInt32.self)
-    }
-    _ = withUnsafeBytes(of: word) { clinux_write(pipe, $0.baseAddress, $0.count) }
   }
 }
 

@@ -31,6 +31,8 @@ public final class SharedDevice: PacketDevice {
   private var reader: CaptureReader
   public var defect: PacketDefect?
   private let sockets: Sockets
+  private let verdicts: FileReference
+  private let number: UInt8
   private let decision: SharedCapture
   private var flows = DatagramFlows()
   private let mtu: Int
@@ -44,8 +46,14 @@ public final class SharedDevice: PacketDevice {
 
   /// - Parameters:
   ///   - capture: the socket of this queue.
+  ///   - number: its number among those of the keeper of verdicts.
+  ///   - verdicts: the pipe to the keeper of verdicts (`VerdictRecord`).
   ///   - mtu: of the way out, in bytes.
-  public init(capture: FileReference, sockets: Sockets, decision: SharedCapture, mtu: Int) {
+  public init(
+    capture: FileReference, number: UInt8, verdicts: FileReference, sockets: Sockets, decision: SharedCapture, mtu: Int
+  ) {
+    self.number = number
+    self.verdicts = verdicts
     reader = CaptureReader(capture)
     self.sockets = sockets
     self.decision = decision
@@ -87,7 +95,7 @@ public final class SharedDevice: PacketDevice {
         buffer, needsChecksum: packet.needsChecksum, isChecked: !packet.isUnverified, segmentSize: nil)
       return count
     case .leave:
-      _ = clinux_queue_verdict(file.rawValue, packet.queue, packet.id, UInt32(CLINUX_NF_ACCEPT), false)
+      VerdictRecord(.accept, socket: number, queue: packet.queue, id: packet.id).send(verdicts.rawValue)
       return 0
     case .refuse:
       refuse(UnsafeRawBufferPointer(buffer))
@@ -107,7 +115,7 @@ public final class SharedDevice: PacketDevice {
 
   public func settle() {
     for (queue, id) in reader.pending {
-      _ = clinux_queue_verdict(file.rawValue, queue, id, UInt32(CLINUX_NF_DROP), true)
+      VerdictRecord(.drop, socket: number, queue: queue, id: id).send(verdicts.rawValue)
     }
     reader.forget()
   }

@@ -61,7 +61,7 @@ public final class LocalRun: EventSource {
   private var initPID: Int32 = 0
   private var stopsRegistration: Registration?
   private var status: Int32?
-  private var outputFailed = false
+  private var hasFailed = false
   private var directory: RunDirectory?
   private var root = RootDirectory()
   private var rootfsPieces: [RootPiece] = []
@@ -85,7 +85,7 @@ public final class LocalRun: EventSource {
     defer { cleanUp() }
     try start()
     try loop.run()
-    return outputFailed ? 125 : status ?? 125
+    return hasFailed ? 125 : status ?? 125
   }
 
   private func start() throws {
@@ -117,9 +117,9 @@ public final class LocalRun: EventSource {
       log: report)
     made.onLogStreamClosed = { [unowned self] in stopIfDone() }
     made.onOutputLost = { [unowned self] in outputLost($0) }
+    made.onHelperLost = { [unowned self] in helperLost($0) }
     side = made
     try startInit(transport: transport, stage: stage)
-    guard HostSide.canReduceRights(request.host.rawGateway) else { return }
     var root = root
     try made.reduceRights(
       signalled: [initPID], kept: root.held, note: { if request.host.verbose { report($0) } },
@@ -270,9 +270,17 @@ public final class LocalRun: EventSource {
   /// wrote, whatever its own status will be. The enclave is stopped in order.
   private func outputLost(_ error: SystemError) {
     if error.errno != EPIPE {
-      outputFailed = true
+      hasFailed = true
       report("\(error): what the program writes is lost, and it is stopped")
     }
+    if initPID > 1 { sendSignal(SIGTERM, to: initPID) }
+  }
+
+  /// The enclave goes on without a caretaker, and without the network it had does not.
+  private func helperLost(_ helper: LostHelper) {
+    report("\(helper)")
+    guard case .keeper = helper else { return }
+    hasFailed = true
     if initPID > 1 { sendSignal(SIGTERM, to: initPID) }
   }
 

@@ -44,7 +44,7 @@ public final class MachineRun: EventSource {
   private var tail: [UInt8] = []
   private var status: Int32?
   private var stopping = false
-  private var outputFailed = false
+  private var hasFailed = false
   private var home: RunDirectory?
   private var directory: String { home?.path ?? "" }
 
@@ -63,7 +63,7 @@ public final class MachineRun: EventSource {
     try start()
     try loop.run()
     // The log's last record may not have come, and the session's report has.
-    if let end = status ?? side?.reportedExit.map({ Int32($0) }) { return outputFailed ? 125 : end }
+    if let end = status ?? side?.reportedExit.map({ Int32($0) }) { return hasFailed ? 125 : end }
     let end = machineEnd ?? "was stopped"
     let text = request.showsConsole ? "" : "; the end of its console:\n" + consoleText()
     throw MachineError("the machine \(end) before the program's status was reported\(text)")
@@ -103,9 +103,15 @@ public final class MachineRun: EventSource {
     made.onOutputLost = { [unowned self] error in
       // As `tombolo run` has it (LocalRun.outputLost).
       if error.errno != EPIPE {
-        outputFailed = true
+        hasFailed = true
         self.report("\(error): what the program writes is lost, and it is stopped")
       }
+      stop()
+    }
+    made.onHelperLost = { [unowned self] helper in
+      self.report("\(helper)")
+      guard case .keeper = helper else { return }
+      hasFailed = true
       stop()
     }
     side = made
@@ -134,15 +140,13 @@ public final class MachineRun: EventSource {
       command.arguments, [null, writing, writing] + files.handles, temporary: temporary)
     console = reading
     consoleRegistration = try loop.add(reading.rawValue, [.readable], self, tag: Tag.console)
-    if HostSide.canReduceRights(request.host.rawGateway) {
-      // Both ends of each of these are in this process, which will be another user.
-      if let user = HostRights.user {
-        for path in [hybrid, listen, heartbeats] { try changeOwner(path, user: user, group: user) }
-        try home.giveAway()
-      }
-      try made.reduceRights(signalled: [machine], hasDevice: true, note: { if request.host.verbose { report($0) } }) {
-        home.remove()
-      }
+    // Both ends of each of these are in this process, which will be another user.
+    if let user = HostRights.user {
+      for path in [hybrid, listen, heartbeats] { try changeOwner(path, user: user, group: user) }
+      try home.giveAway()
+    }
+    try made.reduceRights(signalled: [machine], hasDevice: true, note: { if request.host.verbose { report($0) } }) {
+      home.remove()
     }
     try thread.start()
   }

@@ -104,6 +104,9 @@ final class SharedHostEnd: End {
       queue: 0, queues: 1, mtu: UInt16(HostileFrames.mtu), features: TunOffload.all.rawValue,
       address4: IPPrefix("\(HostileFrames.own4)/32"), address6: IPPrefix("\(HostileFrames.own6)/128"))
     try tunnel.configure(request)
+    // In a thread, as it would be in a process.
+    nonisolated(unsafe) let keeper = try tunnel.handOver().keeper
+    try startThread { keeper?.run() }
   }
 
   func open(memory: Bool) throws -> FileReference {
