@@ -93,6 +93,9 @@ static int run(struct child *c) {
     if (syscall(SYS_setresgid, s->gid, s->gid, s->gid) < 0) return fail(c, CLINUX_STAGE_SETGID);
     if (syscall(SYS_setresuid, s->uid, s->uid, s->uid) < 0) return fail(c, CLINUX_STAGE_SETUID);
   }
+  // Another user's process has none any more (commit_creds in kernel/cred.c).
+  if (s->change_ids && s->parent_death_signal && prctl(PR_SET_PDEATHSIG, s->parent_death_signal) < 0)
+    return fail(c, CLINUX_STAGE_CLONE);
   // As the user, so that a directory only the user may enter works and one only root may enter does not.
   if (s->directory && chdir(s->directory) < 0) return fail(c, CLINUX_STAGE_CHDIR);
   if (s->clear_capabilities) {
