@@ -15,7 +15,8 @@ enum FileSystemSteps {
         data: "newinstance,ptmxmode=0666,mode=0620"),
       .makeDirectory("/dev/shm", mode: 0o1777),
       .mountIfMissing(
-        source: "tmpfs", target: "/dev/shm", type: "tmpfs", options: [.noSetUID, .noDevices], data: "mode=1777"),
+        source: "tmpfs", target: "/dev/shm", type: "tmpfs", options: [.noSetUID, .noDevices],
+        data: "mode=1777,size=\(configuration.program.sharedMemory)"),
       .makeLink("/dev/fd", to: "/proc/self/fd"), .makeLink("/dev/stdin", to: "/proc/self/fd/0"),
       .makeLink("/dev/stdout", to: "/proc/self/fd/1"), .makeLink("/dev/stderr", to: "/proc/self/fd/2"),
       .makeDirectory("/run", mode: 0o755), .makeDirectory("/tmp", mode: 0o1777),
@@ -71,7 +72,8 @@ enum FileSystemSteps {
       .mount(
         source: "sysfs", target: "/sys", type: "sysfs", options: [.readOnly, .noSetUID, .noDevices, .noExecution],
         data: ""),
-      tmpfs("/dev", mode: "755", [.noSetUID]),
+      // Names of devices and links; nobody's data.
+      tmpfs("/dev", mode: "755,size=64k,nr_inodes=1024", [.noSetUID]),
     ]
     let tun = configuration.networkMode == .raw ? ["net/tun"] : []
     if !tun.isEmpty { steps.append(.makeDirectory("/dev/net", mode: 0o755)) }
@@ -86,7 +88,7 @@ enum FileSystemSteps {
         data: "newinstance,ptmxmode=0666,mode=0620"),
       .makeLink("/dev/ptmx", to: "pts/ptmx"),
       .makeDirectory("/dev/shm", mode: 0o1777),
-      tmpfs("/dev/shm", mode: "1777", [.noSetUID, .noDevices]),
+      tmpfs("/dev/shm", mode: "1777,size=\(configuration.program.sharedMemory)", [.noSetUID, .noDevices]),
       .makeLink("/dev/fd", to: "/proc/self/fd"), .makeLink("/dev/stdin", to: "/proc/self/fd/0"),
       .makeLink("/dev/stdout", to: "/proc/self/fd/1"), .makeLink("/dev/stderr", to: "/proc/self/fd/2"),
       tmpfs("/run", mode: "755", [.noSetUID, .noDevices]),

@@ -10,6 +10,8 @@ public struct Configuration: Equatable, Sendable {
     public var workingDirectory: String?
     public var stopSignal: Int32 = 15
     public var stopTimeout: Duration = .seconds(10)
+    /// What `/dev/shm` holds at most, in bytes.
+    public var sharedMemory = 64 << 20
     public var rights = ProgramRights()
   }
 
@@ -174,6 +176,10 @@ public struct Configuration: Equatable, Sendable {
       try table.value("stop_signal", "a signal such as \"SIGTERM\"", parseSignal) ?? program.stopSignal
     program.stopTimeout =
       try table.value("stop_timeout", Self.durationForm, parseDuration) ?? program.stopTimeout
+    program.sharedMemory =
+      try table.value("shared_memory", "a size from \"64KiB\" to \"1024GiB\"") { text in
+        parseSize(text).flatMap { $0 >= 65536 ? $0 : nil }
+      } ?? program.sharedMemory
   }
 
   private mutating func readBoot(_ table: inout TableReader) throws(ConfigurationError) {

@@ -71,6 +71,22 @@ final class LocalFilesTests: XCTestCase {
     XCTAssertEqual(outcome.output, "33 33 700\n700\n", outcome.errors)
   }
 
+  /// As under the container runtimes: 64 MiB of shared memory, and more for who says so; `/dev` is for names.
+  func testWhatDevAndSharedMemoryHoldIsBounded() {
+    let outcome = bash(
+      """
+      cd \(directory); printf '[program]\\nshared_memory = "80MiB"\\n' > shared.toml
+      for options in "" "--config shared.toml"; do
+        \(tombolo) run --mode none $options -- sh -c '
+          head -c 99000000 /dev/zero 2>&1 > /dev/shm/x | grep -o "No space left"; stat -c %s /dev/shm/x
+          head -c 99000000 /dev/zero 2>&1 > /dev/x | grep -o "No space left"; stat -c %s /dev/x'
+      done
+      """, timeout: 30)
+    XCTAssertEqual(
+      outcome.output,
+      [67_108_864, 83_886_080].map { "No space left\n\($0)\nNo space left\n65536\n" }.joined(), outcome.errors)
+  }
+
   /// A device's owner and mode are the machine's: `chmod 600 /dev/null` inside would stop every other user outside.
   func testDevicesWorkAndCannotBeChanged() {
     let outcome = bash(

@@ -128,7 +128,7 @@ struct StartPlanTests {
         mkdir -m 755 /tmp
         mount -t proc -o nosuid,nodev,noexec proc /proc
         mount -t sysfs -o ro,nosuid,nodev,noexec sysfs /sys
-        mount -t tmpfs -o nosuid,mode=755 tmpfs /dev
+        mount -t tmpfs -o nosuid,mode=755,size=64k,nr_inodes=1024 tmpfs /dev
         touch /dev/null
         mount --bind -o ro /dev/null /dev/null
         touch /dev/zero
@@ -145,7 +145,7 @@ struct StartPlanTests {
         mount -t devpts -o nosuid,noexec,newinstance,ptmxmode=0666,mode=0620 devpts /dev/pts
         ln -s pts/ptmx /dev/ptmx
         mkdir -m 1777 /dev/shm
-        mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /dev/shm
+        mount -t tmpfs -o nosuid,nodev,mode=1777,size=67108864 tmpfs /dev/shm
         ln -s /proc/self/fd /dev/fd
         ln -s /proc/self/fd/0 /dev/stdin
         ln -s /proc/self/fd/1 /dev/stdout

@@ -15,6 +15,7 @@ struct ConfigurationTests {
     working_directory = "/srv"
     stop_signal = "SIGQUIT"
     stop_timeout = "1500ms"
+    shared_memory = "256MiB"
     [network]
     mode = "none"
     firewall = "xtables"
@@ -43,6 +44,7 @@ struct ConfigurationTests {
     #expect(configuration.program.command == ["/usr/bin/server", "--port", "8080"])
     #expect(configuration.program.environment == ["KEY": "value", "EMPTY": ""])
     #expect(configuration.program.user == "www-data:adm")
+    #expect(configuration.program.sharedMemory == 256 << 20)
     #expect(configuration.program.workingDirectory == "/srv")
     #expect(configuration.program.stopSignal == 3)
     #expect(configuration.program.stopTimeout == .milliseconds(1500))
@@ -190,10 +192,14 @@ struct ConfigurationTests {
     ),
     (
       "[program]\n# note\ncomand = [\"x\"]",
-      "t.toml:3: program.comand: unknown key; known here: capabilities, command, env, limits, new_privileges, read_only_root, seccomp, stop_signal, stop_timeout, user, vsock, working_directory"
+      "t.toml:3: program.comand: unknown key; known here: capabilities, command, env, limits, new_privileges, read_only_root, seccomp, shared_memory, stop_signal, stop_timeout, user, vsock, working_directory"
     ),
     ("[ingress]\nports = [0]", "t.toml:2: ingress.ports: found [0], expected an array of numbers from 1 to 65535"),
     ("[ingress]\nports = 80", "t.toml:2: ingress.ports: found 80, expected an array of numbers from 1 to 65535"),
+    (
+      "[program]\nshared_memory = \"1KiB\"",
+      "t.toml:2: program.shared_memory: found \"1KiB\", expected a size from \"64KiB\" to \"1024GiB\""
+    ),
     (
       "[program]\nstop_timeout = \"soon\"",
       "t.toml:2: program.stop_timeout: found \"soon\", expected a duration such as \"10s\", \"500ms\" or \"2m\""
