@@ -75,7 +75,7 @@ final class LocalFilesTests: XCTestCase {
   func testWhatDevAndSharedMemoryHoldIsBounded() {
     let outcome = bash(
       """
-      cd \(directory); printf '[program]\\nshared_memory = "80MiB"\\n' > shared.toml
+      cd \(place); printf '[program]\\nshared_memory = "80MiB"\\n' > shared.toml
       for options in "" "--config shared.toml"; do
         \(tombolo) run --mode none $options -- sh -c '
           head -c 99000000 /dev/zero 2>&1 > /dev/shm/x | grep -o "No space left"; stat -c %s /dev/shm/x
