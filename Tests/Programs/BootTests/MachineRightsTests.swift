@@ -3,17 +3,13 @@ import XCTest
 
 /// What a process in other hands can do to a machine of its own, from inside, and what `tombolo boot` can do outside.
 final class MachineRightsTests: XCTestCase {
-  nonisolated(unsafe) static var assets = ""
-  nonisolated(unsafe) static var debian = ""
   let directory = World.directory
   var tombolo: String { World.tombolo }
-  var qemu: String { "--qemu \(Self.assets)/qemu/qemu-system-x86_64" }
+  var qemu: String { "--qemu \(MachineTests.assets)/qemu/qemu-system-x86_64" }
 
   override class func setUp() {
-    assets = bash("\(MachineTests.repository)/rootfs/boot-assets --check").output.trimmingCharacters(in: .newlines)
-    XCTAssertFalse(assets.isEmpty, "no boot assets: run rootfs/boot-assets first")
-    debian = bash("\(MachineTests.repository)/Tests/boot-guests/debian-root | tail -1", timeout: 600).output
-      .trimmingCharacters(in: .newlines)
+    XCTAssertFalse(MachineTests.assets.isEmpty, "no boot assets: run rootfs/boot-assets first")
+    XCTAssertFalse(MachineTests.debian.isEmpty, "debootstrap failed")
     World.setUp(bigFile: false)
     bash(
       """
@@ -28,7 +24,7 @@ final class MachineRightsTests: XCTestCase {
   func testModulesKernelsAndProcessesAreLocked() {
     let outcome = bash(
       """
-      cd \(directory); rm -rf root; cp -a \(Self.debian) root
+      cd \(directory); rm -rf root; cp -a \(MachineTests.debian) root
       cat > root/inside.sh <<'X'
       cd /proc/sys/kernel; cat modules_disabled kexec_load_disabled yama/ptrace_scope
       for f in modules_disabled kexec_load_disabled; do echo 0 2> /dev/null > $f && echo "$f was written"; cat $f; done
@@ -48,7 +44,7 @@ final class MachineRightsTests: XCTestCase {
       echo "as another user"; setpriv --reuid 65534 --regid 65534 --clear-groups perl /try.pl 1 $proxy $$ $other
       kill $other
       X
-      \(tombolo) image build --rootfs root --kernel \(Self.assets)/kernel-6.1/vmlinuz --modules \(Self.assets)/kernel-6.1 -o locked.eif -- sh /inside.sh >/dev/null || exit 90
+      \(tombolo) image build --rootfs root --kernel \(MachineTests.assets)/kernel-6.1/vmlinuz --modules \(MachineTests.assets)/kernel-6.1 -o locked.eif -- sh /inside.sh >/dev/null || exit 90
       rm -rf root
       \(tombolo) boot \(qemu) --machine q35 --memory 2048 locked.eif; echo "status $?"
       """, timeout: 120)
@@ -71,7 +67,7 @@ final class MachineRightsTests: XCTestCase {
       i=0; while [ $i -lt 100 ]; do /bin/busybox wget -q -O - http://10.9.0.2:8080/file && break; /bin/busybox sleep 0.1; i=$((i+1)); done
       /bin/busybox cat /proc/1/comm; exit 7
       X
-      \(tombolo) image build --rootfs flood --kernel \(Self.assets)/kernel-enclave/bzImage -o flood.eif -- /bin/sh /inside.sh >/dev/null || exit 90
+      \(tombolo) image build --rootfs flood --kernel \(MachineTests.assets)/kernel-enclave/bzImage -o flood.eif -- /bin/sh /inside.sh >/dev/null || exit 90
       ip netns exec \(World.host) \(tombolo) boot \(qemu) --console --memory 192 flood.eif 2> flood.err; echo "status $?"
       grep -o 'Out of memory: Killed process [0-9]* ([^)]*)' flood.err | grep -o '([^)]*)' | sort -u
       grep -c 'the proxy was ended by signal 9; starting it again' flood.err | sed 's/^[1-9][0-9]*$/came back/'
@@ -86,8 +82,8 @@ final class MachineRightsTests: XCTestCase {
     let outcome = bash(
       """
       cd \(directory); mkdir -p t; rm -rf up; cp -a busybox up
-      \(tombolo) image build --rootfs up --kernel \(Self.assets)/kernel-enclave/bzImage -o up.eif -- /bin/sh -c 'echo up; while :; do /bin/busybox sleep 0.1; done' >/dev/null || exit 90
-      \(tombolo) image build --rootfs up --kernel \(Self.assets)/kernel-enclave/bzImage -o end.eif -- /bin/sh -c 'exit 5' >/dev/null || exit 90
+      \(tombolo) image build --rootfs up --kernel \(MachineTests.assets)/kernel-enclave/bzImage -o up.eif -- /bin/sh -c 'echo up; while :; do /bin/busybox sleep 0.1; done' >/dev/null || exit 90
+      \(tombolo) image build --rootfs up --kernel \(MachineTests.assets)/kernel-enclave/bzImage -o end.eif -- /bin/sh -c 'exit 5' >/dev/null || exit 90
       rights() { sed -n 's/[[:space:]]\\+/ /gp' /proc/$1/status | grep -E '^(Uid|CapEff|NoNewPrivs|Seccomp):' | sed 's/ $//' | tr '\\n' ' '; echo; }
       gone() { for n in $(seq 200); do grep -qs '^State:.[^Z]' /proc/$1/status || return; sleep 0.05; done; echo "$1 is still there"; }
       TMPDIR=$PWD/t \(tombolo) boot \(qemu) up.eif > up.out 2> up.err & p=$!

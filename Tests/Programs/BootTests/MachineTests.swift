@@ -8,17 +8,17 @@ final class MachineTests: XCTestCase {
     URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
     .deletingLastPathComponent()
     .path
-  nonisolated(unsafe) static var assets = ""
-  nonisolated(unsafe) static var debian = ""
+  /// What a machine is started with, prepared before: QEMU and kernels.
+  static let assets = bash("\(repository)/rootfs/boot-assets --check").output.trimmingCharacters(in: .newlines)
+  /// A root file system of Debian.
+  static let debian = bash("\(repository)/Tests/boot-guests/debian-root | tail -1", timeout: 600).output
+    .trimmingCharacters(in: .newlines)
   let directory = World.directory
   var tombolo: String { World.tombolo }
   var qemu: String { "--qemu \(Self.assets)/qemu/qemu-system-x86_64" }
 
   override class func setUp() {
-    assets = bash("\(repository)/rootfs/boot-assets --check").output.trimmingCharacters(in: .newlines)
     XCTAssertFalse(assets.isEmpty, "no boot assets: run rootfs/boot-assets first")
-    debian = bash("\(repository)/Tests/boot-guests/debian-root | tail -1", timeout: 600).output
-      .trimmingCharacters(in: .newlines)
     XCTAssertFalse(debian.isEmpty, "debootstrap failed")
     World.setUp(bigFile: false)
     bash(

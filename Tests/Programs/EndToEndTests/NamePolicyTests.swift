@@ -27,7 +27,7 @@ final class NamePolicyTests: XCTestCase {
           >/dev/null 2>&1 & echo $! >> tls.pids
       done
       for i in $(seq 50); do ip netns exec \(World.host) curl -sk -o /dev/null --noproxy '*' https://10.9.0.2/ && break; sleep 0.1; done
-      cp \(#filePath.components(separatedBy: "/Programs/")[0])/clients/hello.py .
+      cp \(#filePath.components(separatedBy: "/Programs/")[0])/clients/{hello.py,fetch.sh} .
       """, timeout: 60)
     XCTAssertEqual(made.status, 0, made.errors)
   }
@@ -44,6 +44,7 @@ final class NamePolicyTests: XCTestCase {
       \(configuration)
       X
       cat > \(Self.directory)/script.sh <<'X'
+      . \(Self.directory)/fetch.sh
       \(script)
       X
       \(Self.run) --config \(Self.directory)/policy.toml \(options) -- bash \(Self.directory)/script.sh
@@ -63,8 +64,6 @@ final class NamePolicyTests: XCTestCase {
     let outcome = inEnclave(
       Self.names,
       """
-      fetch() { curl -sS --noproxy '*' --max-time 10 "$@" 2>/dev/null || { [ $? = 6 ] && echo unknown || echo refused; }; }
-      quick() { local start=$(date +%s%N); "$@" >/dev/null 2>&1; local status=$?; [ $(( $(date +%s%N) - start )) -lt 3000000000 ] || echo slow: "$@"; echo $1 $status; }
       fetch http://10.9.0.2:8080/file
       fetch http://ok.test:8080/file
       fetch http://10.9.0.2:8080/file
@@ -135,7 +134,6 @@ final class NamePolicyTests: XCTestCase {
       hosts = { "fixed.test" = ["10.9.0.2", "fd09::2"] }
       """,
       """
-      fetch() { curl -sS --noproxy '*' --max-time 10 "$@" 2>/dev/null || { [ $? = 6 ] && echo unknown || echo refused; }; }
       grep fixed /etc/hosts
       dig +short fixed.test; dig +short fixed.test AAAA; dig +short -x 10.9.0.2
       dig other.test | grep -o 'status: [A-Z]*'
@@ -315,7 +313,7 @@ final class NamePolicyTests: XCTestCase {
       [dns]
       denied = "nxdomain"
       X
-      \(Self.run) --policy \(Self.directory)/host.toml -- bash -c 'fetch() { curl -sS --noproxy "*" --max-time 10 "$@" 2>/dev/null || { [ $? = 6 ] && echo unknown || echo refused; }; }
+      \(Self.run) --policy \(Self.directory)/host.toml -- bash -c '. \(Self.directory)/fetch.sh
         fetch http://10.9.0.2:8080/file; fetch http://ok.test:8080/file; fetch http://10.9.0.2:8080/file; fetch http://ok.test:8081/file
         fetch http://other.test:8080/file; dig www.alias.test | grep -o "status: [A-Z]*"'
       """)

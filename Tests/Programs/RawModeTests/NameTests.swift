@@ -42,7 +42,7 @@ final class NameTests: XCTestCase {
       X
       $S python3 talk.py & echo $! > talk.pid
       for i in $(seq 50); do $H curl -sk -o /dev/null --noproxy '*' https://10.8.0.2/ && break; sleep 0.1; done
-      cp \(#filePath.components(separatedBy: "/Programs/")[0])/clients/hello.py .
+      cp \(#filePath.components(separatedBy: "/Programs/")[0])/clients/{hello.py,fetch.sh} .
       """, timeout: 60)
     XCTAssertEqual(made.status, 0, made.errors)
   }
@@ -60,8 +60,7 @@ final class NameTests: XCTestCase {
       \(configuration)
       X
       cat > $D/script.sh <<'X'
-      fetch() { curl -sS --noproxy '*' --max-time 10 "$@" 2>/dev/null || { [ $? = 6 ] && echo unknown || echo refused; }; }
-      quick() { local start=$(date +%s%N); "$@" >/dev/null 2>&1; local status=$?; [ $(( $(date +%s%N) - start )) -lt 3000000000 ] || echo slow: "$@"; echo $1 $status; }
+      . \(RawWorld.directory)/fetch.sh
       \(script)
       X
       run() { $H $T run --mode raw --capture \(way.capture) --dns 10.8.0.3 --config $D/policy.toml -- bash $D/script.sh; }
@@ -277,7 +276,7 @@ final class NameTests: XCTestCase {
           printf '[egress]\\ndefault = "deny"\\nallow = ["ok.test:8080", "10.8.0.2:2525", "udp://10.8.0.4:123"]\\n[dns]\\nhold = "1s"\\n' > $D/host.toml
           printf '[network]\\nfirewall = "\(way.1)"\\n\(image.replacingOccurrences(of: "\n", with: "\\n"))\\n' > $D/image.toml
           cat > $D/script.sh <<'X'
-          fetch() { curl -sS --noproxy '*' --max-time 10 "$@" 2>/dev/null || { [ $? = 6 ] && echo unknown || echo refused; }; }
+          . \(RawWorld.directory)/fetch.sh
           fetch http://10.8.0.2:8080/file; fetch -4 http://ok.test:8080/file; fetch http://10.8.0.2:8080/file; fetch -4 http://ok.test:8081/file
           fetch -6 http://ok.test:8080/file; fetch http://other.test:8080/file
           \(Self.send)
