@@ -22,6 +22,7 @@ let small: [SwiftSetting] = [.unsafeFlags(["-Osize"], .when(configuration: .rele
 /// The programs are fully static files that may be loaded anywhere, with nothing writable that only has to be relocated;
 /// stripped. lld, because gold knows no --no-dynamic-linker; relocations packed, because there are 30,000 of 24 bytes.
 /// Functions of the same code are one (240 KB): nothing here compares functions by their addresses.
+/// No tables for unwinding (rootfs/no-unwinding.ld).
 /// `Tests/binaries` reads the files back.
 let staticLink: [LinkerSetting] = [
   .unsafeFlags(["-L/usr/local/lib"]),
@@ -31,6 +32,7 @@ let staticLink: [LinkerSetting] = [
       "-static-executable", "-use-ld=lld", "-Xclang-linker", "--ld-path=\(Context.packageDirectory)/rootfs/ld",
       "-Xclang-linker", "-static-pie", "-Xlinker", "-s",
       "-Xlinker", "--pack-dyn-relocs=relr", "-Xlinker", "--icf=all",
+      "-Xlinker", "-T", "-Xlinker", "\(Context.packageDirectory)/rootfs/no-unwinding.ld",
       "-Xlinker", "-z", "-Xlinker", "relro", "-Xlinker", "-z", "-Xlinker", "now",
       "-Xlinker", "-z", "-Xlinker", "noexecstack",
     ], .when(configuration: .release)),
@@ -40,7 +42,7 @@ let staticLink: [LinkerSetting] = [
 /// _FORTIFY_SOURCE needs the optimiser.
 let hardened = ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3"]
 let hardenedC: [CSetting] = [.unsafeFlags(hardened, .when(configuration: .release))]
-let hardenedCXX: [CXXSetting] = [.unsafeFlags(hardened, .when(configuration: .release))]
+let hardenedCXX: [CXXSetting] = [.unsafeFlags(hardened + ["-fno-exceptions"], .when(configuration: .release))]
 
 /// What the Foundation import of ArgumentParser needs and static linking does not find by itself.
 let foundationEssentials: [LinkerSetting] = [

@@ -1,12 +1,20 @@
 #define TOML_EXCEPTIONS 0
 #define TOML_ENABLE_FORMATTERS 0
 #include "CToml.h"
+#include <csetjmp>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 // The parser takes some of what it has not looked at yet for granted: "[~" fails an assertion (parse_key of
-// toml++/impl/parser.inl), which would end PID 1. So a check that fails is an error of the text.
-namespace { struct failed_check {}; }
-#define TOML_ASSERT(expr) ((expr) ? void() : throw failed_check())
+// toml++/impl/parser.inl), which would end PID 1. So a check that fails is an error of the text. It is left by a jump and
+// not by an exception, because the programs have no tables for unwinding (rootfs/no-unwinding.ld): what the parser had
+// allocated is lost, a few kilobytes of a program that says the error and ends.
+static thread_local jmp_buf *checks;
+[[noreturn]] static void fail_check() {
+  if (!checks) std::abort();
+  std::longjmp(*checks, 1);
+}
+#define TOML_ASSERT(expr) ((expr) ? void() : fail_check())
 #undef NDEBUG // With it the same checks are promises to the compiler, and what fails them is undefined.
 #include <toml++/toml.h>
 #include <vector>
@@ -19,10 +27,12 @@ static const toml::node &node_of(const ctoml_node *node) { return *reinterpret_c
 static const ctoml_node *wrap(const toml::node &node) { return reinterpret_cast<const ctoml_node *>(&node); }
 
 static bool fails_check(std::string_view text) {
-  try {
-    (void)toml::parse(text);
-    return false;
-  } catch (const failed_check &) { return true; }
+  jmp_buf here;
+  checks = &here;
+  bool failed = setjmp(here) != 0;
+  if (!failed) (void)toml::parse(text);
+  checks = nullptr;
+  return failed;
 }
 
 // The parser ends at the first thing that it does not take: the check fails with every text that has that line, and with
@@ -42,13 +52,17 @@ static uint32_t failing_line(std::string_view text) {
 static ctoml_document *parse(std::string_view text, struct ctoml_error *error);
 
 ctoml_document *ctoml_parse(const char *text, size_t length, struct ctoml_error *error) {
-  try {
-    return parse(std::string_view{text, length}, error);
-  } catch (const failed_check &) {
+  jmp_buf here;
+  checks = &here;
+  if (setjmp(here) != 0) {
+    checks = nullptr;
     std::strcpy(error->problem, "expected a key, a value or a table's name");
     error->line = failing_line(std::string_view{text, length});
     return nullptr;
   }
+  ctoml_document *document = parse(std::string_view{text, length}, error);
+  checks = nullptr;
+  return document;
 }
 
 static ctoml_document *parse(std::string_view text, struct ctoml_error *error) {
