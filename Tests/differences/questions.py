@@ -332,7 +332,9 @@ def _(v):
 def _(v):
     with told("echo", v) as s:
         own = s.getsockname()[0]
-        return "loopback" if own in ("127.0.0.1", "::1") or own.startswith("fd54:6f6d:626f::1") else "yes"
+        if own in ("127.0.0.1", "::1") or own == "fd54:6f6d:626f::1":
+            return "loopback"
+        return "the enclave's alone" if own in ("192.0.0.2", "fd54:6f6d:626f:1::2") else "yes"
 
 
 @ask_both("the server sees the address of the machine")

@@ -3,6 +3,7 @@
 #include <linux/netfilter_ipv4.h>
 #include <linux/netfilter_ipv6/ip6_tables.h>
 #include <linux/magic.h>
+#include <linux/errqueue.h>
 #include <linux/sockios.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
@@ -141,6 +142,31 @@ ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_stor
 ssize_t clinux_peek(int fd, void *buffer, size_t count) { return RESULT(recv(fd, buffer, count, MSG_PEEK)); }
 ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length) {
   return RESULT(sendto(fd, buffer, count, MSG_NOSIGNAL, (const struct sockaddr *)to, length));
+}
+int clinux_receive_error(int fd, uint32_t *mtu) {
+  char control[512], data[1];
+  struct iovec vector = {.iov_base = data, .iov_len = sizeof data};
+  struct msghdr message = {
+      .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+  long result = RESULT(recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT));
+  if (result < 0) return (int)result;
+  *mtu = 0;
+  for (struct cmsghdr *part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
+    bool is4 = part->cmsg_level == IPPROTO_IP && part->cmsg_type == IP_RECVERR;
+    bool is6 = part->cmsg_level == IPPROTO_IPV6 && part->cmsg_type == IPV6_RECVERR;
+    if ((!is4 && !is6) || part->cmsg_len < CMSG_LEN(sizeof(struct sock_extended_err))) continue;
+    struct sock_extended_err error;
+    memcpy(&error, CMSG_DATA(part), sizeof error);
+    if (error.ee_errno == EMSGSIZE) *mtu = error.ee_info;
+    return (int)error.ee_errno;
+  }
+  return 0;
+}
+int clinux_path_mtu(int fd, bool v6) {
+  int mtu = 0;
+  socklen_t length = sizeof mtu;
+  if (getsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &length) < 0) return -errno;
+  return mtu;
 }
 int64_t clinux_peer_user(int fd) {
   struct ucred peer;

@@ -19,6 +19,7 @@ import Wire
 //   egress:   accept ▶ SO_ORIGINAL_DST ▶ policy ▶ where `sni` says so, the client's first bytes ▶ policy again
 //             ▶ stream to the host, connect hello ▶ answer ▶ relay, or reset
 //   ingress:  stream from the host ▶ hello ▶ policy ▶ connect to the program ▶ answer ▶ relay
+//   link:     packet of UDP or a ping ▶ policy ▶ message on the datagrams stream (`DatagramRelay`)
 //   DNS:      datagram or message ▶ policy ▶ resolve stream, or the DNS client ▶ response
 //   upstream: the DNS client's wish ▶ stream to the host, connect hello for a server of dns.upstream ▶ relay ▶ the client
 //   listening: what the program listens on ▶ listening stream, so that the host refuses clients where nothing does
@@ -59,7 +60,9 @@ public final class EnclaveProxy {
       NameService(
         policy.destinations, plan.settings.names,
         removesHiding: plan.settings.sni.check != .off
-          || plan.settings.sni.checksQUIC && !plan.descriptors.tunnelQueues.isEmpty))
+          || plan.settings.sni.checksQUIC
+            && (!plan.descriptors.tunnelQueues.isEmpty || plan.descriptors.packetLink != nil)
+      ))
     if plan.settings.reportsUse { uses = FirstUses() }
     for fd in plan.descriptors.egressListeners {
       let socket = FileReference(OwnedFileDescriptor(fd))
@@ -86,7 +89,11 @@ public final class EnclaveProxy {
     }
     if !plan.descriptors.tunnelQueues.isEmpty { packets = try EnclavePackets(plan, names) }
     if let fd = plan.descriptors.packetLink {
-      link = try PacketLink(FileReference(OwnedFileDescriptor(fd)), loop: loop)
+      let made = try PacketLink(FileReference(OwnedFileDescriptor(fd)), loop: loop)
+      let datagrams = DatagramRelay(plan, names, made, loop: loop, log: log)
+      if plan.settings.reportsUse { datagrams.onUse = { [unowned self] in usedDatagrams($0) } }
+      made.datagrams = datagrams
+      link = made
     }
     if !plan.descriptors.dnsSockets.isEmpty || !plan.descriptors.dnsListeners.isEmpty {
       let upstreams = try plan.descriptors.upstreamLink.map { fd throws(SystemError) in
@@ -192,6 +199,17 @@ public final class EnclaveProxy {
     case .first: if let said = sentence() { log(said) }
     case .tooMany: log("egress: so many destinations are in use that no further one is named here")
     case .known, nil: break
+    }
+  }
+
+  private func usedDatagrams(_ used: FirstUses.Use) {
+    guard case .datagrams(let transport, let destination, let name) = used else { return }
+    use(used) {
+      let grounds = policy.grounds(for: destination, over: transport, name)
+      guard transport == .udp else {
+        return "packets to \(destination.address)\(name.map { " (\($0))" } ?? "") allowed: \(grounds)"
+      }
+      return "packets to \(destination) (UDP\(name.map { ", \($0)" } ?? "")) allowed: \(grounds)"
     }
   }
 

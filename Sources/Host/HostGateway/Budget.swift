@@ -26,10 +26,12 @@ enum Holding: String, CaseIterable {
   case resolvers
   /// A query on its way.
   case queries
+  /// A flow of datagrams: a socket.
+  case flows
 
   /// So many descriptors stay free behind it: one for each kind, so that connections leave the other kinds something where
   /// there are few.
-  var leaves: Int { self == .outgoing || self == .incoming ? Self.allCases.count : 0 }
+  var leaves: Int { self == .outgoing || self == .incoming || self == .flows ? Self.allCases.count : 0 }
 
   /// Each holds so many.
   var descriptors: Int { self == .outgoing || self == .incoming ? 2 : 1 }
@@ -42,6 +44,10 @@ public struct HostLimits: Equatable, Sendable {
   /// Streams without a hello: above this the oldest goes.
   var hellos = 512
   var resolvers = 8
+  /// Flows of datagrams.
+  var flows = 8192
+  /// Bytes of datagrams for the enclave that wait on their stream; what comes beyond them is lost, as on any link.
+  var datagramBytes = 2 << 20
   var queries = 1024
   /// Bytes of the queries on their way.
   var queryBytes = 1 << 20
@@ -63,6 +69,7 @@ public struct HostLimits: Equatable, Sendable {
     case .outgoing, .incoming: connections
     case .resolvers: resolvers
     case .queries: queries
+    case .flows: flows
     }
   }
 }
@@ -122,6 +129,7 @@ struct BudgetLedger {
     case .incoming: 2
     case .resolvers: 3
     case .queries: 4
+    case .flows: 5
     }
   }
 }

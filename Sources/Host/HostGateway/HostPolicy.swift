@@ -36,11 +36,11 @@ final class HostPolicy {
     }
   }
 
-  /// A connection of the program to the outside.
-  func egress(to destination: IPEndpoint) -> Policy.Decision {
+  /// A connection of the program to the outside, or a flow of datagrams.
+  func egress(to destination: IPEndpoint, _ transport: FlowTransport = .tcp) -> Policy.Decision {
     machine.refresh()
     return policy.egress(
-      to: destination, names: names?.with { $0.names(of: destination.address, now: Self.now) } ?? [])
+      to: destination, transport, names: names?.with { $0.names(of: destination.address, now: Self.now) } ?? [])
   }
 
   /// In seconds.

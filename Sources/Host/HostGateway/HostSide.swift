@@ -24,6 +24,7 @@ import Wire
 //                                      ▶ LogServer:      records to the sinks, acknowledgements back
 //                                      ▶ ControlServer:  addresses, in raw mode
 //                                      ▶ PacketsServer:  queues, in raw mode
+//                                      ▶ DatagramServer: policy, a socket for each flow, datagrams and errors
 //                                      ▶ PublishedPorts: which published ports are listened on
 //   client of a published port ▶ PublishedPorts: stream to the enclave, connect hello ▶ answer ▶ relay, or reset
 //
@@ -194,6 +195,8 @@ public final class HostSide {
           loop: loop, rawGateway: rawGateway, resolver: resolver, budget: budget, complaints: complaints, log: log),
         .control: ControlServer(rawGateway: rawGateway, complaints: complaints),
         .listening: publishedPorts,
+        .datagrams: DatagramServer(
+          loop: loop, policy: policy, counters: counters, budget: budget, complaints: complaints, log: log),
       ], counters: counters, budget: budget, complaints: complaints, log: log)
     listener = try Listener(loop: loop, socket: transport, report: log) { stream, _ in dispatcher.accept(stream) }
     self.complaints = complaints

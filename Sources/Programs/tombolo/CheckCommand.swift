@@ -100,7 +100,6 @@ struct CheckCommand: ParsableCommand {
     let found: (isAllowed: Bool, reason: String)
     switch configuration.networkMode {
     case .none: found = (false, "network.mode is \"none\"")
-    case .tcp where question.transport != .tcp: found = (false, "network.mode is \"tcp\", which carries TCP alone")
     case .tcp, .raw: found = question.answer(Destinations(configuration.egress.rules))
     }
     print("\(text): \(found.isAllowed ? "allowed" : "denied"): \(found.reason)")

@@ -18,7 +18,7 @@ extension Configuration {
       }
       lines.append(line)
     }
-    if networkMode == .raw, egress.sni.checksQUIC { lines.append("quic check") }
+    if networkMode != .none, egress.sni.checksQUIC { lines.append("quic check") }
     // In their order, which counts.
     lines += resolver.names.upstreams.map { "upstream \($0)" }
     lines += Self.sorted(

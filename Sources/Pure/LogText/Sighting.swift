@@ -29,6 +29,9 @@ public struct Sighting: Equatable, Sendable {
         case .query(let name): .query("\(name)")
         case .name(let name, let port): .name("\(name)", port: port, .tcp)
         case .address(let endpoint): .address(endpoint.address, port: endpoint.port, .tcp)
+        case .datagrams(let transport, let endpoint, let name):
+          name.map { .name("\($0)", port: transport.hasPorts ? endpoint.port : nil, transport) }
+            ?? .address(endpoint.address, port: transport.hasPorts ? endpoint.port : nil, transport)
         }
     }
 
@@ -39,7 +42,7 @@ public struct Sighting: Equatable, Sendable {
     /// The narrowest rule of `allow` that names it; nil where none can.
     public var rule: DestinationRule? {
       switch self {
-      // A rule with a port would open that port; ICMP has none, and TCP mode does not carry it.
+      // A rule with a port would open that port; ICMP has none, and needs another rule.
       case .query(let name): Self.named(name).map { DestinationRule($0, transport: .icmp) }
       case .name(let name, let port, let transport):
         Self.named(name).map { DestinationRule($0, ports: port.map { $0...$0 }, transport: Self.said(transport)) }

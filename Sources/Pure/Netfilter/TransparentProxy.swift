@@ -33,11 +33,13 @@ extension Ruleset {
                 [Rule([.destination(multicast)], .reject(.adminProhibited))]
                   + [.udp, icmp].map { Rule([.transport($0), .output(link)], .accept) }
               } ?? []) + [
-              Rule([.destination(loopback, negated: true)], .reject(.adminProhibited))
-            ]),
+                Rule([.destination(loopback, negated: true)], .reject(.adminProhibited))
+              ]),
         ])
     }
-    return Ruleset(name: "tombolo", tables: [
+    return Ruleset(
+      name: "tombolo",
+      tables: [
         table(.ip, .loopback4, multicast: .multicast4, .icmp), table(.ip6, .loopback6, multicast: .multicast6, .icmpv6),
       ])
   }

@@ -32,6 +32,19 @@ public enum UnreachableAnswer {
   /// - Returns: a frame for the packet's sender, from the address that it wanted to reach: the host's own, which is also the
   ///   sender's, is none that a kernel would take a packet from.
   public static func make(_ frame: UnsafeRawBufferPointer, _ reason: Reason) -> [UInt8] {
+    make(frame) { is6 in (is6 ? 1 : 3, reason.code(is6: is6), 0) }
+  }
+
+  /// The same for a packet that is longer than the path takes: "fragmentation needed" (RFC 1191), "packet too big" (RFC 4443
+  /// section 3.2).
+  /// - Parameter mtu: of the path, in bytes.
+  public static func make(_ frame: UnsafeRawBufferPointer, tooLongFor mtu: UInt16) -> [UInt8] {
+    make(frame) { is6 in (is6 ? 2 : 3, is6 ? 0 : 4, UInt32(mtu)) }
+  }
+
+  private static func make(
+    _ frame: UnsafeRawBufferPointer, _ kind: (Bool) -> (type: UInt8, code: UInt8, rest: UInt32)
+  ) -> [UInt8] {
     let start = PacketGuard.offloadHeaderLength
     guard frame.count >= start + 20 else { return [] }
     let packet = PacketBytes(frame, from: start)
@@ -40,7 +53,7 @@ public enum UnreachableAnswer {
     var answer = [UInt8](repeating: 0, count: start + Self.lengthLimit)
     let length = answer.withUnsafeMutableBytes { bytes in
       guard let base = bytes.baseAddress else { return 0 }
-      let length = write(packet, is6, reason, at: base + start)
+      let length = write(packet, is6, kind(is6), at: base + start)
       OffloadHeader.write(bytes, needsChecksum: false, isChecked: true, segmentSize: nil)
       return length
     }
@@ -56,6 +69,13 @@ public enum UnreachableAnswer {
   ///   - made: room for `lengthLimit` bytes, outside the packet.
   /// - Returns: the length of the answer.
   static func write(_ packet: PacketBytes, _ is6: Bool, _ reason: Reason, at made: UnsafeMutableRawPointer) -> Int {
+    write(packet, is6, (is6 ? 1 : 3, reason.code(is6: is6), 0), at: made)
+  }
+
+  private static func write(
+    _ packet: PacketBytes, _ is6: Bool, _ kind: (type: UInt8, code: UInt8, rest: UInt32),
+    at made: UnsafeMutableRawPointer
+  ) -> Int {
     let header = is6 ? 40 : 20
     let quote = min(packet.count, quoteLimit)
     let length = header + 8 + quote
@@ -79,8 +99,9 @@ public enum UnreachableAnswer {
       sum.add(made, 20)
       put(sum.value, 10)
     }
-    put(UInt8(is6 ? 1 : 3), header)
-    put(reason.code(is6: is6), header + 1)
+    put(kind.type, header)
+    put(kind.code, header + 1)
+    put(kind.rest, header + 4)
     (made + header + 8).copyMemory(from: packet.base, byteCount: quote)
     var sum = Checksum()
     if is6 {

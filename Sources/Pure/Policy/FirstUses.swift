@@ -10,6 +10,8 @@ public struct FirstUses {
     case name(DomainName, port: UInt16)
     /// Connections to an address that was the answer for no name.
     case address(IPEndpoint)
+    /// Datagrams or echo requests, and the name that they are for; the port of the latter is 0.
+    case datagrams(FlowTransport, IPEndpoint, DomainName?)
 
     public init(_ destination: IPEndpoint, _ name: DomainName?) {
       self = name.map { .name($0, port: destination.port) } ?? .address(destination)

@@ -26,23 +26,33 @@ public struct Policy: Equatable, Sendable {
   }
 
   /// A connection of the program to the outside.
-  /// - Parameter names: those for which the address was the answer.
-  public func egress(to endpoint: IPEndpoint, names: [DomainName] = []) -> Decision {
-    destinations.denial(of: endpoint.address, port: endpoint.port, names: names).map { .deny($0.description) } ?? .allow
+  /// - Parameters:
+  ///   - endpoint: its port says nothing where the transport has none.
+  ///   - names: those for which the address was the answer.
+  public func egress(to endpoint: IPEndpoint, _ transport: FlowTransport = .tcp, names: [DomainName] = []) -> Decision {
+    destinations.denial(
+      of: endpoint.address, port: transport.hasPorts ? endpoint.port : nil, transport, names: names
+    ).map { .deny($0.description) } ?? .allow
   }
 
   /// The first of the names for which the connection is allowed.
-  public func allowedName(at endpoint: IPEndpoint, _ names: [DomainName]) -> DomainName? {
+  public func allowedName(
+    at endpoint: IPEndpoint, over transport: FlowTransport = .tcp, _ names: [DomainName]
+  ) -> DomainName? {
     names.first { name in
-      if case .allowed = destinations.rules.verdict(on: name, .tcp, endpoint.port) { true } else { false }
+      let port = transport.hasPorts ? endpoint.port : nil
+      return if case .allowed = destinations.rules.verdict(on: name, transport, port) { true } else { false }
     }
   }
 
   /// Why a connection that is allowed is.
   /// - Parameter name: for which it is.
-  public func grounds(for endpoint: IPEndpoint, _ name: DomainName?) -> EgressRules.NameVerdict {
-    if let rule = destinations.rule(allowing: endpoint.address, port: endpoint.port) { return .allowed(by: rule) }
-    return name.map { destinations.rules.verdict(on: $0, .tcp, endpoint.port) } ?? .allowed(by: nil)
+  public func grounds(
+    for endpoint: IPEndpoint, over transport: FlowTransport = .tcp, _ name: DomainName?
+  ) -> EgressRules.NameVerdict {
+    let port = transport.hasPorts ? endpoint.port : nil
+    if let rule = destinations.rule(allowing: endpoint.address, port: port, transport) { return .allowed(by: rule) }
+    return name.map { destinations.rules.verdict(on: $0, transport, port) } ?? .allowed(by: nil)
   }
 
   /// A connection whose address is allowed, once it is known for which name the client asks the server.

@@ -51,11 +51,11 @@ public final class FlowGate {
   }
 
   /// To be called before some packets: they all count as of now.
-  func tick() { now = UInt32(truncatingIfNeeded: monotonicNanoseconds() / 1_000_000_000) }
+  public func tick() { now = UInt32(truncatingIfNeeded: monotonicNanoseconds() / 1_000_000_000) }
 
   /// A packet of the program.
   /// - Parameter frame: whole; without `sni` its headers are enough.
-  func leaving(_ frame: UnsafeRawBufferPointer) -> FlowVerdict {
+  public func leaving(_ frame: UnsafeRawBufferPointer) -> FlowVerdict {
     guard let packet = FlowPacket(frame, isLeaving: true) else { return .drop }
     let mark = packet.mark
     if packet.isPlain, cache.isOpen(mark, now: now), !watch.mayBegin(packet, frame) { return .pass }

@@ -63,7 +63,7 @@ final class CheckTests: XCTestCase {
     XCTAssertTrue(
       outcome.output.hasSuffix(
         """
-        udp://10.1.2.3:5432: denied: network.mode is "tcp", which carries TCP alone
+        udp://10.1.2.3:5432: denied: no rule of egress.allow names it
         8.8.8.8:443: denied: no rule of egress.allow names it
 
         """), outcome.output)

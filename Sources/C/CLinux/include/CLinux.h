@@ -135,6 +135,10 @@ ssize_t clinux_writev(int fd, const struct iovec *vectors, int count);
 ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_storage *from);
 ssize_t clinux_peek(int fd, void *buffer, size_t count); // leaves the bytes in the socket
 ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length);
+// The next entry of a socket's queue of errors (ip(7), IP_RECVERR): its errno, and the MTU where that is EMSGSIZE, else 0;
+// negative errno, -EAGAIN where there is none.
+int clinux_receive_error(int fd, uint32_t *mtu);
+int clinux_path_mtu(int fd, bool v6); // of a connected socket, IP_MTU; negative errno
 int64_t clinux_peer_user(int fd); // SO_PEERCRED; negative errno
 const char *clinux_errno_name(int error); // or NULL
 // A lock on one byte that the kernel lets go of with the open file (F_OFD_SETLK): 1, 0 where somebody has it, or a negative errno.

@@ -1,0 +1,304 @@
+import EventLoop
+import Flows
+import Inet
+import LinuxSystem
+import NameService
+import PacketRelaying
+import Packets
+import Policy
+import Relaying
+import Wire
+
+// Theory of operation.
+//
+//   packet ▶ fragments put together ▶ `FlowGate`: policy, QUIC's client hellos ▶ refused with ICMP, or
+//          ▶ its flow, or a new one ▶ message on the one stream to the host ▶ the host's socket
+//   message ▶ its flow ▶ packet: a datagram, an echo reply, or ICMP's error about the flow ▶ the enclave's kernel
+//
+// One stream carries all flows, so that a flow's datagrams stay in order, and a flow costs no connection. The host says when a
+// flow ends; what the program sends then begins a new one. When the stream is lost, all flows end.
+
+/// Carries the program's datagrams and echo requests to the host, TCP mode.
+final class DatagramRelay: PacketEngine {
+  private struct Key: Hashable {
+    var kind: DatagramFlow.Kind
+    var remote: IPEndpoint
+    /// A port, or an echo's identifier.
+    var local: UInt16
+  }
+
+  /// More than any program has; each costs some 200 bytes.
+  private static let flowLimit = 16384
+  /// Bytes that may wait for the stream while it is being opened.
+  private static let waitingLimit = 1 << 20
+  /// After a failure, for as long everything is answered "unreachable" at once, in nanoseconds.
+  private static let pause: UInt64 = 1_000_000_000
+
+  private let loop: EventLoop
+  private unowned let link: PacketLink
+  private let target: StreamTarget
+  private let token: Token
+  private let gate: FlowGate
+  private let policy: Policy
+  private let names: Locked<NameService>
+  private let log: (String) -> Void
+  /// Told of each new flow that is allowed.
+  var onUse: ((FirstUses.Use) -> Void)?
+  private var denials = DenialBudget()
+  private var complaints = DenialBudget()
+  private var assembly = FragmentAssembly()
+  private var flows: [Key: UInt32] = [:]
+  private var keys: [UInt32: Key] = [:]
+  private var nextFlow: UInt32 = 0
+  private var stream: MessageStream?
+  private var opening = false
+  private var waiting: [[UInt8]] = []
+  private var waitingBytes = 0
+  private var failed: UInt64?
+  private let packet = UnsafeMutableRawBufferPointer.allocate(byteCount: PacketGuard.frameLimit, alignment: 16)
+  private let refusal = UnsafeMutableRawBufferPointer.allocate(byteCount: Refusal.frameLimit, alignment: 16)
+
+  init(
+    _ plan: ProxyPlan, _ names: Locked<NameService>, _ link: PacketLink, loop: EventLoop,
+    log: @escaping (String) -> Void
+  ) {
+    self.loop = loop
+    self.link = link
+    self.names = names
+    self.log = log
+    target = plan.settings.hostTarget
+    token = plan.settings.proxyToken
+    let destinations = Destinations(plan.settings.egress)
+    policy = Policy(destinations: destinations)
+    // Queries are turned to the forwarder.
+    let judge = FlowJudge(destinations, sni: plan.settings.sni, queries: .nobody, published: [])
+    gate = FlowGate(
+      SharedFlows(judge) { address in names.with { $0.names(of: address, now: monotonicNanoseconds() / 1_000_000_000) }
+      })
+    gate.tick()
+  }
+
+  deinit {
+    packet.deallocate()
+    refusal.deallocate()
+  }
+
+  // MARK: from the program
+
+  func settle() { gate.tick() }
+
+  func take(_ frame: UnsafeRawBufferPointer, _ packet: FlowPacket) {
+    guard packet.isFragment else {
+      // Of IPv4 by its flag (RFC 791); IPv6 is never cut on its way.
+      let start = PacketGuard.offloadHeaderLength
+      return judge(frame, packet, mayFragment: frame[start] >> 4 == 4 && frame[start + 6] & 0x40 == 0)
+    }
+    assembly.add(frame)?.withUnsafeBytes { whole in
+      if let packet = FlowPacket(whole, isLeaving: true), !packet.isFragment { judge(whole, packet, mayFragment: true) }
+    }
+  }
+
+  private func judge(_ frame: UnsafeRawBufferPointer, _ packet: FlowPacket, mayFragment: Bool) {
+    switch gate.leaving(frame) {
+    case .open, .pass: carry(frame, packet, mayFragment: mayFragment)
+    case .release(let held):
+      for earlier in held {
+        earlier.withUnsafeBytes { bytes in
+          if let packet = FlowPacket(bytes, isLeaving: true) { carry(bytes, packet, mayFragment: mayFragment) }
+        }
+      }
+      carry(frame, packet, mayFragment: mayFragment)
+    case .drop: break
+    case .refuse(let denial), .end(let denial, _):
+      if denial.isWorthALine, let more = denials.admit(at: monotonicNanoseconds()) {
+        log("packets to \(denial)\(more)")
+      }
+      refuse(frame)
+    }
+  }
+
+  private func refuse(_ frame: UnsafeRawBufferPointer) {
+    guard let place = refusal.baseAddress else { return }
+    let length = Refusal.answer(to: frame, copied: frame.count, place)
+    link.write(UnsafeRawBufferPointer(rebasing: refusal[..<length]))
+  }
+
+  private func carry(_ frame: UnsafeRawBufferPointer, _ packet: FlowPacket, mayFragment: Bool) {
+    let kind: DatagramFlow.Kind
+    switch packet.kind {
+    case .udp:
+      guard packet.isWholeDatagram(frame), packet.remotePort != 0 else { return }
+      kind = .udp
+    case .echo: kind = .echo
+    // The kernel's own answers, to flows that are over.
+    case .echoReply, .icmpError: return
+    case .tcp, .icmp, .fragment, .other: return refuse(frame)
+    }
+    let key = Key(kind: kind, remote: IPEndpoint(packet.remote, packet.remotePort), local: packet.localPort)
+    if let failed {
+      guard monotonicNanoseconds() &- failed > Self.pause else { return answer(key, .networkUnreachable) }
+      self.failed = nil
+    }
+    guard let flow = flows[key] ?? open(key) else { return answer(key, .hostUnreachable) }
+    if kind == .udp, packet.segmentSize > 0 {
+      var start = packet.payload.lowerBound
+      while start < packet.payload.upperBound {
+        let end = min(start + packet.segmentSize, packet.payload.upperBound)
+        send(flow, mayFragment, UnsafeRawBufferPointer(rebasing: frame[start..<end]))
+        start = end
+      }
+    } else {
+      // Of an echo request the sequence number too.
+      let start = packet.payload.lowerBound - (kind == .echo ? 2 : 0)
+      send(flow, mayFragment, UnsafeRawBufferPointer(rebasing: frame[start..<packet.payload.upperBound]))
+    }
+  }
+
+  private func open(_ key: Key) -> UInt32? {
+    guard flows.count < Self.flowLimit else {
+      complain("there are \(flows.count) flows of datagrams, and no further one is carried")
+      return nil
+    }
+    while keys[nextFlow] != nil { nextFlow &+= 1 }
+    let flow = nextFlow
+    nextFlow &+= 1
+    flows[key] = flow
+    keys[flow] = key
+    let transport: FlowTransport = key.kind == .udp ? .udp : .icmp
+    let found = names.with { $0.names(of: key.remote.address, now: monotonicNanoseconds() / 1_000_000_000) }
+    let name = policy.allowedName(at: key.remote, over: transport, found)
+    onUse?(.datagrams(transport, key.remote, name))
+    send(DatagramMessage.open(flow, DatagramFlow(key.kind, key.remote, name: name)).encoded())
+    return flow
+  }
+
+  private func forget(_ flow: UInt32) {
+    if let key = keys.removeValue(forKey: flow) { flows[key] = nil }
+  }
+
+  private func send(_ flow: UInt32, _ mayFragment: Bool, _ payload: UnsafeRawBufferPointer) {
+    send(DatagramMessage.encode(flow, mayFragment: mayFragment, payload))
+  }
+
+  private func send(_ message: [UInt8]) {
+    if let stream {
+      // Where the host does not keep up it is lost, as on any link.
+      stream.send(message)
+    } else if waitingBytes + message.count <= Self.waitingLimit {
+      waiting.append(message)
+      waitingBytes += message.count
+      openStream()
+    }
+  }
+
+  // MARK: the stream
+
+  private func openStream() {
+    guard !opening else { return }
+    opening = true
+    StreamOpening(loop: loop, target: target, hello: Hello(.datagrams, token: token), timeout: .seconds(5)) {
+      [unowned self] in
+      opening = false
+      switch $0 {
+      case .opened(let socket, _, let early): adopt(socket, early)
+      case .refused(let status): lost("the host carries no datagrams: \(status)")
+      case .failed(let sentence): lost("a stream for datagrams: \(sentence)")
+      }
+    }.start()
+  }
+
+  private func adopt(_ socket: FileReference, _ early: [UInt8]) {
+    do throws(SystemError) {
+      let made = try MessageStream(loop: loop, socket: socket, early: early) { [unowned self] in
+        do throws(WireError) {
+          try received(try DatagramMessage($1))
+        } catch {
+          log("datagrams: the host broke the protocol: \(error)")
+          $0.close()
+        }
+      } closed: { [unowned self] _ in
+        stream = nil
+        lost("the stream of datagrams to the host was lost")
+      }
+      stream = made
+      let messages = waiting
+      waiting = []
+      waitingBytes = 0
+      for message in messages { made.send(message) }
+    } catch {
+      lost("\(error)")
+    }
+  }
+
+  /// Every flow is told, so that no program waits for answers that cannot come.
+  private func lost(_ sentence: String) {
+    complain(sentence)
+    failed = monotonicNanoseconds()
+    waiting = []
+    waitingBytes = 0
+    let all = flows.keys
+    flows = [:]
+    keys = [:]
+    for key in all { answer(key, .networkUnreachable) }
+  }
+
+  private func complain(_ sentence: String) {
+    if complaints.admit(at: monotonicNanoseconds()) != nil { log("datagrams: \(sentence)") }
+  }
+
+  // MARK: to the program
+
+  private func received(_ message: DatagramMessage) throws(WireError) {
+    // An end and a message of the other side may cross each other.
+    guard let key = keys[message.flow] else { return }
+    switch message {
+    case .datagram(_, _, let payload):
+      let own = PacketLink.address(like: key.remote.address)
+      let length = payload.withUnsafeBytes { bytes in
+        switch key.kind {
+        case .udp: DatagramPacket.udp(from: key.remote, to: IPEndpoint(own, key.local), bytes, into: packet)
+        case .echo:
+          bytes.count < 2
+            ? 0
+            : DatagramPacket.echo(
+              isReply: true, from: key.remote.address, to: own, identifier: key.local, bytes, into: packet)
+        }
+      }
+      link.write(UnsafeRawBufferPointer(rebasing: packet[..<length]))
+    case .failed(_, let status, let mtu): answer(key, status, mtu: mtu)
+    case .close(let flow): forget(flow)
+    case .open: throw .badValue(what: "kind of datagrams message")
+    }
+  }
+
+  /// ICMP's error about a packet of the flow, as its sender would have it from a router, or from the other end.
+  private func answer(_ key: Key, _ status: Status, mtu: UInt16 = 0) {
+    let own = PacketLink.address(like: key.remote.address)
+    let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
+    let length =
+      switch key.kind {
+      case .udp: DatagramPacket.udp(from: IPEndpoint(own, key.local), to: key.remote, nothing, into: packet)
+      case .echo:
+        [0, 0].withUnsafeBytes {
+          DatagramPacket.echo(
+            isReply: false, from: own, to: key.remote.address, identifier: key.local,
+            UnsafeRawBufferPointer(rebasing: $0[..<2]), into: packet)
+        }
+      }
+    let sent = UnsafeRawBufferPointer(rebasing: packet[..<length])
+    let made =
+      mtu > 0
+      ? UnreachableAnswer.make(sent, tooLongFor: mtu)
+      : UnreachableAnswer.make(sent, Self.reason(status))
+    made.withUnsafeBytes { link.write($0) }
+  }
+
+  private static func reason(_ status: Status) -> UnreachableAnswer.Reason {
+    switch status {
+    case .refused: .port
+    case .networkUnreachable: .network
+    case .denied: .prohibited
+    default: .host
+    }
+  }
+}
