@@ -39,6 +39,8 @@ public struct BootRunner {
     case .bindReadOnly(let source, let target):
       try bind(source, target, root, [.bind])
       try makeMountReadOnly(target)
+    case .bindDevice(let path):
+      try bindDevice(path)
     case .showFile(let source, let target, let copied):
       try MachineFiles.show(source, at: target, copied: copied)
     case .bindFrom(let tree, let path, let target):
@@ -108,6 +110,8 @@ public struct BootRunner {
       try EnclaveRoutes.setUp(routes: routed, ipv6: IPv6Support.probe() == .available)
     case .createTunnel(let plan):
       try EnclaveTunnel.create(plan)
+    case .createPacketLink(let plan):
+      sockets.hold(link: try EnclaveTunnel.createLink(plan, log))
     case .installRules(let ruleset, let firewall):
       log(try installRules(ruleset, firewall))
     case .becomeSubreaper:
@@ -148,6 +152,20 @@ public struct BootRunner {
     } catch {
       if error.errno != ENOENT { log("sysctl \(name) stays as it is: \(error)") }
     }
+  }
+
+  private func bindDevice(_ path: String) throws(SystemError) {
+    let file: OwnedFileDescriptor?
+    do throws(SystemError) {
+      file = try root?.openOutside(path)
+    } catch  where error.errno == ENOENT {
+      return
+    }
+    guard let file, let end = path.lastIndex(of: "/") else { return }
+    try makeDirectories(String(path[..<end]))
+    _ = try openFile(path, O_WRONLY | O_CREAT, mode: 0o644)
+    try mountFileSystem("/proc/self/fd/\(file.rawValue)", path, type: nil, flags: [.bind])
+    try makeMountReadOnly(path)
   }
 
   private func bind(

@@ -35,6 +35,33 @@ enum EnclaveTunnel {
     try socket.addRoute(Route(.ip6, link: link, preferredSource: address6.address), replace: true)
   }
 
+  /// The interface of TCP mode, with the default routes.
+  /// - Returns: its one queue, without which it is gone; nil where this kernel has no TUN device for us, which the log says.
+  static func createLink(_ plan: PacketLinkPlan, _ log: (String) -> Void) throws -> FileReference? {
+    let name = PacketLinkPlan.link
+    let queue: TunQueue
+    do throws(SystemError) {
+      try provideTunDevice()
+      queue = try TunQueue(name)
+    } catch {
+      log("there is no TUN device, so neither UDP nor ping is carried, and sending a datagram fails with EPERM: \(error)")
+      return nil
+    }
+    // As above: nothing is sent of the kernel's own accord.
+    try? writeFile("/proc/sys/net/ipv6/conf/\(name)/addr_gen_mode", "1")
+    var socket = try RouteSocket()
+    try socket.setLink(named: name, up: true, mtu: PacketLinkPlan.mtu)
+    let link = try socket.linkIndex(named: name)
+    try socket.addAddress(plan.address, link: link)
+    try socket.addRoute(Route(.ip, link: link, preferredSource: plan.address.address), replace: true)
+    guard IPv6Support.probe() == .available else { return queue.file }
+    try socket.addAddress(plan.address6, link: link)
+    // It would stand beside the new one.
+    try? socket.removeRoute(EnclaveRoutes.route6(loopback: EnclaveRoutes.loopback))
+    try socket.addRoute(Route(.ip6, link: link, preferredSource: plan.address6.address), replace: true)
+    return queue.file
+  }
+
   /// An address without a network: its neighbours are the host's, and everything goes through the link.
   private static func single(_ prefix: IPPrefix) -> IPPrefix {
     IPPrefix(prefix.address, UInt8(prefix.address.bytes.count * 8)) ?? prefix

@@ -56,6 +56,9 @@ public struct ProxySockets {
     for _ in 0..<queues { descriptors.tunnelQueues.append(try TunQueue(TunnelPlan.link).file) }
   }
 
+  /// The interface of TCP mode; nil where there is none.
+  mutating func hold(link: FileReference?) { descriptors.packetLink = link }
+
   /// Sockets of packet queues, and the pipe to the keeper of verdicts.
   mutating func openCapture(_ queues: Int) throws {
     let (reading, writing) = try makePipe()

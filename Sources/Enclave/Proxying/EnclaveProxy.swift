@@ -42,6 +42,8 @@ public final class EnclaveProxy {
   private var listeners: [Listener] = []
   private var forwarder: DNSForwarder?
   private var packets: EnclavePackets?
+  /// TCP mode's interface; nil where the kernel has no TUN device.
+  private var link: PacketLink?
   private var strangers = Strangers(what: "ingress: a stream that does not prove that it comes from the host")
   private var watch: ListeningWatch?
 
@@ -83,6 +85,9 @@ public final class EnclaveProxy {
         known: known?.port ?? 0, report: log)
     }
     if !plan.descriptors.tunnelQueues.isEmpty { packets = try EnclavePackets(plan, names) }
+    if let fd = plan.descriptors.packetLink {
+      link = try PacketLink(FileReference(OwnedFileDescriptor(fd)), loop: loop)
+    }
     if !plan.descriptors.dnsSockets.isEmpty || !plan.descriptors.dnsListeners.isEmpty {
       let upstreams = try plan.descriptors.upstreamLink.map { fd throws(SystemError) in
         try UpstreamLink(

@@ -17,6 +17,8 @@ public struct ProxyDescriptors<Descriptor> {
   public var readiness: Descriptor?
   /// Raw mode: the queues of the TUN device.
   public var tunnelQueues: [Descriptor] = []
+  /// TCP mode: the interface through which packets leave that are no connection's; nil where the kernel has no TUN device.
+  public var packetLink: Descriptor?
   /// With a shared address: the sockets of packet queues, as many as `tunnelQueues`, and the pipe to the keeper of verdicts.
   public var captureSockets: [Descriptor] = []
   public var verdictPipe: Descriptor?
@@ -82,6 +84,7 @@ public struct ProxyHandOver {
     writer.put("transport", numbers: numbers(descriptors.transportListener.map { [$0] } ?? []))
     writer.put("ready", numbers: numbers(descriptors.readiness.map { [$0] } ?? []))
     writer.put("tun", numbers: numbers(descriptors.tunnelQueues))
+    writer.put("link", numbers: numbers(descriptors.packetLink.map { [$0] } ?? []))
     writer.put("capture", numbers: numbers(descriptors.captureSockets))
     writer.put("verdicts", numbers: numbers(descriptors.verdictPipe.map { [$0] } ?? []))
     writer.put("upstreams", numbers: numbers(descriptors.upstreamLink.map { [$0] } ?? []))
@@ -154,6 +157,7 @@ public struct ProxyPlan: Equatable, Sendable {
     descriptors.transportListener = try files("transport", 1).first
     descriptors.readiness = try files("ready", 1).first
     descriptors.tunnelQueues = try files("tun", Self.queueLimit)
+    descriptors.packetLink = try files("link", 1).first
     descriptors.captureSockets = try files("capture", Self.queueLimit)
     descriptors.verdictPipe = try files("verdicts", 1).first
     descriptors.upstreamLink = try files("upstreams", 1).first

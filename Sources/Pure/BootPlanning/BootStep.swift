@@ -9,6 +9,8 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case mount(source: String, target: String, type: String, options: [MountOption], data: String)
   case bind(source: String, target: String, recursive: Bool)
   case bindReadOnly(source: String, target: String)
+  /// A device of the machine's, under its name; one that it does not have is left out.
+  case bindDevice(String)
   /// A file of the machine's: its copy, or itself, read-only. One that has gone meanwhile is left out.
   case showFile(String, at: String, copied: Bool)
   /// What has this name in a tree that others may have made links in, with all that is mounted below.
@@ -60,6 +62,8 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case bringUpLoopback(routed: Bool)
   /// The interface of raw mode, with its addresses and the default routes.
   case createTunnel(TunnelPlan)
+  /// The interface of TCP mode, where the kernel has TUN devices; its descriptor is the proxy's.
+  case createPacketLink(PacketLinkPlan)
   case installRules(Ruleset, Configuration.Firewall)
   /// What becomes an orphan below us is ours to reap (prctl(2)).
   case becomeSubreaper
@@ -100,6 +104,7 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
       return Self.mount(source: source, target: target, type: type, options: options, data: data)
     case .bind(let source, let target, let recursive): return "mount --\(recursive ? "r" : "")bind \(source) \(target)"
     case .bindReadOnly(let source, let target): return "mount --bind -o ro \(source) \(target)"
+    case .bindDevice(let path): return "mount --bind -o ro \(path) \(path), where the machine has it"
     case .showFile(let source, let target, let copied):
       return copied ? "cp -p \(source) \(target)" : "mount --bind -o ro \(source) \(target)"
     case .bindFrom(let tree, let path, let target): return "mount --rbind \(tree)\(path) \(target), within \(tree)"
@@ -137,6 +142,7 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
         "ip route add default dev lo src 127.0.0.1; ip -6 route add local default dev lo src ::1"
       return "ip link set lo up" + (routed ? "; " + routes : "")
     case .createTunnel(let plan): return plan.description
+    case .createPacketLink(let plan): return plan.description
     case .installRules(let ruleset, let firewall):
       return
         (["install with \(firewall == .auto ? "nftables or xtables" : firewall.rawValue):"]

@@ -8,6 +8,7 @@ enum FileSystemSteps {
     // Read by now; they are not for the program.
     var steps: [BootStep] = [.removeFiles(BootContract.files)]
     if hasRootfs { steps.append(.switchRoot("/rootfs", moving: mounts)) }
+    if configuration.networkMode == .tcp { steps.append(.bindDevice("/dev/net/tun")) }
     steps += [
       .makeDirectory("/dev/pts", mode: 0o755),
       .mountIfMissing(

@@ -133,11 +133,16 @@ public struct StartPlan: Sendable, CustomStringConvertible {
       }
     }
     if isRouted {
+      let link = PacketLinkPlan()
+      steps.append(.createPacketLink(link))
       steps.append(
         .installRules(
           .transparentProxy(
-            tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort,
-            local: [IPPrefix(.v6(AgreedAddresses.loopback6), clamping: 128)]), configuration.firewall))
+            tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort, link: PacketLinkPlan.link,
+            local: [
+              IPPrefix(.v6(AgreedAddresses.loopback6), clamping: 128),
+              IPPrefix(link.address.address, clamping: 32), IPPrefix(link.address6.address, clamping: 128),
+            ]), configuration.firewall))
     }
     if configuration.program.rights.readOnlyRoot, kind != .child { steps.append(.makeRootReadOnly(rootMounts(kind))) }
     return steps

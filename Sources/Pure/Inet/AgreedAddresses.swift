@@ -9,6 +9,11 @@ public enum AgreedAddresses {
   /// can reach. The middle of it spells "Tombo".
   public static let loopback6 = IPv6Address(high: 0xfd54_6f6d_626f_0000, low: 1)
 
+  /// The addresses of an enclave's interface in TCP mode. Nobody else can have 192.0.0.0/29: it is for hosts that have no IPv4
+  /// address of their own and reach IPv4 through a translator (RFC 7335). The IPv6 one is in the network of `loopback6`.
+  public static let packets4 = IPPrefix(.v4(IPv4Address(192, 0, 0, 2)), clamping: 29)
+  public static let packets6 = IPPrefix(.v6(IPv6Address(high: 0xfd54_6f6d_626f_0001, low: 2)), clamping: 64)
+
   /// Raw mode: where enclaves have their addresses unless somebody says otherwise. Private (RFC 1918, RFC 4193), and nothing
   /// else is known to use them.
   public static let links4 = IPPrefix(.v4(first4), clamping: 16)

@@ -10,6 +10,8 @@ public enum UnreachableAnswer {
     case host
     /// EHOSTUNREACH for a sender of IPv4, EACCES for one of IPv6.
     case prohibited
+    /// Nobody listens: ECONNREFUSED.
+    case port
 
     func code(is6: Bool) -> UInt8 {
       switch self {
@@ -17,6 +19,7 @@ public enum UnreachableAnswer {
       case .host: is6 ? 3 : 1
       // RFC 1812 section 5.2.7.1.
       case .prohibited: is6 ? 1 : 13
+      case .port: is6 ? 4 : 3
       }
     }
   }

@@ -64,7 +64,7 @@ public enum WireError: Error, Equatable, Sendable, CustomStringConvertible {
     case .badMagic(let bytes):
       "found the magic \(bytes.map { String($0, radix: 16) }.joined(separator: " ")), expected 54 4d 42 4c (TMBL)"
     case .unsupportedVersion(let found): "found protocol version \(found), expected \(Hello.version)"
-    case .unknownChannel(let found): "found channel \(found), expected 1 to 7"
+    case .unknownChannel(let found): "found channel \(found), expected 1 to 8"
     case .unknownStatus(let found): "found status \(found), expected 0 to \(Status.allCases.count - 1)"
     case .unknownFrame(let found): "found frame type \(found), expected 0 to 2"
     case .unknownRecord(let found): "found log record kind \(found), expected 1 to 4"

@@ -9,6 +9,7 @@ public enum Channel: UInt8, Sendable, CaseIterable {
   case control = 5
   case session = 6
   case listening = 7
+  case datagrams = 8
 }
 
 /// The answer to a hello, and the reason in a reset frame. Every status stands for an errno of connect(2) or read(2).

@@ -90,7 +90,7 @@ public struct BootSecrets: Equatable, Sendable {
   public func token(for channel: Channel) -> Token {
     switch channel {
     case .session, .logs, .control: session
-    case .connect, .resolve, .packets, .listening: proxy
+    case .connect, .resolve, .packets, .listening, .datagrams: proxy
     }
   }
 }

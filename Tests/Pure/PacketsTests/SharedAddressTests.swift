@@ -123,7 +123,7 @@ import Testing
 
   /// A program's connect to where the host has no route fails at once, if its kernel takes this.
   @Test(arguments: [false, true]) func answerToWhatHasNoWay(v6: Bool) throws {
-    let codes: [UInt8] = v6 ? [0, 3, 1] : [0, 1, 13]
+    let codes: [UInt8] = v6 ? [0, 3, 1, 4] : [0, 1, 13, 3]
     for (reason, code) in zip(UnreachableAnswer.Reason.allCases, codes) {
       for length in [0, 5, 3000] {
         let sent = segment(v6: v6, flags: 0x02, data: [UInt8](repeating: 7, count: length))
