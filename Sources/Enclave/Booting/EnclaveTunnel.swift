@@ -44,7 +44,7 @@ enum EnclaveTunnel {
       try provideTunDevice()
       queue = try TunQueue(name)
     } catch {
-      log("there is no TUN device, so neither UDP nor ping is carried, and sending a datagram fails with EPERM: \(error)")
+      log("there is no TUN device for us: \(error)")
       return nil
     }
     // As above: nothing is sent of the kernel's own accord.

@@ -8,7 +8,6 @@ enum FileSystemSteps {
     // Read by now; they are not for the program.
     var steps: [BootStep] = [.removeFiles(BootContract.files)]
     if hasRootfs { steps.append(.switchRoot("/rootfs", moving: mounts)) }
-    if configuration.networkMode == .tcp { steps.append(.bindDevice("/dev/net/tun")) }
     steps += [
       .makeDirectory("/dev/pts", mode: 0o755),
       .mountIfMissing(
@@ -82,6 +81,7 @@ enum FileSystemSteps {
       // A device can be written to all the same; its owner, mode and times are the machine's and stay.
       steps += [.makeFile("/dev/\(name)"), .bindReadOnly(source: "/dev/\(name)", target: "/dev/\(name)")]
     }
+    if configuration.networkMode == .tcp, configuration.connect == .real { steps.append(.bindDevice("/dev/net/tun")) }
     steps += [
       .makeDirectory("/dev/pts", mode: 0o755),
       .mount(

@@ -133,16 +133,18 @@ public struct StartPlan: Sendable, CustomStringConvertible {
       }
     }
     if isRouted {
-      let link = PacketLinkPlan()
-      steps.append(.createPacketLink(link))
+      let link = configuration.connect == .real ? PacketLinkPlan() : nil
+      if let link { steps.append(.createPacketLink(link)) }
+      let own = link.map {
+        [IPPrefix($0.address.address, clamping: 32), IPPrefix($0.address6.address, clamping: 128)]
+      }
       steps.append(
         .installRules(
           .transparentProxy(
-            tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort, link: PacketLinkPlan.link,
-            local: [
-              IPPrefix(.v6(AgreedAddresses.loopback6), clamping: 128),
-              IPPrefix(link.address.address, clamping: 32), IPPrefix(link.address6.address, clamping: 128),
-            ]), configuration.firewall))
+            tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort,
+            link: link.map { _ in PacketLinkPlan.link },
+            holdsConnections: configuration.connect == .real,
+            local: [IPPrefix(.v6(AgreedAddresses.loopback6), clamping: 128)] + (own ?? [])), configuration.firewall))
     }
     if configuration.program.rights.readOnlyRoot, kind != .child { steps.append(.makeRootReadOnly(rootMounts(kind))) }
     return steps
@@ -159,10 +161,10 @@ public struct StartPlan: Sendable, CustomStringConvertible {
     switch facts.configuration.networkMode {
     case .none: return []
     case .tcp:
-      return [
-        .listenForProxy(egress: EnclaveLayout.egressPort, dns: EnclaveLayout.dnsPort),
-        .listenForHost(facts.listener),
-      ]
+      let held: [BootStep] =
+        facts.configuration.connect == .real ? [.listenOnPacketLink(port: EnclaveLayout.connectionPort)] : []
+      return [.listenForProxy(egress: EnclaveLayout.egressPort, dns: EnclaveLayout.dnsPort)] + held
+        + [.listenForHost(facts.listener)]
     case .raw:
       let queues = TunnelPlan(facts.configuration.raw, processors: facts.processors).queues
       let names: [BootStep] =
