@@ -141,6 +141,8 @@ let package = Package(
     module("Pure/BootPlanning", ["EnclaveConfig", "Inet", "Netfilter", "Policy", "SystemText"], forSize: true),
     // What may be in a packet of raw mode.
     module("Pure/Packets", ["Inet", "Policy"]),
+    // TCP mode: connections that wait for the host's answer, and the addresses that their packets get afterwards.
+    module("Pure/HeldConnections", ["Inet", "Packets"]),
     // The first packets of QUIC's clients, and which datagrams go on.
     module("Pure/QUIC", ["CMd", "Inet", "TLS"], forSize: true),
     // Which flows may be open: by name, and by what a client asks its server for.
@@ -181,9 +183,9 @@ let package = Package(
     module(
       "Enclave/Proxying",
       [
-        "CLinux", "Flows", "Inet", "Wire", "DNS", "NameService", "Policy", "Roles", "TLS", "LinuxSystem", "EventLoop",
-        "Relaying",
-        "PacketRelaying", "Packets",
+        "CLinux", "Flows", "HeldConnections", "Inet", "Wire", "DNS", "NameService", "Policy", "Roles", "TLS",
+        "LinuxSystem",
+        "EventLoop", "Relaying", "PacketRelaying", "Packets",
       ], forSize: true),
     // The enclave's end of the log.
     module("Enclave/LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
@@ -296,6 +298,7 @@ let package = Package(
     tests("Programs/RawModeTests", []),
     tests("Host/HostNetworkTests", ["HostNetwork", "Netfilter", "Inet"]),
     tests("Pure/PacketsTests", ["Packets", "Policy", "Inet"]),
+    tests("Pure/HeldConnectionsTests", ["HeldConnections", "Inet", "Packets"]),
     tests("Pure/QUICTests", ["QUIC", "Inet", .product(name: "Crypto", package: "swift-crypto")]),
     tests("Pure/FlowsTests", ["Flows", "Packets", "Policy", "QUIC", "Inet", "TLS"]),
     tests(

@@ -1,9 +1,11 @@
 #!/usr/bin/python3
-"""compare.py DOCUMENT PART OUTSIDE TCP RAW SHARED: compares four files of `question → answer` lines.
+"""compare.py DOCUMENT PART OUTSIDE OTHER…: compares files of `question → answer` lines.
 
 The differences that are allowed are in the document's tables whose header begins with the part's word:
 
     | PART | outside | TCP mode | raw | shared |
+
+with a column for each file.
 
 A cell with `=` is the answer outside; in others, `…` is anything, and "`A` or `B`" is either. A question that no table has must be answered alike everywhere. One that a table has
 must be answered as the row says, so that a difference that is gone leaves the document, too. A question that ends with
@@ -13,16 +15,13 @@ import pathlib
 import re
 import sys
 
-PLACES = ("outside", "TCP mode", "raw", "shared")
-
-
 def answers(path):
     lines = pathlib.Path(path).read_text(errors="replace").splitlines()
     return {question: answer for question, _, answer in (line.partition(" → ") for line in lines)}
 
 
 def allowed(document, part):
-    rows, heading, reading = {}, "", False
+    rows, places, heading, reading = {}, [], "", False
     for line in pathlib.Path(document).read_text().splitlines():
         if line.startswith("#"):
             heading, reading = line.lstrip("# "), False
@@ -31,10 +30,10 @@ def allowed(document, part):
         else:
             cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
             if cells[0] == part:
-                reading = True
+                reading, places = True, cells[1:]
             elif reading and not re.fullmatch(r"-+", cells[0]):
-                if len(cells) != 5:
-                    sys.exit(f"{document}: a row of five cells is wanted: {line}")
+                if len(cells) != len(places) + 1:
+                    sys.exit(f"{document}: a row of {len(places) + 1} cells is wanted: {line}")
                 question, *values = cells
                 values = [values[0] if value == "=" else value for value in values]
                 both = question.endswith(" (both)")
@@ -42,7 +41,7 @@ def allowed(document, part):
                     if name in rows:
                         sys.exit(f"{document}: {name} is there twice")
                     rows[name] = (values, heading == "Being mended")
-    return rows
+    return rows, places
 
 
 def is_as(cell, answer):
@@ -52,20 +51,22 @@ def is_as(cell, answer):
 
 def main():
     document, part, *paths = sys.argv[1:]
-    rows = allowed(document, part)
+    rows, places = allowed(document, part)
+    if len(places) != len(paths):
+        sys.exit(f"{document}: the tables of {part} have {len(places)} places, and {len(paths)} files were given")
     seen = [answers(path) for path in paths]
     questions = list(dict.fromkeys(question for those in seen for question in those))
     wrong = 0
     for question in questions:
         given = [those.get(question, "(no answer)") for those in seen]
         wanted, mending = rows.pop(question, ([f"`{given[0]}`"] * len(given), False))
-        bad = [place for place, is_given, is_wanted in zip(PLACES, given, wanted)
+        bad = [place for place, is_given, is_wanted in zip(places, given, wanted)
                if not is_as(is_wanted, is_given) and not (mending and is_given == given[0])]
         if bad:
             wrong += 1
             print(f"{question}\n" + "".join(
                 f"    {place}: {answer}{'' if is_as(want, answer) else f'    wanted: {want}'}\n"
-                for place, answer, want in zip(PLACES, given, wanted)), end="")
+                for place, answer, want in zip(places, given, wanted)), end="")
     for question in rows:
         wrong += 1
         print(f"{question}: listed in {document}, but not asked")

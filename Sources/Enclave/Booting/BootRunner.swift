@@ -112,6 +112,10 @@ public struct BootRunner {
       try EnclaveTunnel.create(plan)
     case .createPacketLink(let plan):
       sockets.hold(link: try EnclaveTunnel.createLink(plan, log))
+    case .listenOnPacketLink(let port):
+      if try !sockets.listenOnLink(port) {
+        log("network.connect is \"early\": a program's connect succeeds before the host's has")
+      }
     case .installRules(let ruleset, let firewall):
       log(try installRules(ruleset, firewall))
     case .becomeSubreaper:

@@ -59,6 +59,21 @@ public struct ProxySockets {
   /// The interface of TCP mode; nil where there is none.
   mutating func hold(link: FileReference?) { descriptors.packetLink = link }
 
+  /// Where connections arrive that the host has made, on the interface's own addresses.
+  /// - Returns: whether there is that interface.
+  mutating func listenOnLink(_ port: UInt16) throws(SystemError) -> Bool {
+    guard descriptors.packetLink != nil else { return false }
+    let link = PacketLinkPlan()
+    for address in [link.address.address, link.address6.address] {
+      do throws(SystemError) {
+        descriptors.linkListeners.append(FileReference(try listenStream(.ip(IPEndpoint(address, port)))))
+      } catch  where address == link.address6.address && (error.errno == EAFNOSUPPORT || error.errno == EADDRNOTAVAIL) {
+        // A kernel without IPv6.
+      }
+    }
+    return true
+  }
+
   /// Sockets of packet queues, and the pipe to the keeper of verdicts.
   mutating func openCapture(_ queues: Int) throws {
     let (reading, writing) = try makePipe()

@@ -18,6 +18,7 @@ import Wire
 //
 //   egress:   accept ▶ SO_ORIGINAL_DST ▶ policy ▶ where `sni` says so, the client's first bytes ▶ policy again
 //             ▶ stream to the host, connect hello ▶ answer ▶ relay, or reset
+//   held:     SYN on the interface ▶ policy ▶ stream to the host, connect hello ▶ answer ▶ accept ▶ relay (`HeldEgress`)
 //   ingress:  stream from the host ▶ hello ▶ policy ▶ connect to the program ▶ answer ▶ relay
 //   link:     packet of UDP or a ping ▶ policy ▶ message on the datagrams stream (`DatagramRelay`)
 //   DNS:      datagram or message ▶ policy ▶ resolve stream, or the DNS client ▶ response
@@ -94,6 +95,7 @@ public final class EnclaveProxy {
       if plan.settings.reportsUse { datagrams.onUse = { [unowned self] in usedDatagrams($0) } }
       made.datagrams = datagrams
       link = made
+      try holdConnections(made)
     }
     if !plan.descriptors.dnsSockets.isEmpty || !plan.descriptors.dnsListeners.isEmpty {
       let upstreams = try plan.descriptors.upstreamLink.map { fd throws(SystemError) in
@@ -137,6 +139,59 @@ public final class EnclaveProxy {
 
   // MARK: egress
 
+  private func holdConnections(_ link: PacketLink) throws(SystemError) {
+    let ends = plan.descriptors.linkListeners.compactMap { localEndpoint($0) }
+    guard let port = ends.first?.port else { return }
+    let made = HeldEgress(
+      loop: loop, link: link, port: port, hasIPv6: ends.count > 1, target: plan.settings.hostTarget,
+      timeout: Self.egressTimeout, judge: { [unowned self] in judge($0, $1) }
+    ) { [unowned self] destination, sentence, isWorthy in
+      if isWorthy {
+        log("egress to \(destination): \(sentence)")
+      } else {
+        debug("egress to \(destination): \(sentence)")
+      }
+    }
+    link.connections = made
+    for fd in plan.descriptors.linkListeners {
+      setResetOnClose(fd, true)
+      listeners.append(
+        try Listener(loop: loop, socket: FileReference(OwnedFileDescriptor(fd)), report: log) {
+          [unowned self, unowned made] in
+          if let accepted = made.accepted($0, from: $1) { take(accepted) }
+        })
+    }
+  }
+
+  /// What becomes of a program's SYN.
+  private func judge(_ source: IPEndpoint, _ destination: IPEndpoint) -> HeldEgress.Judgement {
+    let names = names(of: destination)
+    if case .deny(let reason) = policy.egress(to: destination, names: names) {
+      deny(destination, names.first, reason)
+      return .denied
+    }
+    if isInspected(destination) { return .accept }
+    return .ask(request(source, destination, policy.allowedName(at: destination, names)))
+  }
+
+  private func take(_ accepted: HeldEgress.Accepted) {
+    let (connection, destination, lease) = (accepted.connection, accepted.destination, accepted.lease)
+    if let (stream, early) = accepted.stream {
+      relay(plain: connection, framed: stream, early: early, lease: lease, "egress to \(destination)")
+    } else if isInspected(destination) {
+      inspect(connection, accepted.source, destination, names(of: destination), lease)
+    }
+  }
+
+  private func names(of destination: IPEndpoint) -> [DomainName] {
+    names.with { $0.names(of: destination.address, now: monotonicNanoseconds() / 1_000_000_000) }
+  }
+
+  /// Whether what a client says first decides.
+  private func isInspected(_ destination: IPEndpoint) -> Bool {
+    plan.settings.sni.check != .off && plan.settings.sni.ports.contains(destination.port)
+  }
+
   /// The connection resets when it is dropped: the listener has linger 0, which accepted sockets inherit.
   private func egress(_ connection: FileReference, _ peer: IPEndpoint?, v6: Bool) {
     let destination: IPEndpoint
@@ -148,12 +203,12 @@ public final class EnclaveProxy {
     }
     // Somebody connected to the proxy's own port: there is no original destination to go to.
     if destination == localEndpoint(connection.rawValue) { return }
-    let names = self.names.with { $0.names(of: destination.address, now: monotonicNanoseconds() / 1_000_000_000) }
+    let names = names(of: destination)
     if case .deny(let reason) = policy.egress(to: destination, names: names) {
       deny(destination, names.first, reason)
       return
     }
-    if plan.settings.sni.check != .off, plan.settings.sni.ports.contains(destination.port) {
+    if isInspected(destination) {
       inspect(connection, peer, destination, names)
     } else {
       connect(connection, peer, destination, policy.allowedName(at: destination, names))
@@ -171,7 +226,8 @@ public final class EnclaveProxy {
 
   /// The name that the client asks its server for must be allowed as well.
   private func inspect(
-    _ connection: FileReference, _ peer: IPEndpoint?, _ destination: IPEndpoint, _ names: [DomainName]
+    _ connection: FileReference, _ peer: IPEndpoint?, _ destination: IPEndpoint, _ names: [DomainName],
+    _ lease: HeldEgress.Lease? = nil
   ) {
     do throws(SystemError) {
       _ = try HelloInspection(loop: loop, socket: connection) { [unowned self] _, reading in
@@ -186,7 +242,7 @@ public final class EnclaveProxy {
         if case .deny(let reason) = policy.egress(to: destination, naming: name, names: names, requires: requires) {
           return deny(destination, name ?? names.first, reason)
         }
-        connect(connection, peer, destination, name ?? policy.allowedName(at: destination, names))
+        connect(connection, peer, destination, name ?? policy.allowedName(at: destination, names), lease)
       }
     } catch {
       log("egress to \(destination): \(error)")
@@ -213,19 +269,25 @@ public final class EnclaveProxy {
     }
   }
 
-  private func connect(_ connection: FileReference, _ peer: IPEndpoint?, _ destination: IPEndpoint, _ name: DomainName?)
-  {
+  /// What the host is asked for, which is a use of the destination.
+  private func request(_ source: IPEndpoint?, _ destination: IPEndpoint, _ name: DomainName?) -> Hello {
     use(.init(destination, name)) {
       "egress to \(Self.shown(destination, name)) allowed: \(policy.grounds(for: destination, name))"
     }
-    let request = ConnectRequest(.endpoint(destination), source: peer, name: name)
+    return ConnectRequest(.endpoint(destination), source: source, name: name).hello
+      .proven(by: plan.settings.proxyToken)
+  }
+
+  private func connect(
+    _ connection: FileReference, _ peer: IPEndpoint?, _ destination: IPEndpoint, _ name: DomainName?,
+    _ lease: HeldEgress.Lease? = nil
+  ) {
     StreamOpening(
-      loop: loop, target: plan.settings.hostTarget, hello: request.hello.proven(by: plan.settings.proxyToken),
-      timeout: Self.egressTimeout
+      loop: loop, target: plan.settings.hostTarget, hello: request(peer, destination, name), timeout: Self.egressTimeout
     ) { [unowned self] outcome in
       switch outcome {
       case .opened(let stream, _, let early):
-        relay(plain: connection, framed: stream, early: early, "egress to \(destination)")
+        relay(plain: connection, framed: stream, early: early, lease: lease, "egress to \(destination)")
       case .refused(let status):
         debug("egress to \(destination): \(status)")
       case .failed(let sentence):
@@ -235,11 +297,13 @@ public final class EnclaveProxy {
   }
 
   private func relay(
-    plain: FileReference, framed: FileReference, early: [UInt8], _ what: @autoclosure @escaping () -> String
+    plain: FileReference, framed: FileReference, early: [UInt8], lease: HeldEgress.Lease? = nil,
+    _ what: @autoclosure @escaping () -> String
   ) {
     do throws(SystemError) {
       _ = try Relay(loop: loop, buffer: buffer, plain: plain, framed: framed, early: early) {
         [unowned self] relay, end in
+        withExtendedLifetime(lease) {}
         switch end {
         case .completed, .reset:
           debug("\(what()): \(end), \(relay.totals.toTransport) bytes out, \(relay.totals.fromTransport) in")

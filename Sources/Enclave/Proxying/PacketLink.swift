@@ -36,9 +36,7 @@ final class PacketLink: EventSource {
 
   private let device: FileReference
   private let buffer: UnsafeMutableRawBufferPointer
-  private let sources: (four: [UInt8], six: [UInt8]) = (
-    PacketLink.address.bytes, PacketLink.address6.bytes
-  )
+  private let sources: (four: [UInt8], six: [UInt8]) = (address.bytes, address6.bytes)
   /// nil: the rules let no segment of TCP through.
   var connections: (any PacketEngine)?
   var datagrams: (any PacketEngine)?

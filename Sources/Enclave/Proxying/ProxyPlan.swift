@@ -19,6 +19,8 @@ public struct ProxyDescriptors<Descriptor> {
   public var tunnelQueues: [Descriptor] = []
   /// TCP mode: the interface through which packets leave that are no connection's; nil where the kernel has no TUN device.
   public var packetLink: Descriptor?
+  /// Where the connections arrive that pass through it when the host has made them; empty where they are accepted at once.
+  public var linkListeners: [Descriptor] = []
   /// With a shared address: the sockets of packet queues, as many as `tunnelQueues`, and the pipe to the keeper of verdicts.
   public var captureSockets: [Descriptor] = []
   public var verdictPipe: Descriptor?
@@ -85,6 +87,7 @@ public struct ProxyHandOver {
     writer.put("ready", numbers: numbers(descriptors.readiness.map { [$0] } ?? []))
     writer.put("tun", numbers: numbers(descriptors.tunnelQueues))
     writer.put("link", numbers: numbers(descriptors.packetLink.map { [$0] } ?? []))
+    writer.put("link-tcp", numbers: numbers(descriptors.linkListeners))
     writer.put("capture", numbers: numbers(descriptors.captureSockets))
     writer.put("verdicts", numbers: numbers(descriptors.verdictPipe.map { [$0] } ?? []))
     writer.put("upstreams", numbers: numbers(descriptors.upstreamLink.map { [$0] } ?? []))
@@ -158,6 +161,7 @@ public struct ProxyPlan: Equatable, Sendable {
     descriptors.readiness = try files("ready", 1).first
     descriptors.tunnelQueues = try files("tun", Self.queueLimit)
     descriptors.packetLink = try files("link", 1).first
+    descriptors.linkListeners = try files("link-tcp", 2)
     descriptors.captureSockets = try files("capture", Self.queueLimit)
     descriptors.verdictPipe = try files("verdicts", 1).first
     descriptors.upstreamLink = try files("upstreams", 1).first

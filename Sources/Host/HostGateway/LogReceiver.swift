@@ -60,6 +60,8 @@ final class LogReceiver: EventSource {
 
   private func process() {
     guard !ended else { return }
+    var exit: UInt8?
+    defer { if let exit { exited(exit) } }
     do throws(WireError) {
       while !sinks.isFull, let record = try decoder.next() {
         // Sent again after a lost stream; the sequence tells.
@@ -67,12 +69,14 @@ final class LogReceiver: EventSource {
         position.took(record.sequence)
         sinks.write(record, label: label, received: received)
         denials.take(record, label: label)
-        if case .exit(let status) = record.body { exited(status) }
+        if case .exit(let status) = record.body { exit = status }
       }
     } catch {
+      sinks.flush()
       close("the enclave's log stream broke the protocol: \(error)")
       return
     }
+    sinks.flush()
     acknowledge()
     if sinks.isFull, let current = registration {
       loop.remove(current)

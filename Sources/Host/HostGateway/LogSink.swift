@@ -7,6 +7,8 @@ protocol LogSink: AnyObject {
   ///   - label: put before the source, such as "16/"; empty where there is one enclave.
   ///   - received: nanoseconds since 1970 by our clock, when the record arrived.
   func write(_ record: LogRecord, label: String, received: UInt64)
+  /// There are no more records for now: what was kept to be written together goes out.
+  func flush()
   /// How many of the records that it was given, from the first, it has for good: they need not be sent again if this
   /// process dies now. Never less than before.
   var written: UInt64 { get }
@@ -44,6 +46,8 @@ final class LogSinks {
     given &+= 1
     for sink in sinks { sink.write(record, label: label, received: received) }
   }
+
+  func flush() { for sink in sinks { sink.flush() } }
 
   /// How many records, from the first, may be acknowledged.
   var acknowledged: UInt64 {

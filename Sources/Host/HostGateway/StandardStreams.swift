@@ -11,6 +11,8 @@ final class OutputQueue: EventSource {
   private static let pipeChunk = 4096
   /// More than this waiting, and the log stream is not read any further.
   static let highWater = 256 * 1024
+  /// As much is written at once where it is there: a call for each record takes longer than all the rest of its way.
+  private static let together = 32 * 1024
   private static let retry: Duration = .seconds(1)
   /// A terminal with too little room for a character that becomes two is called writable, and takes nothing.
   private static let shortRetry: Duration = .milliseconds(50)
@@ -55,14 +57,16 @@ final class OutputQueue: EventSource {
 
   var waiting: Int { bytes.count }
 
-  /// - Parameter fill: appends what is to be written.
+  /// - Parameter fill: appends what is to be written, at the latest with `flush`.
   func append(_ fill: (inout OutgoingBytes) -> Void) {
     guard !failed else { return }
     let before = bytes.count
     fill(&bytes)
     appended &+= UInt64(bytes.count - before)
-    write()
+    if waiting >= Self.together { write() }
   }
+
+  func flush() { write() }
 
   override func ready(_ events: EventSet, tag: Int) {
     writeChunk()
@@ -186,6 +190,12 @@ final class StandardStreams: LogSink {
       marks.removeLast()
     }
     marks.append((given, output.appended, errors.appended))
+    update()
+  }
+
+  func flush() {
+    output.flush()
+    errors.flush()
     update()
   }
 

@@ -64,6 +64,8 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case createTunnel(TunnelPlan)
   /// The interface of TCP mode, where the kernel has TUN devices; its descriptor is the proxy's.
   case createPacketLink(PacketLinkPlan)
+  /// Where the connections arrive that the host has made, on the interface of TCP mode, if there is one.
+  case listenOnPacketLink(port: UInt16)
   case installRules(Ruleset, Configuration.Firewall)
   /// What becomes an orphan below us is ours to reap (prctl(2)).
   case becomeSubreaper
@@ -143,6 +145,8 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
       return "ip link set lo up" + (routed ? "; " + routes : "")
     case .createTunnel(let plan): return plan.description
     case .createPacketLink(let plan): return plan.description
+    case .listenOnPacketLink(let port):
+      return "open for the proxy: TCP port \(port) on the addresses of \(PacketLinkPlan.link), where it is"
     case .installRules(let ruleset, let firewall):
       return
         (["install with \(firewall == .auto ? "nftables or xtables" : firewall.rawValue):"]

@@ -7,6 +7,8 @@ public enum EnclaveLayout {
   public static let port = Configuration.defaultPort
   /// Where redirected TCP arrives, on both loopbacks.
   public static let egressPort: UInt16 = 61_001
+  /// Where TCP arrives that the host has connected, on the interface of TCP mode.
+  public static let connectionPort: UInt16 = 61_002
   /// Where redirected DNS arrives.
   public static let dnsPort: UInt16 = 61_053
   /// The file beside init that asks the servers of `dns.upstream`.

@@ -139,6 +139,7 @@ public struct StartPlan: Sendable, CustomStringConvertible {
         .installRules(
           .transparentProxy(
             tcpPort: EnclaveLayout.egressPort, dnsPort: EnclaveLayout.dnsPort, link: PacketLinkPlan.link,
+            holdsConnections: configuration.connect == .real, carriesDatagrams: true,
             local: [
               IPPrefix(.v6(AgreedAddresses.loopback6), clamping: 128),
               IPPrefix(link.address.address, clamping: 32), IPPrefix(link.address6.address, clamping: 128),
@@ -159,10 +160,10 @@ public struct StartPlan: Sendable, CustomStringConvertible {
     switch facts.configuration.networkMode {
     case .none: return []
     case .tcp:
-      return [
-        .listenForProxy(egress: EnclaveLayout.egressPort, dns: EnclaveLayout.dnsPort),
-        .listenForHost(facts.listener),
-      ]
+      let held: [BootStep] =
+        facts.configuration.connect == .real ? [.listenOnPacketLink(port: EnclaveLayout.connectionPort)] : []
+      return [.listenForProxy(egress: EnclaveLayout.egressPort, dns: EnclaveLayout.dnsPort)] + held
+        + [.listenForHost(facts.listener)]
     case .raw:
       let queues = TunnelPlan(facts.configuration.raw, processors: facts.processors).queues
       let names: [BootStep] =

@@ -26,6 +26,14 @@ public struct Configuration: Equatable, Sendable {
     case nftables, xtables
   }
 
+  /// When a program's connect succeeds in TCP mode.
+  public enum ConnectResults: String, CaseIterable, Sendable {
+    /// When the host's has; it fails as the host's does. Where the kernel has no TUN device: as below.
+    case real = "true"
+    /// At once.
+    case early
+  }
+
   public enum LogLevel: String, CaseIterable, Sendable, Comparable {
     case debug, info, warning, error
 
@@ -72,6 +80,7 @@ public struct Configuration: Equatable, Sendable {
   public var networkMode = NetworkMode.tcp
   public var raw = RawNetwork()
   public var firewall = Firewall.auto
+  public var connect = ConnectResults.early
   public var transport = Transport.vsock
   /// The CID that stands for the host; nil: 3, then 2.
   public var parentCID: UInt32?
@@ -134,6 +143,8 @@ public struct Configuration: Equatable, Sendable {
       if let cid = try table.integer("parent_cid", in: 1...0xffff_fffe) { parentCID = UInt32(cid) }
       if let port = try table.integer("parent_port", in: 1...0xffff_fffe) { parentPort = UInt32(port) }
       try raw.read(&table)
+      connect =
+        try table.value("connect", Self.choices(ConnectResults.self)) { ConnectResults(rawValue: $0) } ?? connect
       firewall = try table.value("firewall", Self.choices(Firewall.self)) { Firewall(rawValue: $0) } ?? firewall
     }
     try reader.table("dns") { (table) throws(ConfigurationError) in try resolver.read(&table) }

@@ -14,6 +14,11 @@ public enum AgreedAddresses {
   public static let packets4 = IPPrefix(.v4(IPv4Address(192, 0, 0, 2)), clamping: 29)
   public static let packets6 = IPPrefix(.v6(IPv6Address(high: 0xfd54_6f6d_626f_0001, low: 2)), clamping: 64)
 
+  /// The first of those on that interface which nobody has: connections seem to come from them to the proxy (`HeldConnections`).
+  public static let virtual4 = IPv4Address(192, 0, 0, 3)
+  public static let virtual6 = IPv6Address(high: 0xfd54_6f6d_626f_0001, low: 0x100)
+  public static let virtualCount = 4
+
   /// Raw mode: where enclaves have their addresses unless somebody says otherwise. Private (RFC 1918, RFC 4193), and nothing
   /// else is known to use them.
   public static let links4 = IPPrefix(.v4(first4), clamping: 16)

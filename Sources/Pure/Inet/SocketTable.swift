@@ -42,7 +42,7 @@ public struct SocketTable {
   }
 
   /// Words of 32 bits, each printed as a number of this machine's byte order.
-  private static func address(_ digits: ArraySlice<UInt8>) -> IPAddress? {
+  static func address(_ digits: ArraySlice<UInt8>) -> IPAddress? {
     guard digits.count == 8 || digits.count == 32 else { return nil }
     var bytes: [UInt8] = []
     for start in stride(from: digits.startIndex, to: digits.endIndex, by: 8) {

@@ -12,9 +12,12 @@ extension Ruleset {
   /// refused, so that the program's call fails at once and does not wait for a time-out.
   /// - Parameters:
   ///   - link: the interface.
+  ///   - holdsConnections: connections leave through it too; only those that have no way there are turned to the proxy.
+  ///   - carriesDatagrams: so do UDP and ICMP.
   ///   - local: more prefixes whose addresses are the enclave's own; connections to them are left alone.
   public static func transparentProxy(
-    tcpPort: UInt16, dnsPort: UInt16, link: String? = nil, local: [IPPrefix] = []
+    tcpPort: UInt16, dnsPort: UInt16, link: String? = nil, holdsConnections: Bool = false,
+    carriesDatagrams: Bool = false, local: [IPPrefix] = []
   ) -> Ruleset {
     func table(_ family: Family, _ loopback: IPPrefix, multicast: IPPrefix, _ icmp: Transport) -> Table {
       let own = [loopback] + local.filter { $0.family == family }
@@ -23,15 +26,18 @@ extension Ruleset {
         [
           Chain(
             "output_nat", .nat, .output, priority: -100,
-            own.map { Rule([.destination($0)], .accept) } + toForwarder(dnsPort) + [
-              Rule([.transport(.tcp)], .redirect(tcpPort))
-            ]),
+            own.map { Rule([.destination($0)], .accept) } + toForwarder(dnsPort)
+              + (holdsConnections ? link.map { [Rule([.transport(.tcp), .output($0)], .accept)] } ?? [] : []) + [
+                Rule([.transport(.tcp)], .redirect(tcpPort))
+              ]),
           Chain(
             "output_filter", .filter, .output, priority: 0,
             own.dropFirst().map { Rule([.destination($0)], .accept) }
               + (link.map { link in
                 [Rule([.destination(multicast)], .reject(.adminProhibited))]
-                  + [.udp, icmp].map { Rule([.transport($0), .output(link)], .accept) }
+                  + ((holdsConnections ? [.tcp] : []) + (carriesDatagrams ? [.udp, icmp] : [])).map {
+                    Rule([.transport($0), .output(link)], .accept)
+                  }
               } ?? []) + [
                 Rule([.destination(loopback, negated: true)], .reject(.adminProhibited))
               ]),

@@ -39,6 +39,7 @@ public struct LearnedNames {
   ///   - now: in seconds, of a clock that does not go back.
   public mutating func learn(_ address: IPAddress, of name: DomainName, seconds: UInt32, now: UInt64) {
     let address = address.unmapped
+    // A second that has begun counts as if it had not: no less than what was said.
     let until = now + max(UInt64(seconds), floor)
     number += 1
     if let index = entries[address]?.firstIndex(where: { $0.name == name }),
@@ -64,11 +65,11 @@ public struct LearnedNames {
   /// the program has most likely connected for that.
   public func names(of address: IPAddress, now: UInt64) -> [DomainName] {
     guard let known = entries[address.unmapped] else { return [] }
-    return known.reversed().filter { $0.until > now }.map(\.name)
+    return known.reversed().filter { $0.until >= now }.map(\.name)
   }
 
   private mutating func makeRoom(_ now: UInt64) {
-    remove { $0.until <= now }
+    remove { $0.until < now }
     guard count >= limit else { return }
     let order = entries.values.flatMap { $0.map(\.learned) }.sorted()
     let last = order[min(order.count - 1, limit / 4)]

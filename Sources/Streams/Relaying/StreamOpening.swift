@@ -170,6 +170,12 @@ public final class StreamOpening: EventSource {
     if key == Self.retryKey { start() } else { finish(.refused(.timedOut)) }
   }
 
+  /// Closes the stream, if there is one already; the completion is not called any more.
+  public func cancel() {
+    finished = true
+    cleanUp()
+  }
+
   private func finish(_ outcome: Outcome) {
     guard !finished else { return }
     finished = true

@@ -55,6 +55,56 @@ extension MachineTests {
       """, outcome.errors)
   }
 
+  /// Rules by name for packets in a machine: of the address that a name has, only what the rule allows can be reached, and only
+  /// once it was asked for; nobody else's answer counts.
+  func testNamesInAMachine() {
+    let outcome = bash(
+      """
+      cd \(directory); rm -rf root; cp -a \(Self.debian) root; cp /bin/busybox root/bin/busybox
+      cat > names.toml <<'X'
+      [network]
+      mode = "raw"
+      address = "host"
+      address6 = "host"
+      [egress]
+      default = "deny"
+      allow = ["web.test:8080"]
+      sni = "check"
+      X
+      cat > root/inside.sh <<'X'
+      fetch() { curl -sS -m 20 "$@" 2>/dev/null || echo "curl $?"; }
+      fetch http://10.9.0.2:8080/file
+      fetch -4 http://web.test:8080/file; fetch -6 http://web.test:8080/file; fetch http://10.9.0.2:8080/file
+      fetch http://web.test:8081/; fetch http://big.test:8080/
+      busybox nslookup big.test 10.9.0.2 2>&1 | grep -o REFUSED | head -1; busybox nslookup web.test 8.8.8.8 2>/dev/null | grep -o '10.9.0.2$'
+      busybox ping -c 1 -W 5 10.9.0.2 >/dev/null 2>&1 || echo "no ping"
+      exit 7
+      X
+      \(tombolo) image build --rootfs root --kernel \(Self.assets)/kernel-enclave/bzImage --config names.toml -o names.eif -- sh /inside.sh >/dev/null || exit 90
+      rm -rf root
+      ip netns exec \(World.host) \(tombolo) boot \(qemu) --memory 2048 --raw --dns 10.9.0.2 names.eif; echo "status $?"
+      """, timeout: 240)
+    XCTAssertEqual(
+      outcome.output,
+      """
+      curl 7
+      content-of-file
+      content-of-file
+      content-of-file
+      curl 7
+      curl 6
+      REFUSED
+      10.9.0.2
+      no ping
+      status 7
+
+      """, outcome.errors)
+    for sentence in [
+      "packets to 10.9.0.2:8080 (TCP) denied: no rule of egress.allow names it", "dns: big.test A denied",
+      "packets to 10.9.0.2:8081 (TCP, web.test) denied",
+    ] { XCTAssertTrue(outcome.errors.contains(sentence), "\(sentence): \(outcome.errors)") }
+  }
+
   /// The host's own address in an enclave, with nf_tables' `queue` on both sides, as nearly every distribution's kernel has
   /// it: in a guest with Debian's kernel runs a local enclave that shares the guest's address.
   func testSharedAddressWithNFTables() {

@@ -6,53 +6,25 @@ final class NameTests: XCTestCase {
   /// Each way of capture, with each kind of rules. Where a kernel has no nft_queue, as here, "auto" is xtables.
   private static let ways = [("tun", "nftables"), ("tun", "xtables"), ("nfqueue", "auto"), ("nfqueue", "xtables")]
   private static let captures = [("tun", "nftables"), ("nfqueue", "auto")]
+  private static let clients = #filePath.components(separatedBy: "/Programs/")[0] + "/clients"
+  private static let dnsmasq = "10.8.0.3"
+  private static let unbound = "10.8.0.5"
 
   override class func setUp() {
     RawWorld.setUp(bigFile: false)
-    let made = RawWorld.bash(
-      """
-      set -e; cd $D
-      for a in 10.8.0.3/24 10.8.0.4/24; do ip -n \(RawWorld.server) addr add $a dev v1; done
-      long=$(printf 'x%.0s' $(seq 250))
-      $S dnsmasq --no-resolv --no-hosts --listen-address=10.8.0.3 --bind-interfaces --local-ttl=1 \
-        --host-record=ok.test,10.8.0.2,fd08::2 --host-record=other.test,10.8.0.2 --host-record=six.test,fd08::2 \
-        --host-record=target.foreign,10.8.0.2 --cname=www.alias.test,target.foreign --txt-record=big.test,$long,$long,$long,$long,$long,$long \
-        --host-record=rebind.test,10.8.0.2 --host-record=rebind.test,169.254.169.254 --host-record=time.test,10.8.0.4 \
-        --pid-file=$D/names.pid --user=root
-      openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=ok.test \
-        -addext subjectAltName=DNS:ok.test,DNS:other.test 2>/dev/null
-      chmod a+r key.pem cert.pem
-      for place in 10.8.0.2:443 10.8.0.2:8443 '[fd08::2]:443'; do
-        $S openssl s_server -accept $place -cert cert.pem -key key.pem -www -quiet >/dev/null 2>&1 & echo $! > tls-$!.pid
-      done
-      # A server that speaks first, one that answers datagrams, and one that says what it has got.
-      cat > talk.py <<'X'
-      import selectors, socket
-      sockets = selectors.DefaultSelector()
-      def add(s, what): sockets.register(s, selectors.EVENT_READ, what)
-      s = socket.create_server(("10.8.0.2", 2525)); add(s, "first")
-      for address in ("10.8.0.4", "10.8.0.2"):
-          s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((address, 123)); add(s, "echo")
-      while True:
-          for key, _ in sockets.select():
-              if key.data == "first":
-                  c, _ = key.fileobj.accept(); c.sendall(b"220 ready\\r\\n"); c.close()
-              else:
-                  data, peer = key.fileobj.recvfrom(2000); key.fileobj.sendto(data, peer)
-      X
-      $S python3 talk.py & echo $! > talk.pid
-      for i in $(seq 50); do $H curl -sk -o /dev/null --noproxy '*' https://10.8.0.2/ && break; sleep 0.1; done
-      cp \(#filePath.components(separatedBy: "/Programs/")[0])/clients/{hello.py,fetch.sh} .
-      """, timeout: 60)
+    let made = RawWorld.bash("$S bash \(clients)/name-world.sh $D 10.8.0 fd08", timeout: 60)
     XCTAssertEqual(made.status, 0, made.errors)
   }
 
   override class func tearDown() { RawWorld.tearDown() }
 
   private func inEnclave(
-    _ way: (capture: String, firewall: String), _ configuration: String, _ script: String, wire: Bool = false
+    _ way: (capture: String, firewall: String), _ configuration: String, _ script: String, server: String = dnsmasq,
+    options: String = "", watched: Bool = false
   ) -> Outcome {
-    RawWorld.bash(
+    let run =
+      "$H $T run --mode raw --capture \(way.capture) --dns \(server) \(options) --config $D/policy.toml -- bash $D/script.sh"
+    return RawWorld.bash(
       """
       cat > $D/policy.toml <<'X'
       [network]
@@ -63,22 +35,14 @@ final class NameTests: XCTestCase {
       . \(RawWorld.directory)/fetch.sh
       \(script)
       X
-      run() { $H $T run --mode raw --capture \(way.capture) --dns 10.8.0.3 --config $D/policy.toml -- bash $D/script.sh; }
-      \(wire ? "" : "run; exit $?")
-      rm -f $D/wire.pcap; $S tcpdump -i v1 -U -s 0 -w $D/wire.pcap >/dev/null 2> $D/tcpdump.err & capture=$!
-      for i in $(seq 100); do grep -qs 'listening on' $D/tcpdump.err && break; sleep 0.1; done
-      run
-      $H curl -sS --noproxy '*' -o /dev/null http://10.8.0.2:8080/LAST
-      for i in $(seq 50); do grep -aqs LAST $D/wire.pcap && break; sleep 0.1; done
-      kill $capture
-      echo "marks: $(grep -ac EXFILTRATED $D/wire.pcap)"; echo "allowed: $(grep -ac 'GET /ALLOWED' $D/wire.pcap)"
+      \(watched ? "bash \(Self.clients)/watched.sh $D \(RawWorld.host) \(RawWorld.server) 10.8.0 \(run)" : run)
       """)
   }
 
   private static let names = """
     [egress]
     default = "deny"
-    allow = ["ok.test:8080", "*.alias.test", "six.test:8080", "rebind.test", "big.test", "udp://time.test:123"]
+    allow = ["ok.test:8080", "*.alias.test", "six.test:8080", "rebind.test", "big.test", "zero.test", "udp://time.test:123"]
     [dns]
     hold = "1s"
     """
@@ -94,66 +58,25 @@ final class NameTests: XCTestCase {
 
   /// Each client that there is gets what a rule names, over IPv4 and IPv6, and is refused the rest at once, whatever server it
   /// asks and however.
-  func testNamesAreAllowedAndRefused() {
-    for way in Self.ways {
+  func testNamesAreAllowedAndRefused() throws {
+    let expected = try String(contentsOfFile: Self.clients + "/names.expected", encoding: .utf8)
+    for (way, server) in Self.ways.map({ ($0, Self.dnsmasq) }) + Self.captures.map({ ($0, Self.unbound) }) {
       let outcome = inEnclave(
         way, Self.names,
         """
-        fetch http://10.8.0.2:8080/file
-        fetch http://ok.test:8080/file
-        fetch http://10.8.0.2:8080/file
-        fetch http://OK.Test.:8080/file
-        fetch http://ok.test:8081/file
-        fetch http://www.alias.test:8080/file
-        fetch -6 http://six.test:8080/file
-        fetch http://rebind.test:8080/file
-        fetch http://other.test:8080/file
-        dig +short @8.8.8.8 ok.test; dig +short +tcp @2606:4700::1111 ok.test
-        dig @8.8.8.8 other.test | grep -o 'status: [A-Z]*'; dig +tcp @1.1.1.1 target.foreign | grep -o 'status: [A-Z]*'
-        dig +short rebind.test
-        dig +short big.test TXT | wc -c
-        quick getent hosts other.test
-        python3 -c 'import urllib.request as u; print(u.urlopen("http://ok.test:8080/file").read().decode(), end="")'
-        quick python3 -c 'import urllib.request as u; u.urlopen("http://other.test:8080/file")'
-        node -e 'fetch("http://ok.test:8080/file").then(r => r.text()).then(t => process.stdout.write(t))'
+        bash \(RawWorld.directory)/names.sh 10.8.0 fd08
         quick curl -s --noproxy '*' http://10.8.0.4:8080/file
         dig +short time.test
         \(Self.send)
-        """)
+        """, server: server)
       XCTAssertEqual(
-        outcome.output,
-        """
-        refused
-        content-of-file
-        content-of-file
-        content-of-file
-        refused
-        content-of-file
-        content-of-file
-        content-of-file
-        unknown
-        10.8.0.2
-        10.8.0.2
-        status: REFUSED
-        status: REFUSED
-        10.8.0.2
-        1518
-        getent 2
-        content-of-file
-        python3 1
-        content-of-file
-        curl 7
-        10.8.0.4
-        hello
-        EHOSTUNREACH
-
-        """, "\(way): \(outcome.errors)")
+        outcome.output, expected + "curl 7\n10.8.0.4\nhello\nEHOSTUNREACH\n", "\(way) \(server): \(outcome.errors)")
       for sentence in [
         "dns: other.test A denied: no rule of egress.allow names it",
         "packets to 10.8.0.2:8080 (TCP) denied: no rule of egress.allow names it",
         "packets to 10.8.0.2:8081 (TCP, ok.test) denied: no rule of egress.allow names it",
         "packets to 10.8.0.2:123 (UDP", "dns: rebind.test A: taken out of the answer:",
-      ] { XCTAssertTrue(outcome.errors.contains(sentence), "\(way): \(sentence): \(outcome.errors)") }
+      ] { XCTAssertTrue(outcome.errors.contains(sentence), "\(way) \(server): \(sentence): \(outcome.errors)") }
     }
   }
 
@@ -206,17 +129,9 @@ final class NameTests: XCTestCase {
 
   /// By address: each transport has its own rules, and what no rule names is told so at once. `deny` wins.
   func testRulesByAddress() {
-    let send = """
-      python3 -c '
-      import errno, socket
-      for address, port in (("10.8.0.4", 123), ("10.8.0.2", 123)):
-          s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(3)
-          try: s.connect((address, port)); s.send(b"hello"); print(s.recv(9).decode(), flush=True)
-          except OSError as e: print(errno.errorcode.get(e.errno, "nothing"), flush=True)'
-      """
     let script = """
       fetch http://10.8.0.2:8080/file; fetch 'http://[fd08::2]:8080/file'; quick curl -s --noproxy '*' http://10.8.0.2:2525; quick curl -s --noproxy '*' http://10.8.0.4:8080
-      \(send)
+      \(Self.send)
       """
     for way in Self.ways {
       let denied = inEnclave(
@@ -310,23 +225,7 @@ final class NameTests: XCTestCase {
   /// Another name at the same address is refused by what the client asks the server for, however its bytes come, and both ends
   /// are told; on other ports nobody waits.
   func testTheNameThatAClientAsksFor() {
-    let script = """
-      dig ok.test >/dev/null
-      tls() { curl -sSk --noproxy '*' --max-time 10 -o /dev/null "$@" 2>/dev/null && echo served || echo refused; }
-      tls https://ok.test/
-      tls -6 https://ok.test/
-      tls https://ok.test:8443/
-      tls --resolve other.test:443:10.8.0.2 https://other.test/
-      tls https://10.8.0.2/
-      say() { if "$@" </dev/null 2>/dev/null | grep -q 'BEGIN CERT'; then echo certificate; else echo nothing; fi; }
-      say openssl s_client -connect ok.test:443 -servername ok.test
-      say openssl s_client -connect ok.test:443 -servername other.test
-      say openssl s_client -connect ok.test:443 -noservername
-      for way in whole bytes records pq; do python3 \(RawWorld.directory)/hello.py $way ok.test 443; python3 \(RawWorld.directory)/hello.py $way other.test 443; done
-      python3 \(RawWorld.directory)/hello.py whole - 8443
-      curl -sS --noproxy '*' http://ok.test:8080/file 2>/dev/null || echo refused
-      python3 -c 'import socket; print(socket.create_connection(("ok.test", 2525), 5).recv(99).decode().strip())'
-      """
+    let script = "bash \(RawWorld.directory)/tls-names.sh 10.8.0"
     let lines = ["whole", "bytes", "records", "pq"].map { "\($0) ok.test handshake\n\($0) other.test reset\n" }.joined()
     for way in Self.captures {
       let required = inEnclave(way, Self.sni("require"), script)
@@ -346,63 +245,75 @@ final class NameTests: XCTestCase {
     }
   }
 
-  /// One allowed name, and somebody inside, root, with sockets that send any packet: of what it marks nothing is on the wire, but
-  /// what goes to that name. Its own side sees to that: the host allows everything here.
+  /// A proxy that is killed has forgotten which names were answered: connections for a name are reset, those to an address that a
+  /// rule names go on, names can be asked for again; and what is denied is denied at every moment.
+  func testAProxyThatIsKilled() {
+    for way in Self.captures {
+      let outcome = inEnclave(
+        way, "[egress]\nallow = [\"ok.test:8080\", \"[fd08::2]:8080\"]",
+        """
+        cat > /tmp/again.py <<'Y'
+        import glob, http.client, os, signal, socket, threading, time
+        def fetched(c, path="/file"):
+            try:
+                c.request("GET", path); return c.getresponse().read().decode().strip()
+            except OSError as error: return type(error).__name__
+        def connection(host): return http.client.HTTPConnection(host, 8080, timeout=20)
+        def proxies(): return [int(p.split("/")[2]) for p in glob.glob("/proc/[0-9]*/comm") if open(p).read().strip() == "tombolo-proxy"]
+        named, fixed = connection(socket.getaddrinfo("ok.test", 8080, socket.AF_INET)[0][4][0]), connection("fd08::2")
+        print(fetched(named), fetched(fixed), flush=True)
+        running = True
+        def attack():
+            u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            raw = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+            while running:
+                for s, to in ((u, ("10.8.0.2", 124)), (u, ("10.8.0.4", 123)), (raw, ("fd08::2", 124))):
+                    try: s.sendto(b"EXFILTRATED", to)
+                    except OSError: pass
+                s = socket.socket(); s.setblocking(False)
+                try: s.connect(("10.8.0.2", 8081))
+                except OSError: pass
+                time.sleep(0.002); s.close()
+        thread = threading.Thread(target=attack); thread.start()
+        time.sleep(0.3)
+        old = proxies()
+        for pid in old: os.kill(pid, signal.SIGKILL)
+        while not set(proxies()) - set(old): time.sleep(0.01)
+        print("by a name:", fetched(named)); print("by its address:", fetched(fixed))
+        print("its address alone:", fetched(connection("10.8.0.2")))
+        print("asked for again:", fetched(connection("ok.test")))
+        time.sleep(0.3); running = False; thread.join()
+        fetched(connection("ok.test"), "/ALLOWED")
+        Y
+        python3 /tmp/again.py
+        """, watched: true)
+      XCTAssertEqual(
+        outcome.output,
+        """
+        content-of-file content-of-file
+        by a name: ConnectionResetError
+        by its address: content-of-file
+        its address alone: ConnectionRefusedError
+        asked for again: content-of-file
+        heard: 0
+        marks: 0
+        allowed: 1
+
+        """, "\(way): \(outcome.errors)")
+    }
+  }
+
+  /// One allowed name, and somebody inside, root, who knows Tombolo and tries everything, with sockets that send any packet: of
+  /// what it marks nothing is on the wire, but what goes to that name. Its own side sees to that: the host allows everything here.
   func testNoPacketGoesRound() {
     for way in Self.captures {
       let outcome = inEnclave(
         way, "[egress]\ndefault = \"deny\"\nallow = [\"ok.test:8080\", \"ok.test:443\"]\nsni = \"check\"",
-        """
-        cat > /tmp/attack.py <<'Y'
-        import socket, struct
-        MARK = b"EXFILTRATED"; tried = 0
-        def total(data):
-            if len(data) % 2: data += b"\\0"
-            s = sum(struct.unpack("!%dH" % (len(data) // 2), data))
-            while s >> 16: s = (s & 0xffff) + (s >> 16)
-            return ~s & 0xffff
-        own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); own.connect(("10.8.0.2", 9)); own = socket.inet_aton(own.getsockname()[0])
-        def ip(address, number, payload, fragment=0):
-            to = socket.inet_aton(address)
-            if number in (6, 17):
-                at = 16 if number == 6 else 6
-                sum_ = total(own + to + struct.pack("!HH", number, len(payload)) + payload)
-                payload = payload[:at] + struct.pack("!H", sum_) + payload[at + 2:]
-            if number == 1: payload = payload[:2] + struct.pack("!H", total(payload)) + payload[4:]
-            header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 7, fragment, 64, number, 0, own, to)
-            return header[:10] + struct.pack("!H", total(header)) + header[12:] + payload
-        def tcp(port, flags, data=MARK, source=3333): return struct.pack("!HHIIBBHHH", source, port, 1, 1, 0x50, flags, 999, 0, 0) + data
-        def udp(port, data=MARK): return struct.pack("!HHHH", 3333, port, 8 + len(data), 0) + data
-        def icmp(kind, data=MARK): return struct.pack("!BBHHH", kind, 0, 0, 3, 1) + data
-        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-        try: link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
-        except OSError: link = None
-        def send(packet):
-            global tried
-            try: raw.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0)); tried += 1
-            except OSError: pass
-            if link:
-                try: link.sendto(packet, ("tun0", 0x0800)); tried += 1
-                except OSError: pass
-        socket.getaddrinfo("ok.test", 8080)
-        for address in ("10.8.0.2", "10.8.0.4", "10.8.0.3"):
-            for port in (22, 53, 80, 8081, 9999):
-                for flags in (2, 16, 24, 17, 18, 4, 20, 0, 41, 63): send(ip(address, 6, tcp(port, flags)))
-                send(ip(address, 17, udp(port)))
-            for kind in (0, 3, 4, 5, 8, 11, 12, 13, 14, 15): send(ip(address, 1, icmp(kind, bytes(28) + MARK)))
-            for number in (2, 41, 47, 50, 132, 255): send(ip(address, number, MARK * 3))
-            send(ip(address, 6, tcp(8081, 2, b"", 4444)[:16], 0x2000)); send(ip(address, 6, MARK * 2, 2)); send(ip(address, 17, MARK * 2, 3))
-        for address in ("10.8.0.3", "10.8.0.4"):
-            for port in (443, 8080): send(ip(address, 6, tcp(port, 24)))
-        # To the allowed name: no hello of another, no segment without a beginning.
-        for flags in (16, 24, 17, 2, 4): send(ip("10.8.0.2", 6, tcp(443, flags)))
-        print("tried", tried > 150, flush=True)
-        s = socket.create_connection(("ok.test", 8080), 5); s.sendall(b"GET /ALLOWED HTTP/1.0\\r\\n\\r\\n"); print("allowed", s.recv(12).decode(), flush=True)
-        Y
-        python3 /tmp/attack.py
-        """, wire: true)
+        "python3 \(RawWorld.directory)/attack.py 10.8.0 fd08", watched: true)
+      XCTAssertEqual(outcome.status, 0, outcome.errors)
       XCTAssertEqual(
-        outcome.output, "tried True\nallowed HTTP/1.1 404\nmarks: 0\nallowed: 1\n", "\(way): \(outcome.errors)")
+        outcome.output, "tried enough: True\nallowed: HTTP/1.1 404\nheard: 0\nmarks: 0\nallowed: 1\n",
+        "\(way): \(outcome.errors)")
     }
   }
 }

@@ -218,3 +218,17 @@ struct StartPlanTests {
     #expect(!steps.contains { $0.description.contains("overlay") })
   }
 }
+
+extension StartPlanTests {
+  /// Real connect results: the interface before the rules that let connections leave through it, its listeners behind both.
+  @Test func heldConnections() throws {
+    let steps = try Self.plan(.child, "[network]\nconnect = \"true\"").steps
+    let link = steps.firstIndex(of: .createPacketLink(PacketLinkPlan())) ?? .max
+    let rules = steps.firstIndex { if case .installRules = $0 { true } else { false } } ?? .min
+    let listeners = steps.firstIndex(of: .listenOnPacketLink(port: EnclaveLayout.connectionPort)) ?? .min
+    #expect(link < rules)
+    #expect(rules < listeners)
+    #expect(steps[rules].description.contains("tun0"))
+    #expect(try !Self.plan(.child).description.contains("tun0"))
+  }
+}

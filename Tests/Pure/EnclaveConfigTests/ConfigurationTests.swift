@@ -18,6 +18,7 @@ struct ConfigurationTests {
     shared_memory = "256MiB"
     [network]
     mode = "none"
+    connect = "true"
     firewall = "xtables"
     transport = "unix:/run/x"
     parent_cid = 2
@@ -50,6 +51,7 @@ struct ConfigurationTests {
     #expect(configuration.program.stopTimeout == .milliseconds(1500))
     #expect(configuration.networkMode == .none)
     #expect(configuration.firewall == .xtables)
+    #expect(configuration.connect == .real)
     #expect(configuration.transport == .unix("/run/x"))
     #expect(configuration.parentCID == 2)
     #expect(configuration.parentPort == 7767)
