@@ -20,7 +20,7 @@ final class MountTests: XCTestCase {
     [[mount]]
     type = "tmpfs"
     target = "/scratch"
-    options = ["size=1m", "mode=1777", "noexec"]
+    options = ["size=1m", "mode=1770", "noexec"]
     [[mount]]
     type = "bind"
     source = "/usr/share"
@@ -41,8 +41,8 @@ final class MountTests: XCTestCase {
         cd \(Self.place); cat > c.toml <<'X'
         \(kinds)
         X
-        \(user)\(Self.place)/tombolo run --mode none --config c.toml -- sh -c '
-          grep -o "/scratch tmpfs [a-z,]*,size=1024k,mode=1777" /proc/mounts; head -c 2000000 /dev/zero > /scratch/f 2>/dev/null || echo full
+        \(user)\(Self.place)/tombolo run -v --mode none --config c.toml -- sh -c '
+          grep -o "/scratch tmpfs [a-z,]*,size=1024k,mode=1770" /proc/mounts; head -c 2000000 /dev/zero > /scratch/f 2>/dev/null || echo full
           ls /srv/new/share | grep -c ^dpkg$; touch /srv/new/share/x 2>&1 | grep -o "Read-only file system"
           cmp /srv/users /etc/passwd && echo the same; echo x 2>/dev/null > /srv/users || echo read-only
           umount /srv/new/share 2>/dev/null || echo stays; mount -o remount,rw /srv/new/share 2>/dev/null || echo stays
@@ -51,7 +51,7 @@ final class MountTests: XCTestCase {
       XCTAssertEqual(
         outcome.output,
         """
-        /scratch tmpfs rw,nosuid,nodev,noexec,relatime,size=1024k,mode=1777
+        /scratch tmpfs rw,nosuid,nodev,noexec,relatime,size=1024k,mode=1770
         full
         1
         Read-only file system

@@ -229,7 +229,7 @@ enum RandomServices {
         service.end = Bool.random(using: &random) ? .staysDown : .startedAgain
       case 4:
         service.end = .staysDown
-        service.holdsFiles = Bool.random(using: &random)
+        service.holdsFiles = index % 2 == 0
       case 5:
         // With one of those before or after it that is started again by itself.
         let leaders = order[..<place].filter {
