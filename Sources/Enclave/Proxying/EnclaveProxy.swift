@@ -143,7 +143,7 @@ public final class EnclaveProxy {
       timeout: Self.egressTimeout, judge: { [unowned self] in judge($0, $1) }
     ) { [unowned self] destination, sentence, isWorthy in
       if isWorthy {
-        log("egress to \(destination): \(sentence)")
+        if let more = failures.admit(at: monotonicNanoseconds()) { log("egress to \(destination): \(sentence)\(more)") }
       } else {
         debug("egress to \(destination): \(sentence)")
       }
