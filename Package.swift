@@ -129,6 +129,8 @@ let package = Package(
     module("Pure/Supervision", forSize: true),
     // What PID 1 hands to processes of its own, and what these say to each other.
     module("Pure/Roles", ["Policy"], forSize: true),
+    // Mounts as their process carries them out: its document, what NFS's kernel client is told, a server's sign of life.
+    module("Pure/Volumes", ["DNS", "EnclaveConfig", "Inet", "Roles"], forSize: true),
     // Which name server is asked what, and until when.
     module("Pure/Upstreams", ["DNS"], forSize: true),
     // Filters of system calls, as instructions.
@@ -172,12 +174,16 @@ let package = Package(
       "Streams/PacketTwins", ["CLinux", "Packets", "PacketRelaying", "LinuxSystem", "EventLoop"]),
 
     // Enclave
+    // Mounts, and their ends.
+    module(
+      "Enclave/Mounting", ["CLinux", "DNS", "EnclaveConfig", "Inet", "LinuxSystem", "Volumes"], forSize: true),
     // Finds out what a start has to know, and carries out its plan's steps.
     module(
       "Enclave/Booting",
       [
         "CLinux", "SystemText", "EnclaveConfig", "Inet", "Wire", "LinuxSystem", "EventLoop", "BootPlanning",
-        "Capabilities", "Digests", "Netfilter", "Netlink", "Policy", "Relaying", "Roles", "Proxying",
+        "Capabilities", "Digests", "Mounting", "Netfilter", "Netlink", "Policy", "Relaying", "Roles", "Proxying",
+        "Volumes",
       ], forSize: true),
     // The proxy inside: egress, ingress, DNS.
     module(
@@ -194,7 +200,7 @@ let package = Package(
       "Enclave/ServiceControl",
       [
         "CLinux", "BootPlanning", "EnclaveConfig", "Supervision", "Wire", "LinuxSystem", "EventLoop", "Capabilities",
-        "LogForwarding", "Policy", "Proxying", "Relaying", "Roles", "Seccomp",
+        "LogForwarding", "Policy", "Proxying", "Relaying", "Roles", "Seccomp", "Volumes",
       ], forSize: true),
     // Asks name servers over TCP, TLS and HTTPS, on connections that the proxy makes.
     module(
@@ -265,7 +271,7 @@ let package = Package(
         "SystemText", "CLinux", "Inet", "Wire", "EnclaveConfig", "BootPlanning", "Supervision", "LinuxSystem",
         "EventLoop",
         "Digests", "Relaying", "Roles", "Seccomp", "PacketRelaying", "Proxying", "LogForwarding", "Booting",
-        "ServiceControl",
+        "ServiceControl", "Mounting", "Volumes",
         .product(name: "Logging", package: "swift-log"),
       ],
       path: "Sources/Programs/tombolo-init", swiftSettings: strict + small, linkerSettings: staticLink),
@@ -315,6 +321,7 @@ let package = Package(
     tests("Pure/LogTextTests", ["LogText", "Inet", "Policy", "Wire"]),
     tests("Pure/DNSTests", ["DNS", "Inet"]),
     tests("Pure/UpstreamsTests", ["Upstreams", "DNS"]),
+    tests("Pure/VolumesTests", ["Volumes", "DNS", "EnclaveConfig", "Inet"]),
     tests("Pure/NameServiceTests", ["NameService", "DNS", "Policy", "Inet"]),
     tests("Pure/TLSTests", ["TLS", "Inet"]),
     tests("Pure/SupervisionTests", ["Supervision"]),

@@ -219,6 +219,23 @@ void clinux_set_signal_mask(uint64_t mask, uint64_t *before) {
 }
 
 #include <poll.h>
+int clinux_syncfs(int fd) { return syncfs(fd); }
+
+int clinux_poll(int fd, bool writing, int milliseconds) {
+  struct pollfd one = {.fd = fd, .events = writing ? POLLOUT : POLLIN};
+  struct timespec start, now;
+  clock_gettime(CLOCK_MONOTONIC, &start);
+  int left = milliseconds;
+  for (;;) {
+    int ready = poll(&one, 1, left);
+    if (ready >= 0 || errno != EINTR) return ready < 0 ? -errno : ready;
+    if (milliseconds < 0) continue;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    long long spent = (now.tv_sec - start.tv_sec) * 1000LL + (now.tv_nsec - start.tv_nsec) / 1000000;
+    left = spent < milliseconds ? (int)(milliseconds - spent) : 0;
+  }
+}
+
 int clinux_poll_writable(int fd) {
   struct pollfd p = {.fd = fd, .events = POLLOUT};
   return poll(&p, 1, 0) > 0;

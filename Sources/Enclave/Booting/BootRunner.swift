@@ -3,8 +3,10 @@ import CLinux
 import Capabilities
 import EnclaveConfig
 import LinuxSystem
+import Mounting
 import Netfilter
 import Netlink
+import Volumes
 
 /// Carries out the steps of a plan, in order.
 public struct BootRunner {
@@ -100,6 +102,22 @@ public struct BootRunner {
       if let sentence = try clock.discipline() { log(sentence) }
     case .provideFile(let path, let text):
       try FileProvision.provide(path, text)
+    case .mountLocally(let mount):
+      do throws(MountFailure) {
+        try Mounter.mount(MountWork(mount))
+      } catch {
+        guard !mount.isRequired else { throw error }
+        log("\(error)")
+      }
+    case .makeMountPoint(let mount):
+      do {
+        _ = try Mounter.openTarget(mount.target)
+      } catch {
+        guard !mount.isRequired else { throw MissingFeature(sentence: "mount \(mount.target): \(error)") }
+        log("mount \(mount.target): \(error)")
+      }
+    case .nameNFSClient:
+      KernelSteps.nameNFSClient(log)
     case .makeRootReadOnly(let paths):
       for path in paths { try makeMountReadOnly(path) }
     case .setHostname(let name):

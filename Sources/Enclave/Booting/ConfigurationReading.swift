@@ -11,6 +11,8 @@ struct ConfigurationReading {
   var digest = ConfigurationDigest()
   /// Whether there is a file, however little it says.
   var hasFile = false
+  /// Its name, there or not.
+  var file = Configuration.defaultPath
 
   /// - Parameters:
   ///   - document: of a local enclave; what it brings takes the place of a file.
@@ -29,8 +31,8 @@ struct ConfigurationReading {
       configuration.program.command = arguments.command
       for word in arguments.command { digest.add(systemBytes(word)) }
     }
+    file = document?.configuration?.name ?? arguments.configurationPath ?? Configuration.defaultPath
     if let defect = configuration.defect {
-      let file = document?.configuration?.name ?? arguments.configurationPath ?? Configuration.defaultPath
       throw ConfigurationError(file: file, problem: defect)
     }
   }

@@ -174,6 +174,7 @@ public final class Discovery {
       configuration = reading.configuration
     }
     hasFile = reading.hasFile
+    if let defect = facts.defect { throw ConfigurationError(file: reading.file, problem: defect) }
     answered += Question.first(kind)
     return reading.digest
   }

@@ -39,6 +39,8 @@ public final class EnclaveProxy {
   private let names: Locked<NameService>
   private let log: (String) -> Void
   private var denials = DenialBudget()
+  /// A program, or the kernel's NFS client, that tries again at once while the host is away.
+  private var failures = DenialBudget("failed")
   /// nil where the log is not to have them.
   private var uses: FirstUses?
   private var listeners: [Listener] = []
@@ -147,7 +149,7 @@ public final class EnclaveProxy {
       timeout: Self.egressTimeout, judge: { [unowned self] in judge($0, $1) }
     ) { [unowned self] destination, sentence, isWorthy in
       if isWorthy {
-        log("egress to \(destination): \(sentence)")
+        if let more = failures.admit(at: monotonicNanoseconds()) { log("egress to \(destination): \(sentence)\(more)") }
       } else {
         debug("egress to \(destination): \(sentence)")
       }
@@ -291,7 +293,7 @@ public final class EnclaveProxy {
       case .refused(let status):
         debug("egress to \(destination): \(status)")
       case .failed(let sentence):
-        log("egress to \(destination): \(sentence)")
+        if let more = failures.admit(at: monotonicNanoseconds()) { log("egress to \(destination): \(sentence)\(more)") }
       }
     }.start()
   }

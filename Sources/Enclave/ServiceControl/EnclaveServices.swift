@@ -34,10 +34,23 @@ public struct EnclaveServices {
     var list: [any ServiceDescription] = []
     // What the next one waits for.
     var needs: [ServiceID] = []
+    // What brings the network, and what has been mounted over it.
+    var network: [ServiceID] = []
+    var mounts: [(target: String, id: ServiceID)] = []
     // By descriptor: after the root has changed the file may have no name any more.
     func executable() throws(SystemError) -> FileReference { FileReference(try openFile("/proc/self/exe", O_PATH)) }
     for service in planned {
       let id = ServiceID(list.count)
+      if case .mount(let mount) = service {
+        // Each waits for those that it needs, and the next service for none of them but those that are required.
+        let others = mount.after.compactMap { target in mounts.first { $0.target == target }?.id }
+        list.append(
+          MountService(
+            number: mounts.count + 1, needs: network + others, executable: try executable(), mount: mount.settings))
+        mounts.append((mount.settings.target, id))
+        if mount.settings.isRequired { needs.append(id) }
+        continue
+      }
       switch service {
       case .keeper:
         list.append(
@@ -54,6 +67,7 @@ public struct EnclaveServices {
           ProxyService(
             needs: needs, executable: try executable(), handOver: proxyHandOver,
             hasSeparateUser: userCount > Configuration.proxyID))
+      case .mount: break
       case .program:
         list.append(
           ProgramService(
@@ -62,6 +76,7 @@ public struct EnclaveServices {
             warn: { log(.warning, $0) }))
       }
       needs = [id]
+      network = needs
     }
     return list
   }

@@ -135,7 +135,7 @@ public final class EnclaveSupervision: EventSource {
         ended(pid, signal.map { .signalled($0) } ?? .exited(exited ?? 0))
       case .stopped(let pid):
         if pid == lives[machine.plan.program.index].pid, job.isAskedToStop { onProgramStopped?() }
-      case .noneEnded: return
+      case .noneEnded: return noteStrays()
       case .noChildren:
         perform(machine.lastProcessEnded())
         return
@@ -182,6 +182,12 @@ public final class EnclaveSupervision: EventSource {
     case .signal(machine.plan.program, let signal): signalProgram(signal)
     case .signal(let id, let signal): send(signal, to: id)
     case .kill(let id): send(SIGKILL, to: id)
+    case .signalStrays:
+      signalStrays(SIGTERM)
+      // A stopped process would not see it.
+      signalStrays(SIGCONT)
+      noteStrays()
+    case .killStrays: signalStrays(SIGKILL)
     case .signalRest:
       // SIGCONT too: a stopped process would not see its SIGTERM.
       let anybody = signalRest(SIGTERM)
@@ -257,6 +263,18 @@ public final class EnclaveSupervision: EventSource {
   }
 
   // MARK: processes
+
+  /// What is left of the program.
+  private var strays: [Int32] {
+    let own = lives.compactMap(\.pid)
+    return otherProcesses().filter { !own.contains($0) }
+  }
+
+  private func signalStrays(_ signal: Int32) { for pid in strays { sendSignal(signal, to: pid) } }
+
+  private func noteStrays() {
+    if machine.phase == .stoppingStrays, strays.isEmpty { perform(machine.straysEnded()) }
+  }
 
   private func start(_ id: ServiceID) {
     let description = descriptions[id.index]

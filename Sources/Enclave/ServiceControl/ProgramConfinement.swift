@@ -5,10 +5,12 @@ import Seccomp
 
 /// What PID 1 itself gives up when everything is set up; what it starts inherits that, and so it is never less than the program
 /// is to have. A program without a filter needs a PID 1 without one.
-public func confineSupervisor(_ rights: ProgramRights, isLocal: Bool) throws(SystemError) {
+/// - Parameter mounts: processes that PID 1 starts mount and unmount.
+public func confineSupervisor(_ rights: ProgramRights, isLocal: Bool, mounts: Bool) throws(SystemError) {
   if !rights.newPrivileges { try forbidNewPrivileges() }
   guard rights.filter == .standard, hasSystemCallFilters() else { return }
-  let filter = ProgramFilter(capabilities: rights.bounding(isLocal: isLocal), allowsVsock: rights.vsock).supervisor
+  let filter = ProgramFilter(capabilities: rights.bounding(isLocal: isLocal), allowsVsock: rights.vsock)
+    .supervisor(mounts: mounts)
   try filterSystemCalls(
     filter.instructions.map { sock_filter(code: $0.code, jt: $0.jumpTrue, jf: $0.jumpFalse, k: $0.value) })
 }

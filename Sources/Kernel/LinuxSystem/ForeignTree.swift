@@ -17,8 +17,14 @@ public final class ForeignTree: Sendable {
     self.path = path
   }
 
+  /// What is made where a name is missing.
+  public enum Missing: Sendable { case nothing, directories, file }
+
   /// Opens what has this name in the tree, however links in it lead there.
-  public func open(_ name: String, _ flags: Int32 = O_PATH) throws(SystemError) -> OwnedFileDescriptor {
+  /// - Parameter making: directories that are missing on the way, and at its end a directory or an empty file.
+  public func open(
+    _ name: String, _ flags: Int32 = O_PATH, making: Missing = .nothing
+  ) throws(SystemError) -> OwnedFileDescriptor {
     var passed: [FileReference] = []
     var rest = Self.components(name)
     var links = 0
@@ -27,7 +33,15 @@ public final class ForeignTree: Sendable {
         _ = passed.popLast()
         continue
       }
-      let found = FileReference(try Self.open(passed.last?.rawValue ?? root.rawValue, component, shown(name)))
+      let directory = passed.last?.rawValue ?? root.rawValue
+      if making != .nothing, entryKind(directory, component) == nil {
+        if making == .file, rest.isEmpty {
+          try makeFileEntry(directory, component)
+        } else {
+          try makeDirectoryEntry(directory, component)
+        }
+      }
+      let found = FileReference(try Self.open(directory, component, shown(name)))
       guard let target = try Self.linkTarget(found.rawValue, shown(name)) else {
         passed.append(found)
         continue

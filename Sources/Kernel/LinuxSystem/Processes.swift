@@ -266,3 +266,20 @@ public func childProcesses() -> [Int32] {
   let text = (try? readText("/proc/self/task/\(getpid())/children")) ?? ""
   return text.split(separator: " ").compactMap { Int32($0) }.filter { $0 > 1 }
 }
+
+/// What else runs: as PID 1 every process that is not the kernel's own, elsewhere our children. Those that have ended and
+/// wait to be reaped are not among them.
+public func otherProcesses() -> [Int32] {
+  guard getpid() == 1 else { return childProcesses() }
+  let names = (try? directoryEntries("/proc")) ?? []
+  return names.compactMap { Int32($0) }.filter { $0 > 1 && isProgram($0) }
+}
+
+/// proc(5), /proc/pid/stat: behind the name, in brackets, come the state and, as the seventh, the flags.
+private func isProgram(_ pid: Int32) -> Bool {
+  let kernelThread: UInt64 = 0x0020_0000  // PF_KTHREAD, linux/sched.h
+  guard let text = try? readText("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return false }
+  let fields = text[text.index(after: end)...].split(separator: " ")
+  guard fields.count > 6, fields[0] != "Z", fields[0] != "X", let flags = UInt64(fields[6]) else { return false }
+  return flags & kernelThread == 0
+}

@@ -253,6 +253,12 @@ public func makePipe() throws(SystemError) -> (reading: FileReference, writing: 
   return (FileReference(OwnedFileDescriptor(pair[0])), FileReference(OwnedFileDescriptor(pair[1])))
 }
 
+/// Whether something can be read, or has ended, within that time. The C function is `poll`.
+public func waitReadable(_ fd: Int32, milliseconds: Int32) -> Bool { clinux_poll(fd, false, milliseconds) > 0 }
+
+/// The same for writing; a connect that was in progress is over then.
+public func waitWritable(_ fd: Int32, milliseconds: Int32) -> Bool { clinux_poll(fd, true, milliseconds) > 0 }
+
 /// Ends both directions at once, also where others still hold the descriptor. The C function is `shutdown(SHUT_RDWR)`.
 public func shutdownBoth(_ fd: Int32) { _ = shutdown(fd, Int32(CLINUX_SHUT_WR) + 1) }
 

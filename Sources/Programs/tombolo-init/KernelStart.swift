@@ -18,6 +18,8 @@ import Wire
 enum KernelStart {
   /// A console that is a serial line needs a moment before the machine goes.
   private static let consoleMilliseconds = 50
+  /// What is still mounted from a server that is away keeps what was written to it.
+  private static let syncMilliseconds: Int32 = 5000
 
   static func run(_ signals: FileReference) -> Never {
     let discovery = Discovery(kernel: fileKind("/rootfs") == .directory)
@@ -40,7 +42,7 @@ enum KernelStart {
   private static func say(_ sentence: String) { writeToStandardError("tombolo-init: \(sentence)\n") }
 
   private static func finish(_ end: Configuration.End) -> Never {
-    syncFileSystems()
+    syncFileSystems(within: syncMilliseconds)
     sleepMilliseconds(consoleMilliseconds)
     _ = clinux_reboot(end == .poweroff)
     // Without the right or a way to do it the machine stands still, but does not panic.

@@ -3,9 +3,11 @@ import Booting
 import CLinux
 import EventLoop
 import LinuxSystem
+import Mounting
 import Proxying
 import Seccomp
 import SystemText
+import Volumes
 
 /// `--plan`: what a start would do.
 enum PlanRole {
@@ -43,6 +45,21 @@ enum ProxyRole {
     try confine(.proxy)
     if let ready = plan.descriptors.readiness { try proxy.announceReadiness(on: ready) }
     try withExtendedLifetime(proxy) { try loop.run() }
+  }
+}
+
+/// The process of one mount that needs the network; started by PID 1.
+enum MountRole {
+  private static let readinessDescriptor: Int32 = 4
+
+  static func run() throws {
+    setProcessName("tombolo-mount")
+    try forbidInspection()
+    ignoreBrokenPipes()
+    let work = try MountWork(document: handedDocument())
+    let ready = FileReference(OwnedFileDescriptor(readinessDescriptor))
+    try confine(.volume)
+    try VolumeKeeper(work, ready: ready) { writeToStandardError($0 + "\n") }.run()
   }
 }
 

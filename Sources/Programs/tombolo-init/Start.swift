@@ -41,7 +41,9 @@ final class Start {
     var runner = BootRunner { notes.sentences.append($0) }
     // Its mistakes are said where there is no log yet: thrown.
     try runner.run(plan.steps)
-    try confineSupervisor(found.facts.configuration.program.rights, isLocal: found.facts.kind.isLocal)
+    try confineSupervisor(
+      found.facts.configuration.program.rights, isLocal: found.facts.kind.isLocal,
+      mounts: !found.facts.configuration.mounts.volumes.isEmpty)
     try serve(runner, notes.sentences, finished)
   }
 

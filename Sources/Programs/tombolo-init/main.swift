@@ -23,6 +23,7 @@ do {
     try forbidInspection()
     try confine(.keeper)
     VerdictKeeper.run(sockets: sockets)
+  case .mount: try MountRole.run()
   case .enclave: try EnclaveRole.run(arguments)
   }
 } catch {

@@ -53,6 +53,12 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case setClock
   /// Makes `path` read as `text`, whatever stands there: through a dangling link, over a file of a read-only image.
   case provideFile(String, text: String)
+  /// A `[[mount]]` that needs no network.
+  case mountLocally(MountSettings)
+  /// For a `[[mount]]` that a process of its own makes later: its target, where it is missing.
+  case makeMountPoint(MountSettings)
+  /// What NFS servers know this client by, besides its host name: random bytes, which no other enclave has.
+  case nameNFSClient
   /// The mounts of the root file system can be read and not written from here on.
   case makeRootReadOnly([String])
   case setHostname(String)
@@ -135,6 +141,10 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
     case .raiseLimits: return "raise the limit of open files"
     case .seedEntropy: return "seed the kernel's random numbers from /dev/nsm"
     case .setClock: return "set the clock from /dev/ptp0"
+    case .mountLocally(let mount):
+      return "\(Self.mount(mount))\(mount.isRequired ? "" : ", or go on without")"
+    case .makeMountPoint(let mount): return "mkdir -m 755 \(mount.target), where it is missing"
+    case .nameNFSClient: return "give NFS servers a random name of this client"
     case .makeRootReadOnly(let paths):
       return paths.reduce(into: "mount -o remount,bind,ro") { text, path in text += " " + path }
     case .setHostname(let name): return "hostname \(name)"
@@ -168,6 +178,16 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
     case .openDNSClient: return "open \(EnclaveLayout.dnsClient), beside tombolo-init"
     case .readCertificates(let path): return "read the certificates of \(path ?? "the usual file")"
     case .listenAsNameServer: return "listen for the proxy on \(AgreedAddresses.nameServer): TCP and UDP port 53"
+    }
+  }
+
+  static func mount(_ mount: MountSettings) -> String {
+    let options = mount.options.description
+    let words = options.isEmpty ? "" : " -o \(options)"
+    switch mount.kind {
+    case .bind: return "mount --bind\(words) \(mount.source) \(mount.target)"
+    case .nfs: return "mount -t nfs4\(words) \(mount.source) \(mount.target)"
+    case .tmpfs, .overlay: return "mount -t \(mount.kind.name)\(words) \(mount.source) \(mount.target)"
     }
   }
 

@@ -7,6 +7,8 @@ public struct InitArguments: Equatable, Sendable {
     case proxy
     /// The proxy's keeper of verdicts, with that many sockets.
     case verdicts(Int)
+    /// The process of one mount; handed a document like the proxy.
+    case mount
     /// What a start of that kind would do.
     case plan(PlanKind)
     case help
@@ -41,6 +43,10 @@ public struct InitArguments: Equatable, Sendable {
   public init(_ words: [String]) throws(Misuse) {
     if words == ["proxy"] {
       role = .proxy
+      return
+    }
+    if words == ["mount"] {
+      role = .mount
       return
     }
     if words.count == 2, words.first == "verdicts", let count = Int(words[1]) {

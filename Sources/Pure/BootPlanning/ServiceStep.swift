@@ -8,7 +8,15 @@ public enum PlannedService: Sendable, CustomStringConvertible {
   /// What asks the servers of `dns.upstream`.
   case dnsClient([UpstreamServer])
   case proxy(ProxyWork)
+  indirect case mount(PlannedMount)
   indirect case program(ProgramStart)
+
+  /// A `[[mount]]` that needs the network.
+  public struct PlannedMount: Sendable {
+    public var settings: MountSettings
+    /// Targets of other services of this kind that must be mounted before.
+    public var after: [String]
+  }
 
   /// What the proxy does; for the plan's text, the hand-over has it all.
   public enum ProxyWork: Sendable {
@@ -36,6 +44,12 @@ public enum PlannedService: Sendable, CustomStringConvertible {
         + "let the host reach \(list.isEmpty ? "no port" : "port \(list)")"
     case .proxy(.tunnel): return "start the proxy: the queues of \(TunnelPlan.link), a stream to the host for each"
     case .proxy(.packetQueues): return "start the proxy: packet queues, a stream to the host for each"
+    case .mount(let mount):
+      let settings = mount.settings
+      var text = "in a process of its own: \(BootStep.mount(settings))"
+      for target in mount.after { text += ", after \(target)" }
+      if let timeout = settings.timeout { text += ", for \(timeout)" }
+      return text + (settings.isRequired ? "; the program waits for it" : "; the program does not wait for it")
     case .program(let start):
       let place =
         start.directory ?? start.defaultDirectory.map { $0 == "/" ? "/" : "\($0), or / where that is no directory" }
@@ -62,6 +76,11 @@ public enum ServiceStep: Sendable, CustomStringConvertible {
     case (.tcp, _): list += [.start(.proxy(.streams(ingressPorts: configuration.ingressPorts))), .awaitProxy]
     case (.raw, .tun): list += [.start(.proxy(.tunnel)), .awaitProxy]
     case (.raw, .nfqueue): list += [.start(.keeper), .start(.proxy(.packetQueues)), .awaitProxy]
+    }
+    let volumes = configuration.mounts.volumes
+    for (index, mount) in volumes.enumerated() {
+      let after = volumes.dependencies(of: index).map { volumes[$0].target }
+      list.append(.start(.mount(.init(settings: mount, after: after))))
     }
     let program = configuration.program
     list.append(

@@ -40,6 +40,16 @@ public struct StartFacts: Sendable {
     self.defaultDirectory = defaultDirectory
   }
 
+  /// What of the configuration cannot be had in a start of this kind.
+  public var defect: String? {
+    guard case .local(let local) = kind, local.hasUserNamespace else { return nil }
+    for mount in configuration.mounts where mount.isNetwork {
+      return "mount: \(mount.target) is of type \"nfs\", which Linux mounts for root of the machine only, and not in "
+        + "a user namespace: start tombolo run as root, or mount it outside and use --rootfs"
+    }
+    return nil
+  }
+
   /// Where the host finds the enclave.
   public var listener: HostListener {
     if kind.isLocal { return .unix(EnclaveLayout.enclaveSocket(in: EnclaveLayout.transportDirectory)) }
@@ -68,6 +78,7 @@ public struct StartPlan: Sendable, CustomStringConvertible {
     if configuration.needsDNSClient, configuration.resolver.names.upstreams.contains(where: \.isAuthenticated) {
       steps.append(.readCertificates(configuration.resolver.names.certificateFile))
     }
+    steps += Self.mounts(facts)
     steps += Self.network(facts)
     // Behind everything that a module might be needed for. The last two cannot be undone.
     if facts.kind.isKernel {
@@ -104,6 +115,20 @@ public struct StartPlan: Sendable, CustomStringConvertible {
       .loadModule("/nsm.ko"),
       .seedEntropy,
     ]
+  }
+
+  /// Before the root may become read-only; what needs the network comes with the services.
+  private static func mounts(_ facts: StartFacts) -> [BootStep] {
+    let mounts = facts.configuration.mounts
+    let volumes = mounts.volumes
+    var steps = mounts.local.map { BootStep.mountLocally($0) }
+    // In another mount, its target is made when that is there.
+    for (index, mount) in volumes.enumerated() where volumes.dependencies(of: index).isEmpty {
+      if case .bind = mount.kind { continue }
+      steps.append(.makeMountPoint(mount))
+    }
+    if facts.kind.isKernel, volumes.contains(where: \.isNetwork) { steps.append(.nameNFSClient) }
+    return steps
   }
 
   private static func network(_ facts: StartFacts) -> [BootStep] {

@@ -92,6 +92,8 @@ public struct Configuration: Equatable, Sendable {
   public var egress = EgressSettings()
   public var logs = Logs()
   public var resolver = ResolverSettings()
+  /// Each behind those that it needs.
+  public var mounts: [MountSettings] = []
 
   /// The one vsock port on each side.
   public static let defaultPort: UInt32 = 7766
@@ -158,6 +160,7 @@ public struct Configuration: Equatable, Sendable {
     }
     try reader.table("boot") { (table) throws(ConfigurationError) in try readBoot(&table) }
     try reader.table("logs") { (table) throws(ConfigurationError) in try readLogs(&table) }
+    try readMounts(&reader)
     try reader.finish()
   }
 
@@ -217,11 +220,11 @@ public struct Configuration: Equatable, Sendable {
     logs.level = try table.value("level", Self.choices(LogLevel.self)) { LogLevel(rawValue: $0) } ?? logs.level
   }
 
-  private static let durationForm = "a duration such as \"10s\", \"500ms\" or \"2m\""
-  private static let limitForm = "\"forever\" or " + durationForm
+  static let durationForm = "a duration such as \"10s\", \"500ms\" or \"2m\""
+  static let limitForm = "\"forever\" or " + durationForm
 
   /// A duration; `.some(nil)` for "forever".
-  private static func limit(_ text: String) -> Duration?? {
+  static func limit(_ text: String) -> Duration?? {
     if text == "forever" { return .some(nil) }
     return parseDuration(text).map { .some($0) } ?? nil
   }

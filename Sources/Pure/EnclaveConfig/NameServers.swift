@@ -20,6 +20,7 @@ extension Configuration {
     if let file = names.certificateFile, !names.upstreams.contains(where: \.isAuthenticated) {
       return "dns.ca_file: found \"\(file)\", expected a server in dns.upstream that has a certificate"
     }
+    if let defect = mountDefect { return defect }
     guard networkMode != .none else { return nil }
     let destinations = Destinations(egress.rules)
     for server in names.upstreams {

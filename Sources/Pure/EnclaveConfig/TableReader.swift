@@ -44,6 +44,29 @@ struct TableReader {
     try reader.finish()
   }
 
+  /// Every table of an array of them (`[[key]]`).
+  mutating func tables(
+    _ key: String, _ body: (inout TableReader) throws(ConfigurationError) -> Void
+  ) throws(ConfigurationError) {
+    guard let value = take(key) else { return }
+    guard case .array(let values) = value else { throw expected("tables, each headed [[\(key)]]", key, value) }
+    for (index, element) in values.enumerated() {
+      guard case .table(let table) = element.value else {
+        throw expected("tables, each headed [[\(key)]]", key, value)
+      }
+      // A document of its own, in which this one is found by its number.
+      let name = "\(key)[\(index + 1)]"
+      var inner = document
+      inner.root = [Document.Entry(name, element.value, place: element.place)]
+      var reader = TableReader(inner, path + [name], table)
+      try body(&reader)
+      try reader.finish()
+    }
+  }
+
+  /// An error about a key that is not there: of the table.
+  func missing(_ key: String, _ problem: String) -> ConfigurationError { error(key, problem) }
+
   mutating func string(_ key: String) throws(ConfigurationError) -> String? {
     guard let value = take(key) else { return nil }
     guard case .string(let text) = value else { throw expected("a string", key, value) }

@@ -1,4 +1,4 @@
-/// How many lines about denied destinations go to the log: the first ones at once, then one a second, with the number of
+/// How many lines about denied destinations, or connections that failed, go to the log: the first ones at once, then one a second, with the number of
 /// those that were left out. A program that tries again and again must not fill the log.
 public struct DenialBudget: Equatable, Sendable {
   private static let burst: UInt64 = 10
@@ -8,7 +8,10 @@ public struct DenialBudget: Equatable, Sendable {
   private var last: UInt64 = 0
   private var suppressed: UInt64 = 0
 
-  public init() {}
+  private let what: String
+
+  /// - Parameter what: happened to those that are only counted.
+  public init(_ what: String = "were denied") { self.what = what }
 
   /// - Parameter now: in nanoseconds, of a clock that does not go back.
   /// - Returns: what the line ends with: nothing, or how many were left out; nil for no line.
@@ -24,6 +27,6 @@ public struct DenialBudget: Equatable, Sendable {
     }
     left -= 1
     defer { suppressed = 0 }
-    return suppressed == 0 ? "" : " (and \(suppressed) more were denied since the last such line)"
+    return suppressed == 0 ? "" : " (and \(suppressed) more \(what) since the last such line)"
   }
 }

@@ -48,12 +48,15 @@ public struct ProgramFilter: Equatable, Sendable {
   /// PID 1's own, once everything is set up: it loads nothing into the kernel, mounts nothing, makes no namespaces. What it
   /// starts inherits that, so it is the program's filter with the calls that PID 1 itself needs besides, which the program's
   /// own refuses again.
-  public var supervisor: ProgramFilter {
+  /// - Parameter mounts: processes that it starts mount and unmount.
+  public func supervisor(mounts: Bool = false) -> ProgramFilter {
     var filter = self
     filter.allowsVsock = true
     filter.joinsKeyring = true
     // settimeofday, reboot, clock_settime
     filter.others = [164, 169, 227]
+    // mount, umount2
+    if mounts { filter.others += [165, 166] }
     return filter
   }
 

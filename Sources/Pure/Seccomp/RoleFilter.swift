@@ -95,6 +95,30 @@ public struct RoleFilter: Equatable, Sendable {
   /// The DNS client: TLS on connections that it is given. It opens nothing, not even a socket.
   public static let dnsClient = RoleFilter(calls: runtime + data, families: [], makesThreads: false)
 
+  /// The process of one mount: asks for a name, asks the server for a sign of life, mounts, unmounts.
+  public static let volume = RoleFilter(
+    calls: runtime + data + [
+      13,  // rt_sigaction
+      16,  // ioctl
+      42,  // connect
+      89,  // readlink
+      137,  // statfs: flags of a bind mount
+      138,  // fstatfs
+      157,  // prctl: names of threads
+      165,  // mount
+      166,  // umount2
+      257,  // openat
+      258,  // mkdirat
+      267,  // readlinkat
+      273,  // set_robust_list
+      282,  // signalfd
+      289,  // signalfd4
+      293,  // pipe2
+      306,  // syncfs
+      334,  // rseq
+      4,  // stat
+    ], families: [2, 10], makesThreads: true)
+
   /// What a host side does, whichever it is: connects to the network and to the enclave, accepts, asks for names.
   private static let serving: [UInt32] =
     runtime + data + [

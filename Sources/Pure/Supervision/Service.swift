@@ -59,8 +59,15 @@ public struct Service: Equatable, Sendable {
   public var readiness: Readiness
   public var end: End
   public var stop: Stop
+  /// Other processes may have files of it open. So whenever it was ready, it stops after the program and after everything
+  /// that the program has left.
+  public var holdsFiles: Bool
 
-  public init(_ name: String, needs: [ServiceID] = [], readiness: Readiness, end: End, stop: Stop = Stop()) {
+  public init(
+    _ name: String, needs: [ServiceID] = [], readiness: Readiness, end: End, stop: Stop = Stop(),
+    holdsFiles: Bool = false
+  ) {
+    self.holdsFiles = holdsFiles
     self.name = name
     self.needs = needs
     self.readiness = readiness

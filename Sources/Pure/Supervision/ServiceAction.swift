@@ -5,6 +5,9 @@ extension ServiceMachine {
     case start(ServiceID)
     case signal(ServiceID, Int32)
     case kill(ServiceID)
+    /// SIGTERM to every process that is neither PID 1 nor a service. Answered with `straysEnded` where there is none.
+    case signalStrays
+    case killStrays
     /// SIGTERM to every other process but PID 1.
     case signalRest
     case killRest

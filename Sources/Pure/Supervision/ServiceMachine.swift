@@ -7,6 +7,8 @@
 //     running ──told to stop──▶ stoppingProgram ──▶ stoppingServices ──▶ stoppingRest ──▶ finished
 //        └──────────the program has ended, or will not be started─────────────▲
 //
+// Where a service holds files for others (a mount), `stoppingStrays` comes between: what the program has left ends first.
+//
 // While the program lives, those that were ready before it are started again when they die, also in `stoppingProgram`: it
 // may need the network for its last words. The ways of a service:
 //
@@ -33,7 +35,9 @@ public struct ServiceMachine: Equatable, Sendable {
     case running
     /// Told to stop: what was ready after the program stops, then the program.
     case stoppingProgram
-    /// The program has ended; the other services stop.
+    /// The program has ended; what it has left is being stopped, where a service holds files for it.
+    case stoppingStrays
+    /// The other services stop.
     case stoppingServices
     /// Every other process that is left is being stopped.
     case stoppingRest
@@ -74,6 +78,7 @@ public struct ServiceMachine: Equatable, Sendable {
   var signalsBeforeStart: [EarlySignal] = []
   var rules = SignalRules()
   var restKilled = false
+  var straysKilled = false
   private var actions: [Action] = []
 
   public init(_ plan: ServicePlan) {
@@ -139,6 +144,13 @@ public struct ServiceMachine: Equatable, Sendable {
   public mutating func lastProcessEnded() -> [Action] {
     guard phase == .stoppingRest else { return [] }
     finish()
+    return answer()
+  }
+
+  /// No process is left but PID 1 and services.
+  public mutating func straysEnded() -> [Action] {
+    guard phase == .stoppingStrays else { return [] }
+    stopServices()
     return answer()
   }
 

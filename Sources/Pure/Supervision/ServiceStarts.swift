@@ -14,7 +14,7 @@ extension ServiceMachine {
     switch phase {
     case .running: true
     case .stoppingProgram: !comesAfterProgram(index)
-    case .stoppingServices, .stoppingRest, .finished: false
+    case .stoppingStrays, .stoppingServices, .stoppingRest, .finished: false
     }
   }
 

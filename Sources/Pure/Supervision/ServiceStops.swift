@@ -37,6 +37,7 @@ extension ServiceMachine {
 
   /// It was ready after the program, or has not been ready yet.
   func comesAfterProgram(_ index: Int) -> Bool {
+    if plan.services[index].holdsFiles { return false }
     for earlier in readinessOrder {
       if earlier == plan.program.index { return index != earlier }
       if earlier == index { return false }
@@ -48,8 +49,17 @@ extension ServiceMachine {
   mutating func endEnclave(_ code: UInt8) {
     guard phase == .running || phase == .stoppingProgram else { return }
     status = code
-    phase = .stoppingServices
+    let holdsFiles = slots.indices.contains { plan.services[$0].holdsFiles && slots[$0].state.isAlive }
+    phase = holdsFiles ? .stoppingStrays : .stoppingServices
     for index in slots.indices { forget(index) }
+    guard holdsFiles else { return stopNext() }
+    emit(.signalStrays)
+    emit(.setTimer(.rest, Self.restStopTimeout))
+  }
+
+  mutating func stopServices() {
+    emit(.cancelTimer(.rest))
+    phase = .stoppingServices
     stopNext()
   }
 
@@ -82,8 +92,13 @@ extension ServiceMachine {
 
   /// In `stoppingProgram` the program is alive, so that none of those before it is found.
   private func nextToStop() -> Int? {
-    for index in startOrder.reversed() where !slots[index].hasBeenReady && slots[index].state.isAlive { return index }
-    for index in readinessOrder.reversed() where slots[index].state.isAlive { return index }
+    let isEarly = phase == .stoppingProgram
+    for index in startOrder.reversed() where !slots[index].hasBeenReady && slots[index].state.isAlive {
+      if !isEarly || !plan.services[index].holdsFiles { return index }
+    }
+    for index in readinessOrder.reversed() where slots[index].state.isAlive {
+      if !isEarly || !plan.services[index].holdsFiles { return index }
+    }
     return nil
   }
 
@@ -121,6 +136,14 @@ extension ServiceMachine {
   // MARK: the rest
 
   mutating func restTimeIsOver() {
+    if phase == .stoppingStrays {
+      // What SIGKILL does not end waits in the kernel, for a server perhaps: unmounting by force ends that.
+      guard !straysKilled else { return stopServices() }
+      straysKilled = true
+      emit(.killStrays)
+      emit(.setTimer(.rest, Self.restStopTimeout))
+      return
+    }
     guard phase == .stoppingRest else { return }
     guard !restKilled else {
       finish()

@@ -162,16 +162,6 @@ public struct ImageBuilder {
       }
       given = (path, text)
     }
-    var nsm: FileContent?
-    var modules: [KernelModules.Module] = []
-    if let directory = request.modules {
-      let found = try KernelModules(directory, kernelVersion: kernelVersion)
-      nsm = found.nsm
-      let usual = request.moduleNames.isEmpty
-      modules = try found.loadOrder(usual ? KernelModules.usual : request.moduleNames, required: !usual)
-    } else if !request.moduleNames.isEmpty {
-      throw .refused("--module needs --modules DIR, the directory to take modules from")
-    }
     let archive: ImageArchive
     switch request.root {
     case .directory(let path):
@@ -179,6 +169,17 @@ public struct ImageBuilder {
     case .archive(let path):
       archive = try ImageArchive.read(
         path, architecture: architecture.imageName, unpackedLimit: request.unpackedLimit, warn: warn)
+    }
+    var nsm: FileContent?
+    var modules: [KernelModules.Module] = []
+    if let directory = request.modules {
+      let found = try KernelModules(directory, kernelVersion: kernelVersion)
+      nsm = found.nsm
+      let usual = request.moduleNames.isEmpty
+      let extra = try ImagePlan.hasNetworkMounts(archive.tree, given: given) ? KernelModules.forNetworkMounts : []
+      modules = try found.loadOrder(usual ? KernelModules.usual + extra : request.moduleNames, required: !usual)
+    } else if !request.moduleNames.isEmpty {
+      throw .refused("--module needs --modules DIR, the directory to take modules from")
     }
     let plan = try ImagePlan(
       root: archive.tree, program: archive.program ?? ImageProgram(), command: request.command, given: given,

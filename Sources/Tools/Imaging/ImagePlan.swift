@@ -1,3 +1,5 @@
+import EnclaveConfig
+
 /// The two ramdisks of an image, in the layout of AWS's own tools: what boots in the first, what it runs in the second.
 ///
 /// ```
@@ -13,6 +15,26 @@ struct ImagePlan {
   let application: FileTree
   /// Contents of `/rootfs/etc/tombolo.toml`.
   let configuration: String
+
+  /// The image's own `/etc/tombolo.toml`.
+  private static func ownConfiguration(_ root: FileTree) throws(ImageError) -> (name: String, text: String)? {
+    guard case .file(let content)? = root.lookup(configurationPath)?.kind else { return nil }
+    let bytes = try content.all(limit: 1 << 20)
+    guard let text = String(validating: bytes, as: UTF8.self) else {
+      throw .malformed(file: "the image's /\(configurationPath)", "is not UTF-8")
+    }
+    return ("the image's /\(configurationPath)", text)
+  }
+
+  /// Whether its configuration mounts from servers; what is wrong with it is said by whoever reads it next.
+  static func hasNetworkMounts(
+    _ root: FileTree, given: (name: String, text: String)?
+  ) throws(ImageError) -> Bool {
+    var found = given
+    if found == nil { found = try ownConfiguration(root) }
+    guard let found, let configuration = try? Configuration(toml: found.text, file: found.name) else { return false }
+    return configuration.mounts.contains(where: \.isNetwork)
+  }
 
   /// - Parameters:
   ///   - modules: in the order in which they must be loaded.
@@ -34,14 +56,7 @@ struct ImagePlan {
       try boot.insert(ImagePlan.moduleListPath, ImagePlan.file(list))
     }
 
-    var own: (name: String, text: String)?
-    if given == nil, case .file(let content)? = root.lookup(ImagePlan.configurationPath)?.kind {
-      let bytes = try content.all(limit: 1 << 20)
-      guard let text = String(validating: bytes, as: UTF8.self) else {
-        throw .malformed(file: "the image's /\(ImagePlan.configurationPath)", "is not UTF-8")
-      }
-      own = ("the image's /\(ImagePlan.configurationPath)", text)
-    }
+    let own = given == nil ? try ImagePlan.ownConfiguration(root) : nil
     let merged = try ProgramConfiguration(given: given ?? own, image: program, command: command)
     guard let first = merged.command.first, !first.isEmpty else {
       throw .refused("the image names no command: give one after --, or as program.command in --config")

@@ -17,6 +17,8 @@ struct KernelModules {
     "nft_chain_nat", "nft_redir", "nft_ct", "nft_queue", "nft_nat", "nft_masq", "nft_reject_inet",
     "nft_reject_ipv4", "nft_reject_ipv6", "nfnetlink_queue", "overlay",
   ]
+  /// Where the configuration has a `[[mount]]` of type nfs: megabytes that no other image needs.
+  static let forNetworkMounts = ["nfsv4"]
   private static let endings = [".ko", ".ko.xz", ".ko.gz", ".ko.zst"]
   private static let largestModule = 256 << 20
 

@@ -35,6 +35,32 @@ struct GoldenPlanTests {
 
   @Test func underAnotherInit() throws { try Self.expectGolden("child", StartPlanTests.facts(.child, Self.server)) }
 
+  /// What is mounted by steps, what by processes of their own, and what the program waits for.
+  @Test func mounts() throws {
+    try Self.expectGolden(
+      "kernel-mounts",
+      StartPlanTests.facts(
+        .kernel(hasRootfs: true),
+        Self.server + """
+
+          [[mount]]
+          type = "nfs"
+          source = "nfs.example:/vol"
+          target = "/data"
+          options = ["noatime"]
+          [[mount]]
+          type = "bind"
+          source = "/data/shop"
+          target = "/srv"
+          options = ["ro"]
+          required = false
+          [[mount]]
+          type = "tmpfs"
+          target = "/scratch"
+          options = ["size=64m", "mode=1777"]
+          """))
+  }
+
   @Test func aLocalEnclave() throws {
     var facts = try StartPlanTests.facts(.local(StartPlanTests.local), Self.server)
     facts.defaultDirectory = "/home/me"

@@ -49,7 +49,7 @@ struct ProgramFilterTests {
 
   /// What PID 1 gives up for itself, and that what it starts loses nothing by that.
   @Test func pidOneIsNoMoreThanItsProgram() {
-    let init1 = ProgramFilter(capabilities: 0, allowsVsock: false).supervisor.instructions
+    let init1 = ProgramFilter(capabilities: 0, allowsVsock: false).supervisor().instructions
     for number in 0...500 as ClosedRange<UInt32> where run(usual, number) == allow {
       #expect(run(init1, number) == allow, "\(number)")
     }
@@ -57,6 +57,9 @@ struct ProgramFilterTests {
     for number in [321, 246, 320, 175, 313, 176, 165, 166, 155, 272, 308, 298, 248, 172] as [UInt32] {
       #expect(run(init1, number) == refuse, "\(number)")
     }
+    let mounting = ProgramFilter(capabilities: 0, allowsVsock: false).supervisor(mounts: true).instructions
+    for number in [165, 166] as [UInt32] { #expect(run(mounting, number) == allow && run(usual, number) == refuse) }
+    #expect(run(mounting, 155) == refuse && run(mounting, 272) == refuse)
     // The clock, the end, the host, the keyring of what it starts.
     for number in [164, 169, 227] as [UInt32] { #expect(run(init1, number) == allow && run(usual, number) == refuse) }
     #expect(run(init1, 41, 40) == allow && run(init1, 41, 38) == refuse)

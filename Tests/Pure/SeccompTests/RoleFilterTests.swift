@@ -29,6 +29,19 @@ struct RoleFilterTests {
     #expect(run(proxy, 0x4000_0000) == trap)
   }
 
+  /// It is root's, with the right to mount: it starts nothing, makes no namespaces, speaks to nobody but by TCP and UDP.
+  @Test func aVolumesProcessMountsAndNothingElse() {
+    let volume = RoleFilter.volume.instructions
+    for number in [165, 166, 257, 306] as [UInt32] { #expect(run(volume, number) == allow, "\(number)") }
+    for number in [57, 58, 59, 62, 101, 105, 126, 155, 161, 272, 308, 311, 317, 322, 425, 429] as [UInt32] {
+      #expect(run(volume, number) == trap, "\(number)")
+    }
+    for family in 0...50 as ClosedRange<UInt64> {
+      #expect(run(volume, 41, family) == ([2, 10].contains(family) ? allow : trap), "\(family)")
+    }
+    #expect(run(volume, 56, 0x11) == trap && run(volume, 56, 0x3d0f00) == allow)
+  }
+
   @Test func socketsAreOfTheFamiliesThatTheProxyUses() {
     for family in 0...50 as ClosedRange<UInt64> {
       #expect(run(proxy, 41, family) == ([1, 2, 10, 40].contains(family) ? allow : trap), "\(family)")

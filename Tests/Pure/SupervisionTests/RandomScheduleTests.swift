@@ -70,7 +70,7 @@ struct Way: Hashable {
 /// An engine, its processes and its time, all of which happen in any order.
 struct World {
   private enum Event: Hashable {
-    case started(Int), startFailed(Int), ready(Int), exited(Int, UInt8), timer(Int), signal(Int32), last
+    case started(Int), startFailed(Int), ready(Int), exited(Int, UInt8), timer(Int), signal(Int32), strays, last
   }
 
   private struct Process {
@@ -133,6 +133,7 @@ struct World {
     // Mostly things happen in time.
     if events.isEmpty || chance(5) { events += timers.sorted().map { .timer($0) } }
     if chance(2) { events.append(.signal(SignalRules.passed.filter { $0 != 15 }.randomElement(using: &random) ?? 1)) }
+    if machine.phase == .stoppingStrays { events.append(.strays) }
     if machine.phase == .stoppingRest { events.append(.last) }
     return events
   }
@@ -157,6 +158,7 @@ struct World {
       timers.remove(key)
       if let timer = ServiceMachine.Timer(key: key) { perform(machine.timerFired(timer)) }
     case .signal(let signal): perform(machine.signal(signal, at: .milliseconds(100 * past.count)))
+    case .strays: perform(machine.straysEnded())
     case .last: perform(machine.lastProcessEnded())
     }
   }
@@ -175,7 +177,7 @@ struct World {
         for index in states.indices where states[index].isAlive {
           faults.append("\(index) lives when the rest is told to end")
         }
-      case .killRest, .log: break
+      case .killRest, .log, .signalStrays, .killStrays: break
       }
     }
   }
@@ -202,7 +204,7 @@ struct World {
 
   /// Those that were never ready first, then the latest.
   private mutating func checkOrder() {
-    let places = stopped.map { firstReady.firstIndex(of: $0) ?? .max }
+    let places = stopped.filter { !machine.plan.services[$0].holdsFiles }.map { firstReady.firstIndex(of: $0) ?? .max }
     for (earlier, later) in zip(places, places.dropFirst()) where earlier < later || earlier == later && later != .max {
       faults.append("stopped in the order \(stopped), ready in the order \(firstReady)")
       return
@@ -225,7 +227,9 @@ enum RandomServices {
       case 3:
         service.readiness = .completed(within: .seconds(10))
         service.end = Bool.random(using: &random) ? .staysDown : .startedAgain
-      case 4: service.end = .staysDown
+      case 4:
+        service.end = .staysDown
+        service.holdsFiles = index % 2 == 0
       case 5:
         // With one of those before or after it that is started again by itself.
         let leaders = order[..<place].filter {

@@ -58,6 +58,76 @@ struct ServiceMachineTests {
     #expect(machine.exited(proxy, .exited(0), uptime: .zero).contains(.signalRest))
   }
 
+  // MARK: a mount that others have files of
+
+  private let volume = ServiceID(1), user = ServiceID(2)
+
+  private func mounted(required: Bool, before: Bool) throws -> ServiceMachine {
+    var machine = try Usual.withVolume(required: required)
+    _ = machine.start()
+    _ = machine.started(proxy)
+    #expect(machine.ready(proxy).contains(.start(volume)))
+    _ = machine.started(volume)
+    if before { #expect(machine.ready(volume).contains(.start(user)) == required) }
+    _ = machine.started(user)
+    if !before { #expect(machine.ready(volume).contains(.log(.info, "the mount of /data is ready"))) }
+    return machine
+  }
+
+  /// What the program has left ends before the mount is told, which would be in use; the proxy is there until then.
+  @Test func whatTheProgramHasLeftEndsBeforeTheMount() throws {
+    var machine = try mounted(required: true, before: true)
+    let ended = machine.exited(user, .exited(0), uptime: .seconds(1)).deeds
+    #expect(ended.suffix(2) == [.signalStrays, .setTimer(.rest, .seconds(1))])
+    #expect(
+      machine.straysEnded().deeds == [.cancelTimer(.rest), .signal(volume, 15), .setTimer(.stop(volume), .seconds(14))])
+    #expect(machine.straysEnded() == [])
+    #expect(machine.exited(volume, .exited(0), uptime: .seconds(1)).contains(.signal(proxy, 15)))
+    #expect(machine.exited(proxy, .exited(0), uptime: .seconds(1)).contains(.signalRest))
+    #expect(machine.lastProcessEnded().contains(.finish(0)))
+  }
+
+  /// One that nothing ends waits for a server: unmounting by force is what ends it.
+  @Test func whatDoesNotEndHoldsNobodyUp() throws {
+    var machine = try mounted(required: true, before: true)
+    _ = machine.exited(user, .exited(0), uptime: .seconds(1))
+    #expect(machine.timerFired(.rest) == [.killStrays, .setTimer(.rest, .seconds(1))])
+    #expect(machine.timerFired(.rest).contains(.signal(volume, 15)))
+    _ = machine.timerFired(.stop(volume))
+    #expect(machine.timerFired(.stop(volume)).contains(.signal(proxy, 15)))
+  }
+
+  /// Whenever it was ready, the program has its files until its own end.
+  @Test(arguments: [true, false]) func aMountStaysWhileTheProgramStops(_ before: Bool) throws {
+    var machine = try mounted(required: false, before: before)
+    #expect(machine.signal(15, at: .zero).deeds == [.signal(user, 15), .setTimer(.stop(user), .seconds(10))])
+    #expect(machine.exited(user, .signalled(15), uptime: .seconds(1)).contains(.signalStrays))
+    #expect(machine.straysEnded().contains(.signal(volume, 15)))
+  }
+
+  @Test func aMountThatIsNotThereInTimeEndsTheStartOnlyWhereItIsRequired() throws {
+    for required in [true, false] {
+      var machine = try Usual.withVolume(required: required)
+      _ = machine.start()
+      _ = machine.started(proxy)
+      #expect(machine.ready(proxy).contains(.start(user)) == !required)
+      _ = machine.started(volume)
+      if !required { _ = machine.started(user) }
+      let late = machine.timerFired(.ready(volume))
+      #expect(late.contains(.log(.warning, "the mount of /data was not ready within 90.0 seconds")))
+      #expect(late.contains(.signalStrays) == required)
+      // One that cannot be had at all does not wait for its time.
+      var other = try Usual.withVolume(required: required)
+      _ = other.start()
+      _ = other.started(proxy)
+      _ = other.ready(proxy)
+      _ = other.started(volume)
+      if !required { _ = other.started(user) }
+      let failed = other.exited(volume, .exited(125), uptime: .seconds(1))
+      #expect(failed.contains(.signal(proxy, 15)) == required)
+    }
+  }
+
   /// The whole end, in order, with the program's status.
   @Test(arguments: [(Supervision.ExitStatus.exited(7), UInt8(7)), (.signalled(9), 137), (.exited(0), 0)])
   func theEnd(_ status: Supervision.ExitStatus, _ code: UInt8) throws {

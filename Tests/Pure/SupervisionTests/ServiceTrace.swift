@@ -41,6 +41,14 @@ enum Usual {
       "the mount of /data", needs: [id0], readiness: .completed(within: .seconds(30)), end: .staysDown)
     return ServiceMachine(try ServicePlan([proxy(), mount, program([id0, id1])]))
   }
+
+  /// 0: the proxy, 1: a mount that stays, 2: the program, which waits for it or does not.
+  static func withVolume(required: Bool) throws -> ServiceMachine {
+    let volume = Service(
+      "the mount of /data", needs: [id0], readiness: .notified(within: .seconds(90)), end: .staysDown,
+      stop: .init(timeout: .seconds(14)), holdsFiles: true)
+    return ServiceMachine(try ServicePlan([proxy(), volume, program(required ? [id0, id1] : [id0])]))
+  }
 }
 
 extension ServiceMachine.Action {
@@ -58,6 +66,8 @@ extension ServiceMachine.Action {
     case .start(let id): "start \(name(id))"
     case .signal(let id, let signal): "signal \(name(id)) \(signal)"
     case .kill(let id): "kill \(name(id))"
+    case .signalStrays: "signal what the program has left"
+    case .killStrays: "kill what the program has left"
     case .signalRest: "signal the rest"
     case .killRest: "kill the rest"
     case .setTimer(let timer, let delay): "set timer: \(name(timer)), \(delay)"

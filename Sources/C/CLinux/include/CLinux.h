@@ -161,6 +161,8 @@ enum {
   CLINUX_SOCK_NONBLOCK = SOCK_NONBLOCK, CLINUX_SHUT_WR = SHUT_WR, CLINUX_AF_VSOCK = AF_VSOCK,
   CLINUX_EPOLL_CLOEXEC = EPOLL_CLOEXEC,
 };
+int clinux_syncfs(int fd); // -1 and errno
+int clinux_poll(int fd, bool writing, int milliseconds); // poll(2) of one descriptor: 1 ready, 0 not within that time
 int clinux_poll_writable(int fd); // 1 when a write of PIPE_BUF bytes would not block (or would fail), else 0
 enum { CLINUX_MNT_DETACH = MNT_DETACH };
 void clinux_raise_nofile(void);
