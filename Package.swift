@@ -320,7 +320,7 @@ let package = Package(
     tests("Pure/WireTests", ["Wire", "Inet"]),
     tests("Pure/LogTextTests", ["LogText", "Inet", "Policy", "Wire"]),
     tests("Pure/DNSTests", ["DNS", "Inet"]),
-    tests("Pure/UpstreamsTests", ["Upstreams", "DNS"]),
+    tests("Pure/UpstreamsTests", ["Upstreams", "Roles", "DNS"]),
     tests("Pure/VolumesTests", ["Volumes", "DNS", "EnclaveConfig", "Inet"]),
     tests("Pure/NameServiceTests", ["NameService", "DNS", "Policy", "Inet"]),
     tests("Pure/TLSTests", ["TLS", "Inet"]),

@@ -2,7 +2,8 @@
 # Name servers of real programs, with certificates of a CA made here, in the network namespace in which this runs.
 #   name-servers.sh FOLDER ADDRESS    makes FOLDER/good.pem, the CA, and FOLDER/*.pid of what was started
 # Ports: 53 plain; 853 TLS and 443 HTTPS with the right certificate; 1853 and 1443 an expired one; 2853 and 2443 one of another
-# CA; 3853 resets in the handshake; 4853 answers in plain text; 4443 TLS with the right certificate and no HTTP/2.
+# CA; 3853 resets in the handshake; 4853 answers in plain text; 4443 TLS with the right certificate and no word of ALPN; 5443 of
+# HTTP/1.1 alone.
 set -e
 address=$2
 mkdir -p "$1"; cd "$1"
@@ -86,6 +87,10 @@ context.load_cert_chain("right.crt", "right.key")
 serve(3853, reset)
 serve(4853, plain)
 serve(4443, lambda connection: context.wrap_socket(connection, server_side=True).recv(100))
+old = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+old.load_cert_chain("right.crt", "right.key")
+old.set_alpn_protocols(["http/1.1"])
+serve(5443, lambda connection: old.wrap_socket(connection, server_side=True).recv(100))
 open("others.ready", "w").close()
 E
 python3 others.py "$address" >others.log 2>&1 & echo $! >others.pid

@@ -115,11 +115,15 @@ size_t ctls_drain(struct ctls_session *session, uint8_t *buffer, size_t capacity
   return BIO_read_ex(session->outgoing, buffer, capacity, &count) == 1 ? count : 0;
 }
 
+// RFC 7301 section 3.2: a server that knows ALPN says so with an alert, one that does not, not at all.
+static const char no_protocol[] = "the server speaks no HTTP/2 (ALPN), and nothing else is asked";
+
 static void explain(struct ctls_session *session) {
   long verified = SSL_get_verify_result(session->ssl);
   unsigned long error = ERR_get_error();
   const char *reason = error ? ERR_reason_error_string(error) : NULL;
   if (verified != X509_V_OK) reason = X509_verify_cert_error_string(verified);
+  if (ERR_GET_LIB(error) == ERR_LIB_SSL && ERR_GET_REASON(error) == SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL) reason = no_protocol;
   session->reason = reason ? reason : "the connection was ended";
   ERR_clear_error();
 }
@@ -143,7 +147,7 @@ enum ctls_progress ctls_handshake(struct ctls_session *session) {
     unsigned length = 0;
     SSL_get0_alpn_selected(session->ssl, &chosen, &length);
     if (length == 0) {
-      session->reason = "the server does not agree to the protocol (ALPN)";
+      session->reason = no_protocol;
       return CTLS_FAILED;
     }
   }

@@ -26,12 +26,21 @@ public struct DNSClientFiles {
     (proxyEnd, clientEnd) = try makeMessagePair()
   }
 
-  mutating func readCertificates(_ path: String?) throws {
-    guard let path = path ?? NameSettings.certificateFiles.first(where: { fileKind($0) != nil }) else {
+  mutating func readCertificates(_ named: String?) throws {
+    guard let path = named ?? NameSettings.certificateFiles.first(where: { fileKind($0) != nil }) else {
       throw MissingFeature(
         sentence: "dns.upstream has a server with a certificate, and dns.ca_file names no file: there is none of "
           + NameSettings.certificateFiles.joined(separator: ", "))
     }
-    certificates = try readFile(path, limit: UpstreamPlan.certificateLimit)
+    let defect: String
+    do throws(SystemError) {
+      certificates = try readFile(path, limit: UpstreamPlan.certificateLimit)
+      guard let found = CertificateBundle.defect(in: certificates) else { return }
+      defect = found
+    } catch {
+      defect = "\(error)"
+    }
+    let key = named == nil ? "dns.ca_file: not set, so " : "dns.ca_file: "
+    throw MissingFeature(sentence: "\(key)found \"\(path)\", expected PEM certificates: \(defect)")
   }
 }

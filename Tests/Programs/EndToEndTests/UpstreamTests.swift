@@ -74,7 +74,8 @@ final class UpstreamTests: XCTestCase {
       ("https://10.9.0.3/dns-query#wrong.test", "hostname mismatch"),
       ("https://10.9.0.3:1443/dns-query#dns.test", "certificate has expired"),
       ("https://10.9.0.3:2443/dns-query#dns.test", "unable to get local issuer certificate"),
-      ("https://10.9.0.3:4443/dns-query#dns.test", "the server does not agree to the protocol (ALPN)"),
+      ("https://10.9.0.3:4443/dns-query#dns.test", "the server speaks no HTTP/2 (ALPN), and nothing else is asked"),
+      ("https://10.9.0.3:5443/dns-query#dns.test", "the server speaks no HTTP/2 (ALPN), and nothing else is asked"),
       ("https://10.9.0.3/elsewhere#dns.test", "HTTP status 404"),
     ] {
       let before = bash("grep -c ' ok.test. A' \(Self.directory)/right.log").output
@@ -185,6 +186,19 @@ final class UpstreamTests: XCTestCase {
     XCTAssertTrue(image.errors.contains("dns.upstream needs tombolo-dns beside the init program"), image.errors)
     let wrong = inEnclave("[\"tls://10.9.0.3#dns.test\"]", "ask ok.test", more: "ca_file = \"/nowhere.pem\"")
     XCTAssertEqual(wrong.status, 125)
-    XCTAssertTrue(wrong.errors.contains("open /nowhere.pem: No such file or directory"), wrong.errors)
+    XCTAssertTrue(
+      wrong.errors.contains(
+        "dns.ca_file: found \"/nowhere.pem\", expected PEM certificates: open /nowhere.pem: No such file or directory"),
+      wrong.errors)
+    // At once, and not when the client has not become ready.
+    for (file, defect) in [("empty", "it is empty"), ("s.sh", "it has none"), ("cut", "certificate 1 has no end")] {
+      bash("cd \(Self.directory); : > empty; head -c 200 good.pem > cut")
+      let path = "\(Self.directory)/\(file)"
+      let start = inEnclave(
+        "[\"tls://10.9.0.3#dns.test\"]", "ask ok.test", more: "ca_file = \"\(path)\"")
+      XCTAssertEqual(start.status, 125)
+      XCTAssertTrue(
+        start.errors.contains("dns.ca_file: found \"\(path)\", expected PEM certificates: \(defect)"), start.errors)
+    }
   }
 }
