@@ -42,8 +42,8 @@ final class DatagramRelay: PacketEngine {
   private let policy: Policy
   private let names: Locked<NameService>
   private let log: (String) -> Void
-  /// Told of each new flow that is allowed.
-  var onUse: ((FirstUses.Use) -> Void)?
+  /// Told of each new flow that is allowed: its destination, and the name that it is for.
+  var onUse: ((IPEndpoint, FlowTransport, DomainName?) -> Void)?
   private var denials = DenialBudget()
   private var complaints = DenialBudget()
   private var assembly = FragmentAssembly()
@@ -166,8 +166,8 @@ final class DatagramRelay: PacketEngine {
     keys[flow] = key
     let transport: FlowTransport = key.kind == .udp ? .udp : .icmp
     let found = names.with { $0.names(of: key.remote.address, now: monotonicNanoseconds() / 1_000_000_000) }
-    let name = policy.allowedName(at: key.remote, over: transport, found)
-    onUse?(.datagrams(transport, key.remote, name))
+    let name = policy.allowedName(at: key.remote, found, transport)
+    onUse?(key.remote, transport, name)
     send(DatagramMessage.open(flow, DatagramFlow(key.kind, key.remote, name: name)).encoded())
     return flow
   }

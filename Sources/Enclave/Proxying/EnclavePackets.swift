@@ -26,7 +26,9 @@ final class EnclavePackets {
     let v6 = plan.settings.tunnelAddresses.first { if case .v6 = $0.address { true } else { false } }
     let packetGuard = PacketGuard(.enclave, v4, v6, ports: plan.settings.ingressPorts)
     let outgoing = DestinationGuard(Self.destinations(plan))
-    let flows = plan.settings.egress.needsFlows(plan.settings.sni) ? Self.flows(plan, names) : nil
+    // What is used can be told of flows alone.
+    let needsFlows = plan.settings.egress.needsFlows(plan.settings.sni) || plan.settings.reportsUse
+    let flows = needsFlows ? Self.flows(plan, names) : nil
     let verdicts = plan.descriptors.verdictPipe.map { FileReference(OwnedFileDescriptor($0)) }
     let segments = SegmentSizes(mtu: Int(plan.settings.tunnelMTU))
     for (index, fd) in plan.descriptors.tunnelQueues.enumerated() {
@@ -87,7 +89,7 @@ final class EnclavePackets {
       FlowJudge(
         destinations(plan), sni: plan.settings.sni,
         queries: reachProxy ? .nobody : .anybody,
-        published: plan.settings.ingressPorts)
+        published: plan.settings.ingressPorts, reportsUse: plan.settings.reportsUse), used: say
     ) { address in names.with { $0.names(of: address, now: monotonicNanoseconds() / 1_000_000_000) } }
   }
 

@@ -1,6 +1,7 @@
 import CLinux
 import DNS
 import EventLoop
+import Flows
 import Inet
 import LinuxSystem
 import NameService
@@ -94,7 +95,7 @@ public final class EnclaveProxy {
     if let fd = plan.descriptors.packetLink {
       let made = try PacketLink(FileReference(OwnedFileDescriptor(fd)), loop: loop)
       let datagrams = DatagramRelay(plan, names, made, loop: loop, log: log)
-      if plan.settings.reportsUse { datagrams.onUse = { [unowned self] in usedDatagrams($0) } }
+      if plan.settings.reportsUse { datagrams.onUse = { [unowned self] in usedDatagrams($0, $1, $2) } }
       made.datagrams = datagrams
       link = made
       try holdConnections(made)
@@ -260,14 +261,9 @@ public final class EnclaveProxy {
     }
   }
 
-  private func usedDatagrams(_ used: FirstUses.Use) {
-    guard case .datagrams(let transport, let destination, let name) = used else { return }
-    use(used) {
-      let grounds = policy.grounds(for: destination, over: transport, name)
-      guard transport == .udp else {
-        return "packets to \(destination.address)\(name.map { " (\($0))" } ?? "") allowed: \(grounds)"
-      }
-      return "packets to \(destination) (UDP\(name.map { ", \($0)" } ?? "")) allowed: \(grounds)"
+  private func usedDatagrams(_ destination: IPEndpoint, _ transport: FlowTransport, _ name: DomainName?) {
+    use(.init(destination, name, transport)) {
+      "packets to \(FlowDenial.shown(destination, transport, name)) allowed: \(policy.grounds(for: destination, name, transport))"
     }
   }
 

@@ -61,7 +61,7 @@ final class DatagramServer: ChannelServer {
       counters.denied(sentence, isHost: true)
       return .failure(FlowRefusal(status: .denied))
     }
-    counters.used.add(.datagrams(transport, flow.destination, flow.name))
+    counters.used.add(FirstUses.Use(flow.destination, flow.name, transport))
     guard let lease = budget.lease(.flows, for: peer) else {
       budget.refused(.flows, peer)
       return .failure(FlowRefusal(status: .noResources))

@@ -137,6 +137,8 @@ final class Start {
     settings.verbose = configuration.logs.level == .debug
     settings.reportsUse = configuration.logs.level <= .info
     if configuration.networkMode == .raw {
+      // There each packet would have to be looked up in a table of flows, for an image that has no rules.
+      if configuration.egress.isUnsaid { settings.reportsUse = settings.verbose }
       let raw = configuration.raw
       settings.tunnelAddresses = [raw.address] + (raw.lacksIPv6 ? [] : [raw.address6])
       settings.tunnelMTU = UInt16(clamping: raw.mtu)

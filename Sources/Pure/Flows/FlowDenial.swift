@@ -31,14 +31,19 @@ public final class FlowDenial: Sendable, CustomStringConvertible {
 
   /// `10.9.0.2:8081 (TCP, ok.test) denied: no rule of egress.allow names it`
   public var description: String {
-    var text = transport.hasPorts ? "\(IPEndpoint(destination, port))" : "\(destination)"
-    let kind = transport == .tcp ? "TCP" : transport == .udp ? "UDP" : ""
-    let shown = name.map { kind.isEmpty ? "\($0)" : "\(kind), \($0)" } ?? kind
-    if !shown.isEmpty { text += " (\(shown))" }
+    let text = Self.shown(IPEndpoint(destination, port), transport, name)
     switch reason {
     case .destination(let denial): return text + " denied: \(denial)"
     case .other(let sentence): return text + " denied: " + sentence
     }
+  }
+
+  /// `10.9.0.2:8081 (TCP, ok.test)`
+  public static func shown(_ endpoint: IPEndpoint, _ transport: FlowTransport, _ name: DomainName?) -> String {
+    let text = transport.hasPorts ? "\(endpoint)" : "\(endpoint.address)"
+    let kind = transport == .tcp ? "TCP" : transport == .udp ? "UDP" : ""
+    let remark = name.map { kind.isEmpty ? "\($0)" : "\(kind), \($0)" } ?? kind
+    return remark.isEmpty ? text : "\(text) (\(remark))"
   }
 }
 

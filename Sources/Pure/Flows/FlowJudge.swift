@@ -45,6 +45,9 @@ public struct FlowJudge {
     var bytes: HelloReassembly
     /// When the connection began, these were the address's.
     var names: [DomainName]
+    var destination: IPEndpoint
+    /// The headers of the program's last segment.
+    var last: [UInt8]
   }
 
   private var policy: Policy
@@ -57,14 +60,18 @@ public struct FlowJudge {
   private var helloBytes = 0
   /// nil where datagrams to port 443 are as all others.
   private var quic: QUICGate?
+  /// What is new of what is used; nil where nobody asks.
+  private var uses: FlowUses?
 
   /// - Parameters:
   ///   - published: TCP ports of the program that others may connect to.
   ///   - publishedDatagrams: UDP ports, as far as they are known.
+  ///   - reportsUse: `takeUses` tells of destinations that are used.
   public init(
     _ destinations: Destinations, sni: SNISettings = SNISettings(), queries: Queries, published: [UInt16],
-    publishedDatagrams: [UInt16] = [], limit: Int = 1 << 16
+    publishedDatagrams: [UInt16] = [], reportsUse: Bool = false, limit: Int = 1 << 16
   ) {
+    if reportsUse { uses = FlowUses() }
     self.queries = queries
     policy = Policy(destinations: destinations)
     self.sni = sni
@@ -79,6 +86,17 @@ public struct FlowJudge {
   public mutating func change(_ destinations: Destinations) { policy.destinations = destinations }
 
   public var openFlows: Int { table.count }
+
+  /// Sentences about destinations that are used for the first time since the last call.
+  public mutating func takeUses() -> [String] { uses?.take() ?? [] }
+
+  /// A flow of the program is open from here on.
+  /// - Parameter name: that the client has asked its server for.
+  private mutating func use(
+    _ packet: FlowPacket, _ transport: FlowTransport, naming name: DomainName? = nil, _ names: [DomainName]
+  ) {
+    uses?.note(IPEndpoint(packet.remote, packet.remotePort), transport, naming: name, names, policy)
+  }
 
   // MARK: leaving
 
@@ -95,15 +113,17 @@ public struct FlowJudge {
       // Nobody's kernel makes any of what it has made for a path; together they could be what no single one shows.
       if packet.isFragment { return .drop }
       return packet.opens
-        ? opening(packet, mark, now, names) : segment(packet, mark, frame, now, names)
+        ? opening(packet, mark, frame, now, names) : segment(packet, mark, frame, now, names)
     case .udp:
       if quic != nil, packet.remotePort == FlowWatch.quicPort { return quic(packet, mark, frame, now, names) }
       if table.use(mark, now: now) { return .open }
       return datagram(packet, mark, now, names)
     case .echo:
       if table.use(mark, now: now) { return .open }
-      if let denial = denial(of: packet, .icmp, names(packet.remote)) { return .refuse(denial) }
+      let found = names(packet.remote)
+      if let denial = denial(of: packet, .icmp, found) { return .refuse(denial) }
       table.open(mark, .echo, now: now)
+      use(packet, .icmp, found)
       return .open
     case .echoReply:
       return table.use(mark, now: now) ? .pass : unasked(packet, names)
@@ -161,8 +181,10 @@ public struct FlowJudge {
   private mutating func datagram(
     _ packet: FlowPacket, _ mark: UInt64, _ now: UInt32, _ names: Names
   ) -> FlowVerdict {
-    if let denial = denial(of: packet, .udp, names(packet.remote)) { return .refuse(denial) }
+    let found = names(packet.remote)
+    if let denial = denial(of: packet, .udp, found) { return .refuse(denial) }
     table.open(mark, .datagrams, now: now)
+    use(packet, .udp, found)
     return .open
   }
 
@@ -190,6 +212,7 @@ public struct FlowJudge {
     switch verdict {
     case .pass(let held):
       table.open(mark, .datagrams, now: now)
+      if let asked { use(packet, .udp, naming: asked, found) }
       return held.isEmpty ? .open : .release(held)
     case .hold, .drop, nil: return .drop
     case .deny(let reason): return .refuse(refusal(packet, .udp, asked ?? found.first, "\(reason) (egress.quic)"))
@@ -198,11 +221,14 @@ public struct FlowJudge {
 
   // MARK: connections
 
-  private mutating func opening(_ packet: FlowPacket, _ mark: UInt64, _ now: UInt32, _ names: Names) -> FlowVerdict {
+  private mutating func opening(
+    _ packet: FlowPacket, _ mark: UInt64, _ frame: UnsafeRawBufferPointer, _ now: UInt32, _ names: Names
+  ) -> FlowVerdict {
     let found = names(packet.remote)
     if let denial = denial(of: packet, .tcp, found) { return .refuse(denial) }
     guard watch.inspected.contains(packet.remotePort) else {
       if !table.isOpen(mark, now: now) { table.open(mark, .half, now: now) }
+      use(packet, .tcp, found)
       return .pass
     }
     // Data in a SYN (RFC 7413) is not looked at. Without an answer, the client sends it again without.
@@ -210,7 +236,9 @@ public struct FlowJudge {
     if let known = hellos[mark], known.bytes.initial == packet.sequence { return .pass }
     forget(mark)
     guard makeRoom(now) else { return .drop }
-    hellos[mark] = Hello(bytes: HelloReassembly(initial: packet.sequence, since: now), names: found)
+    hellos[mark] = Hello(
+      bytes: HelloReassembly(initial: packet.sequence, since: now), names: found,
+      destination: IPEndpoint(packet.remote, packet.remotePort), last: Array(frame[..<packet.payload.lowerBound]))
     table.open(mark, .half, now: now)
     return .pass
   }
@@ -225,7 +253,7 @@ public struct FlowJudge {
       forget(mark)
       return packet.payload.isEmpty ? .pass : .drop
     }
-    return inspect(packet, mark, UnsafeRawBufferPointer(rebasing: frame[packet.payload]), now)
+    return inspect(packet, mark, frame, now)
   }
 
   /// Whether a queue may let what follows of the flow pass unseen for a moment. Not where hellos are looked at: the next
@@ -245,11 +273,12 @@ public struct FlowJudge {
         refusal(packet, .tcp, found.first, "its beginning was not seen, where a client names its server (egress.sni)"))
     }
     table.open(mark, .connection, now: now)
+    use(packet, .tcp, found)
     return .pass
   }
 
   private mutating func inspect(
-    _ packet: FlowPacket, _ mark: UInt64, _ payload: UnsafeRawBufferPointer, _ now: UInt32
+    _ packet: FlowPacket, _ mark: UInt64, _ frame: UnsafeRawBufferPointer, _ now: UInt32
   ) -> FlowVerdict {
     guard var hello = hellos.removeValue(forKey: mark) else { return .pass }
     helloBytes -= hello.bytes.bytes.count
@@ -258,10 +287,11 @@ public struct FlowJudge {
       table.close(mark)
       return .end(refusal(packet, .tcp, name ?? hello.names.first, reason), sequence: expected)
     }
-    if !hello.bytes.isJudged, now &- hello.bytes.since > Self.helloTime {
-      return ended(nil, "no whole ClientHello came (egress.sni)")
-    }
-    let step = hello.bytes.take(packet.sequence, payload, isUrgent: packet.isUrgent, isLast: packet.isEnd)
+    if hello.bytes.isAwaited, now &- hello.bytes.since > Self.helloTime { return ended(nil, Self.noHello) }
+    if packet.acknowledges { hello.last = Array(frame[..<packet.payload.lowerBound]) }
+    let step = hello.bytes.take(
+      packet.sequence, UnsafeRawBufferPointer(rebasing: frame[packet.payload]), isUrgent: packet.isUrgent,
+      isLast: packet.isEnd)
     let verdict: FlowVerdict
     switch step {
     case .pass: verdict = .pass
@@ -273,7 +303,7 @@ public struct FlowJudge {
       case .hello(let found): name = found.serverName
       case .notTLS: name = nil
       case .malformed(let reason): return ended(nil, "a ClientHello that \(reason)")
-      case .incomplete: return ended(nil, "no whole ClientHello came (egress.sni)")
+      case .incomplete: return ended(nil, Self.noHello)
       }
       let endpoint = IPEndpoint(packet.remote, packet.remotePort)
       if case .deny(let reason) = policy.egress(
@@ -282,6 +312,7 @@ public struct FlowJudge {
         return ended(name, reason)
       }
       hello.bytes.accept()
+      use(packet, .tcp, naming: name, hello.names)
       verdict = .pass
     }
     hellos[mark] = hello
@@ -302,6 +333,28 @@ public struct FlowJudge {
       table.close(mark)
     }
     return !isFull()
+  }
+
+  private static let noHello = "no whole ClientHello came (egress.sni)"
+
+  /// Connections whose client has had its time for a hello. They are open no more, and both ends are to be told.
+  /// - Returns: for each the headers of the program's last segment and the verdict on it; and whether others are awaited.
+  public mutating func overdue(now: UInt32) -> (ended: [(headers: [UInt8], verdict: FlowVerdict)], isWaiting: Bool) {
+    var ended: [(headers: [UInt8], verdict: FlowVerdict)] = []
+    var isWaiting = false
+    for (mark, hello) in hellos where hello.bytes.isAwaited {
+      guard now &- hello.bytes.since > Self.helloTime else {
+        isWaiting = true
+        continue
+      }
+      forget(mark)
+      table.close(mark)
+      let denial = FlowDenial(
+        destination: hello.destination.address, port: hello.destination.port, transport: .tcp, name: hello.names.first,
+        reason: .other(Self.noHello))
+      ended.append((hello.last, .end(denial, sequence: hello.bytes.expected)))
+    }
+    return (ended, isWaiting)
   }
 
   // MARK: entering
@@ -331,7 +384,7 @@ public struct FlowJudge {
     table.note(ends: packet.isEnd, resets: packet.isReset, isLeaving: false, mark)
     guard var hello = hellos[mark] else { return mayBeRemembered(packet) }
     if packet.isAnswerToSYN {
-      hello.bytes.answered(packet.acknowledgement)
+      hello.bytes.answered(packet.acknowledgement, now: now)
       hellos[mark] = hello
     } else if packet.acknowledges, hello.bytes.isOver(acknowledged: packet.acknowledgement) {
       forget(mark)
@@ -360,10 +413,20 @@ public struct FlowWatch: Sendable {
     self.checksQUIC = checksQUIC
   }
 
+  /// Whether more than the headers of one of the program's datagrams is looked at.
+  public func reads(_ packet: FlowPacket) -> Bool {
+    checksQUIC && packet.kind == .udp && packet.remotePort == Self.quicPort
+  }
+
+  /// Whether a packet for the program is one behind which a hello is awaited.
+  public func beginsHello(_ packet: FlowPacket) -> Bool {
+    packet.isAnswerToSYN && inspected.contains(packet.remotePort)
+  }
+
   /// Whether a packet of an open flow may begin a connection in it, so that it has to be judged all the same: one of QUIC with
   /// a long header (RFC 9000 section 17.2).
   public func mayBegin(_ packet: FlowPacket, _ frame: UnsafeRawBufferPointer) -> Bool {
-    guard checksQUIC, packet.kind == .udp, packet.remotePort == Self.quicPort else { return false }
+    guard reads(packet) else { return false }
     return packet.isFragment || packet.datagrams.contains { !$0.isEmpty && frame[$0.lowerBound] & 0x80 != 0 }
   }
 

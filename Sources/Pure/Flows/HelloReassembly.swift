@@ -29,8 +29,8 @@ struct HelloReassembly {
 
   /// Of the program's SYN.
   let initial: UInt32
-  /// When the connection began, in seconds.
-  let since: UInt32
+  /// When the server has answered, in seconds; before that, when the connection began.
+  private(set) var since: UInt32
   /// Of the first byte; nil until the server has answered.
   private var base: UInt32?
   private(set) var bytes: [UInt8] = []
@@ -46,9 +46,14 @@ struct HelloReassembly {
   /// What the server waits for next, as far as this can know.
   var expected: UInt32 { (base ?? initial &+ 1) &+ UInt32(truncatingIfNeeded: bytes.count) }
 
+  /// Whether the client may send it, and has not yet.
+  var isAwaited: Bool { base != nil && !isJudged }
+
   /// The server has answered the SYN. Another one's answer is none.
-  mutating func answered(_ acknowledgement: UInt32) {
-    if acknowledgement == initial &+ 1 { base = acknowledgement }
+  mutating func answered(_ acknowledgement: UInt32, now: UInt32) {
+    guard acknowledgement == initial &+ 1, base == nil else { return }
+    base = acknowledgement
+    since = now
   }
 
   /// Whether the server has all that was judged: what comes from here on is none of ours.

@@ -27,11 +27,10 @@ public struct Sighting: Equatable, Sendable {
       self =
         switch use {
         case .query(let name): .query("\(name)")
-        case .name(let name, let port): .name("\(name)", port: port, .tcp)
-        case .address(let endpoint): .address(endpoint.address, port: endpoint.port, .tcp)
-        case .datagrams(let transport, let endpoint, let name):
-          name.map { .name("\($0)", port: transport.hasPorts ? endpoint.port : nil, transport) }
-            ?? .address(endpoint.address, port: transport.hasPorts ? endpoint.port : nil, transport)
+        case .name(let name, let port, let transport):
+          .name("\(name)", port: transport.hasPorts ? port : nil, transport)
+        case .address(let endpoint, let transport):
+          .address(endpoint.address, port: transport.hasPorts ? endpoint.port : nil, transport)
         }
     }
 

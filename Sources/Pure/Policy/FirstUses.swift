@@ -2,19 +2,17 @@ import Inet
 
 /// Which destinations the log has said to be in use: each one once, and not more than some, whatever the program does. So
 /// somebody can write a policy from the log of a day (`tombolo check --suggest`).
-public struct FirstUses {
+public struct FirstUses: Sendable {
   public enum Use: Hashable, Sendable {
     /// A name that was asked for, and answered.
     case query(DomainName)
-    /// Connections for a name.
-    case name(DomainName, port: UInt16)
-    /// Connections to an address that was the answer for no name.
-    case address(IPEndpoint)
-    /// Datagrams or echo requests, and the name that they are for; the port of the latter is 0.
-    case datagrams(FlowTransport, IPEndpoint, DomainName?)
+    /// Flows for a name; where the transport has no ports, 0.
+    case name(DomainName, port: UInt16, FlowTransport)
+    /// Flows to an address that was the answer for no name.
+    case address(IPEndpoint, FlowTransport)
 
-    public init(_ destination: IPEndpoint, _ name: DomainName?) {
-      self = name.map { .name($0, port: destination.port) } ?? .address(destination)
+    public init(_ destination: IPEndpoint, _ name: DomainName?, _ transport: FlowTransport = .tcp) {
+      self = name.map { .name($0, port: destination.port, transport) } ?? .address(destination, transport)
     }
   }
 

@@ -35,20 +35,20 @@ public struct Policy: Equatable, Sendable {
     ).map { .deny($0.description) } ?? .allow
   }
 
-  /// The first of the names for which the connection is allowed.
+  /// The first of the names for which the flow is allowed.
   public func allowedName(
-    at endpoint: IPEndpoint, over transport: FlowTransport = .tcp, _ names: [DomainName]
+    at endpoint: IPEndpoint, _ names: [DomainName], _ transport: FlowTransport = .tcp
   ) -> DomainName? {
-    names.first { name in
-      let port = transport.hasPorts ? endpoint.port : nil
-      return if case .allowed = destinations.rules.verdict(on: name, transport, port) { true } else { false }
+    let port = transport.hasPorts ? endpoint.port : nil
+    return names.first { name in
+      if case .allowed = destinations.rules.verdict(on: name, transport, port) { true } else { false }
     }
   }
 
-  /// Why a connection that is allowed is.
+  /// Why a flow that is allowed is.
   /// - Parameter name: for which it is.
   public func grounds(
-    for endpoint: IPEndpoint, over transport: FlowTransport = .tcp, _ name: DomainName?
+    for endpoint: IPEndpoint, _ name: DomainName?, _ transport: FlowTransport = .tcp
   ) -> EgressRules.NameVerdict {
     let port = transport.hasPorts ? endpoint.port : nil
     if let rule = destinations.rule(allowing: endpoint.address, port: port, transport) { return .allowed(by: rule) }

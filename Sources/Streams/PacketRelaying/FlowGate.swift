@@ -16,15 +16,28 @@ import Policy
 public final class SharedFlows: Sendable {
   private let judge: Locked<FlowJudge>
   private let names: @Sendable (IPAddress) -> [DomainName]
+  private let used: @Sendable (String) -> Void
 
-  /// - Parameter names: for which an address is the answer; called in any thread.
-  public init(_ judge: FlowJudge, names: @escaping @Sendable (IPAddress) -> [DomainName]) {
+  /// - Parameters:
+  ///   - names: for which an address is the answer; called in any thread.
+  ///   - used: takes sentences about destinations in use; called in any thread.
+  public init(
+    _ judge: FlowJudge, used: @escaping @Sendable (String) -> Void = { _ in },
+    names: @escaping @Sendable (IPAddress) -> [DomainName]
+  ) {
     self.judge = Locked(judge)
     self.names = names
+    self.used = used
   }
 
   func leaving(_ packet: FlowPacket, _ mark: UInt64, _ frame: UnsafeRawBufferPointer, _ now: UInt32) -> FlowVerdict {
-    judge.with { $0.leaving(packet, mark, frame, now: now, names) }
+    let (verdict, uses) = judge.with { ($0.leaving(packet, mark, frame, now: now, names), $0.takeUses()) }
+    for sentence in uses { used(sentence) }
+    return verdict
+  }
+
+  func overdue(_ now: UInt32) -> (ended: [(headers: [UInt8], verdict: FlowVerdict)], isWaiting: Bool) {
+    judge.with { $0.overdue(now: now) }
   }
 
   func entering(_ packet: FlowPacket, _ mark: UInt64, _ now: UInt32) -> Bool {
@@ -44,6 +57,8 @@ public final class FlowGate {
   private var cache = FlowCache()
   /// In seconds.
   private var now: UInt32 = 0
+  /// Somebody must ask `overdue` from time to time.
+  private(set) var isWaiting = false
 
   public init(_ flows: SharedFlows) {
     self.flows = flows
@@ -54,10 +69,13 @@ public final class FlowGate {
   public func tick() { now = UInt32(truncatingIfNeeded: monotonicNanoseconds() / 1_000_000_000) }
 
   /// A packet of the program.
-  /// - Parameter frame: whole; without `sni` its headers are enough.
-  public func leaving(_ frame: UnsafeRawBufferPointer) -> FlowVerdict {
+  /// - Parameters:
+  ///   - frame: of which the headers are there, and with `sni` all.
+  ///   - complete: to be called before more than the headers is read.
+  public func leaving(_ frame: UnsafeRawBufferPointer, complete: () -> Void = {}) -> FlowVerdict {
     guard let packet = FlowPacket(frame, isLeaving: true) else { return .drop }
     let mark = packet.mark
+    if watch.reads(packet) { complete() }
     if packet.isPlain, cache.isOpen(mark, now: now), !watch.mayBegin(packet, frame) { return .pass }
     let verdict = flows.leaving(packet, mark, frame, now)
     if case .open = verdict { cache.open(mark, now: now) }
@@ -70,6 +88,15 @@ public final class FlowGate {
     guard let packet = FlowPacket(frame, isLeaving: false), watch.isWanted(packet) else { return }
     let mark = packet.mark
     if packet.isPlain, cache.isOpen(mark, now: now) { return }
+    if watch.beginsHello(packet) { isWaiting = true }
     if flows.entering(packet, mark, now) { cache.open(mark, now: now) }
+  }
+
+  /// Ends what has had its time, as of now. Whichever queue asks, it is told of the connections of all.
+  func overdue() -> [(headers: [UInt8], verdict: FlowVerdict)] {
+    tick()
+    let found = flows.overdue(now)
+    isWaiting = found.isWaiting
+    return found.ended
   }
 }

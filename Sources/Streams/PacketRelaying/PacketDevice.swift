@@ -62,4 +62,11 @@ public struct DeviceFrame {
 
   /// For a reader of headers alone: where there is a `rest`, the bytes behind `copied` are memory, but not the frame's.
   public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: start, count: length) }
+
+  /// Copies the `rest`, for which there is room behind `copied`.
+  public mutating func complete() {
+    guard let rest else { return }
+    UnsafeMutableRawPointer(mutating: start + copied).copyMemory(from: rest, byteCount: length - copied)
+    (copied, self.rest) = (length, nil)
+  }
 }

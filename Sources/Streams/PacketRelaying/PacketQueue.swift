@@ -83,6 +83,8 @@ public final class PacketQueue: EventSource {
   private static let frameLimit = 128
   /// Packets taken in one turn that are not sent on.
   private static let skipLimit = 4096
+  /// How often connections are looked at of which a hello is awaited.
+  private static let helloInterval: Duration = .seconds(1)
 
   private let loop: EventLoop
   private let device: any PacketDevice
@@ -106,6 +108,7 @@ public final class PacketQueue: EventSource {
   private var path: (any FramePath)?
   private var pathRegistration: Registration?
   private var deviceReadable = true
+  private var isTimed = false
 
   /// - Parameter lost: the stream has ended and is closed; `attach` may give another.
   public convenience init(
@@ -349,36 +352,79 @@ public final class PacketQueue: EventSource {
     var frames = 0
     gate?.tick()
     // No more at once: the answers to all of it would not fit into the device's queue.
-    while taken < settings.batch, frames < Self.frameLimit, let frame = try path.next(whole: device.looksInside) {
+    while taken < settings.batch, frames < Self.frameLimit, var frame = try path.next(whole: device.looksInside) {
       if let defect = packetGuard.defect(in: frame.bytes) {
         counters.drop(defect)
         if defect == .badDestination { try answer(refuse(frame, packetGuard.destinations), path) }
-      } else if let verdict = verdict(on: frame) {
-        try answer(stop(frame, verdict).answer, path)
-      } else if let defect = device.write(frame) {
-        counters.drop(defect)
       } else {
-        counters.packetsIn &+= 1
-        counters.bytesIn &+= UInt64(truncatingIfNeeded: frame.length - PacketGuard.offloadHeaderLength)
+        switch verdict(on: &frame) {
+        case nil: deliver(frame)
+        case .release(let held):
+          for earlier in held {
+            earlier.withUnsafeBytes {
+              if let start = $0.baseAddress { deliver(DeviceFrame(start: start, length: $0.count)) }
+            }
+          }
+          deliver(frame)
+        case let verdict?: try answer(stop(frame, verdict).answer, path)
+        }
       }
       taken += frame.length
       frames += 1
       path.release()
     }
+    watchHellos()
     return true
   }
 
+  // MARK: hellos that do not come
+
+  private func watchHellos() {
+    guard !isTimed, let gate, gate.isWaiting else { return }
+    isTimed = true
+    loop.schedule(after: Self.helloInterval, self)
+  }
+
+  override public func timerFired(_ key: Int) {
+    isTimed = false
+    guard deviceRegistration != nil, let gate else { return }
+    for (headers, verdict) in gate.overdue() {
+      headers.withUnsafeBytes {
+        guard let start = $0.baseAddress else { return }
+        let frame = DeviceFrame(start: start, length: $0.count)
+        let (answer, sequence) = stop(frame, verdict)
+        if let answer { _ = device.write(answer) }
+        // Without a path, or room on it, the other end learns it when it sends something.
+        guard let sequence, let path, path.isReady, let reset = resetOnward(frame, sequence),
+          let room = try? path.room()
+        else { return }
+        room.copyMemory(from: reset.start, byteCount: reset.length)
+        path.commit(reset.length)
+      }
+    }
+    watchHellos()
+    loop.enqueue(self)
+  }
+
+  private func deliver(_ frame: DeviceFrame) {
+    if let defect = device.write(frame) { return counters.drop(defect) }
+    counters.packetsIn &+= 1
+    counters.bytesIn &+= UInt64(truncatingIfNeeded: frame.length - PacketGuard.offloadHeaderLength)
+  }
+
+  /// - Parameter frame: whole afterwards, where more than its headers was looked at.
   /// - Returns: nil for a packet that passes.
-  private func verdict(on frame: DeviceFrame) -> FlowVerdict? {
+  private func verdict(on frame: inout DeviceFrame) -> FlowVerdict? {
     guard let gate else { return nil }
     guard packetGuard.judgesDestinations else {
       // Before the program can answer it.
       gate.entering(frame.bytes)
       return nil
     }
-    switch gate.leaving(frame.bytes) {
+    let verdict = gate.leaving(frame.bytes) { frame.complete() }
+    switch verdict {
     case .open, .pass: return nil
-    case let verdict: return verdict
+    default: return verdict
     }
   }
 

@@ -245,6 +245,94 @@ final class NameTests: XCTestCase {
     }
   }
 
+  /// A client that connects and says nothing is not waited for: after 10 s both ends are reset.
+  func testAClientThatSaysNothing() {
+    let outcome = RawWorld.bash(
+      """
+      cat > $D/silent.py <<'X'
+      import socket
+      s = socket.create_server(("10.8.0.2", 7443)); print("up", flush=True); c, _ = s.accept()
+      try: print("server", len(c.recv(100)), len(c.recv(100)), flush=True)
+      except ConnectionResetError: print("server reset", flush=True)
+      X
+      $S timeout 50 python3 $D/silent.py > $D/silent & server=$!
+      for i in $(seq 50); do grep -qs up $D/silent && break; sleep 0.1; done
+      cat > $D/policy.toml <<'X'
+      [egress]
+      allow = ["ok.test", "10.8.0.2:7443"]
+      sni = "check"
+      sni_ports = [7443]
+      X
+      $H $T run --mode raw --config $D/policy.toml -- python3 -c '
+      import socket, time
+      s = socket.create_connection(("10.8.0.2", 7443), 5); s.sendall(b"\\x16\\x03\\x01"); s.settimeout(40); start = time.monotonic()
+      try: print("client", len(s.recv(10)))
+      except ConnectionResetError: print("client reset", 9 < time.monotonic() - start < 30)'
+      wait $server; cat $D/silent
+      """)
+    XCTAssertEqual(outcome.output, "client reset True\nup\nserver reset\n", outcome.errors)
+    XCTAssertTrue(
+      outcome.errors.contains("packets to 10.8.0.2:7443 (TCP) denied: no whole ClientHello came (egress.sni)"),
+      outcome.errors)
+  }
+
+  /// From the log of a day on which everything was allowed comes a policy under which the same programs work, and nothing else.
+  func testAPolicyFromALog() {
+    for capture in ["tun", "nfqueue"] {
+      let outcome = RawWorld.bash(
+        """
+        cd $D
+        cat > day.sh <<'X'
+        curl -sS --noproxy '*' http://ok.test:8080/file
+        curl -sSk --noproxy '*' -o /dev/null https://other.test/ && echo served
+        curl -sS --noproxy '*' 'http://[fd08::2]:8080/file'
+        dig +short big.test TXT | wc -c
+        \(Self.send.replacingOccurrences(of: "10.8.0.4", with: "time.test"))
+        curl -s -m 5 http://169.254.169.254/ || echo "no metadata"
+        X
+        day() { $H $T run -v --log-format json --mode raw --capture \(capture) --dns \(Self.dnsmasq) --config $1 -- bash day.sh; }
+        printf '[egress]\\ndefault = "allow"\\nsni = "check"\\n' > open.toml
+        day open.toml > day.log 2> errors
+        $T check --seen day.log | sed 's#/32, .*#/32#'
+        $T check --suggest day.log > policy.toml || cat errors; sed '/^#/d' policy.toml
+        printf '[network]\\nmode = "raw"\\n' > raw.toml; cat policy.toml >> raw.toml
+        day raw.toml > second 2>&1; sed -n 's/.*"source":"stdout","line":"\\(.*\\)"}/\\1/p' second
+        """)
+      XCTAssertEqual(
+        outcome.output,
+        """
+        used [fd08::2]:8080: egress.default is "allow"
+        used dns big.test: egress.default is "allow"
+        used dns ok.test: egress.default is "allow"
+        used dns other.test: egress.default is "allow"
+        used dns time.test: egress.default is "allow"
+        used ok.test:8080: egress.default is "allow"
+        used other.test:443: egress.default is "allow"
+        used udp://10.8.0.2:123: egress.default is "allow"
+        used udp://time.test:123: egress.default is "allow"
+        denied 169.254.169.254:80: built-in rule "metadata": it is in 169.254.169.254/32
+        [egress]
+        default = "deny"
+        allow = [
+          "[fd08::2]:8080",
+          "icmp://big.test",  # was asked for, and nothing connected to it
+          "ok.test:8080",
+          "other.test:443",
+          "udp://10.8.0.2:123",
+          "udp://time.test:123",
+        ]
+        content-of-file
+        served
+        content-of-file
+        1518
+        hello
+        hello
+        no metadata
+
+        """, "\(capture): \(outcome.errors)")
+    }
+  }
+
   /// A proxy that is killed has forgotten which names were answered: connections for a name are reset, those to an address that a
   /// rule names go on, names can be asked for again; and what is denied is denied at every moment.
   func testAProxyThatIsKilled() {

@@ -13,7 +13,7 @@ struct Judging {
   init(
     allow: [String] = [], deny: [String] = [], open: Bool = false, sni: SNISettings.Check = .off, quic: Bool = false,
     queries: FlowJudge.Queries = .nobody, published: [UInt16] = [], publishedDatagrams: [UInt16] = [],
-    limit: Int = 1 << 16
+    reportsUse: Bool = false, limit: Int = 1 << 16
   ) throws {
     func rules(_ texts: [String]) throws -> [DestinationRule] {
       try texts.map { (text) throws(DestinationRuleError) in try DestinationRule(text) }
@@ -23,7 +23,8 @@ struct Judging {
     settings.checksQUIC = quic
     judge = FlowJudge(
       Destinations(EgressRules(isOpen: open, allow: try rules(allow), deny: try rules(deny))), sni: settings,
-      queries: queries, published: published, publishedDatagrams: publishedDatagrams, limit: limit)
+      queries: queries, published: published, publishedDatagrams: publishedDatagrams,
+      reportsUse: reportsUse, limit: limit)
   }
 
   /// What becomes of a packet of the program, as a word.
@@ -53,6 +54,54 @@ struct Judging {
     case .refuse(let denial): "refused: \(denial)"
     case .end(let denial, _): "ended: \(denial)"
     }
+  }
+}
+
+/// What the log is told of destinations in use.
+@Suite struct FlowUseTests {
+  /// Each is named once, by its transport and by the name for which it is allowed; nothing that is denied, and nobody who comes in.
+  @Test func eachIsNamedOnce() throws {
+    var some = try Judging(
+      allow: ["ok.test:8080", "udp://time.test:123", "icmp://10.9.0.0/16", "10.7.0.1"], queries: .anybody,
+      published: [80],
+      reportsUse: true)
+    some.names = ["10.9.0.2": ["no.test", "ok.test"], "10.9.0.4": ["time.test"]]
+    for _ in 0..<2 {
+      for frame in [
+        Frames.tcp("10.9.0.2", 8080, Frames.syn), Frames.tcp("10.9.0.2", 8081, Frames.syn), Frames.udp("10.9.0.4", 123),
+        Frames.udp("10.9.0.4", 124), Frames.icmp("10.9.0.2", type: 8), Frames.tcp("10.7.0.1", 5432, Frames.ack),
+      ] { _ = some.leaving(frame) }
+      some.now += 10_000
+    }
+    some.entering(Frames.tcp("10.9.0.9", 4000, leaving: false, local: 80, Frames.syn))
+    _ = some.leaving(Frames.tcp("10.9.0.9", 4000, local: 80, Frames.answer))
+    #expect(
+      some.judge.takeUses() == [
+        "packets to 10.9.0.2:8080 (TCP, ok.test) allowed: egress.allow has \"ok.test:8080\"",
+        "packets to 10.9.0.4:123 (UDP, time.test) allowed: egress.allow has \"udp://time.test:123\"",
+        "packets to 10.9.0.2 allowed: egress.allow has \"icmp://10.9.0.0/16\"",
+        "packets to 10.7.0.1:5432 (TCP) allowed: egress.allow has \"10.7.0.1\"",
+      ])
+    #expect(some.judge.takeUses() == [])
+  }
+
+  /// What a client asks its server for is what counts, of TLS and of QUIC, and only once it is allowed.
+  @Test func theNameThatIsAskedFor() throws {
+    var some = try Judging(open: true, sni: .check, quic: true, reportsUse: true)
+    some.names = ["10.9.0.2": ["first.test", "ok.test"]]
+    let start: UInt32 = 7
+    _ = some.leaving(Frames.tcp("10.9.0.2", Frames.syn, sequence: start))
+    some.entering(Frames.tcp("10.9.0.2", leaving: false, Frames.answer, sequence: 77, acknowledging: start + 1))
+    #expect(some.judge.takeUses() == [])
+    #expect(some.leaving(Frames.tcp("10.9.0.2", Frames.ack, sequence: start + 1, Frames.hello("ok.test"))) == "passes")
+    var client = InitialClient([1, 2, 3, 4, 5, 6, 7, 8])
+    let initial = client.packet(InitialClient.crypto(Frames.hello("ok.test").dropFirst(5)))
+    #expect(some.leaving(Frames.udp("10.9.0.2", 443, initial)) == "passes")
+    let grounds = "allowed: egress.default is \"allow\""
+    #expect(
+      some.judge.takeUses() == [
+        "packets to 10.9.0.2:443 (TCP, ok.test) \(grounds)", "packets to 10.9.0.2:443 (UDP, ok.test) \(grounds)",
+      ])
   }
 }
 

@@ -87,7 +87,44 @@ import Testing
     #expect(slow.leaving(Self.data(0, [], flags: Frames.rst)) == "passes")
   }
 
-  /// The other end is reset where it waits, so that it takes the reset (RFC 5961).
+  /// A client that says nothing more ends by itself, and both ends are told, with numbers that they take. What has been judged
+  /// and what the server has not answered yet wait as long as they like.
+  @Test func aHelloThatDoesNotCome() throws {
+    let hello = Frames.hello("ok.test")
+    for part in [[], Array(hello.prefix(30))] {
+      var some = try Self.connected(.check)
+      if !part.isEmpty { #expect(some.leaving(Self.data(0, part)) == "passes") }
+      some.now += 10
+      #expect(some.judge.overdue(now: some.now).ended.isEmpty && some.judge.overdue(now: some.now).isWaiting)
+      some.now += 1
+      let (ended, isWaiting) = some.judge.overdue(now: some.now)
+      #expect(ended.count == 1 && !isWaiting && some.judge.openFlows == 0)
+      guard let (headers, verdict) = ended.first, case .end(let denial, let sequence) = verdict else { continue }
+      #expect("\(denial)" == "10.9.0.2:443 (TCP, ok.test) denied: no whole ClientHello came (egress.sni)")
+      #expect(sequence == Self.start &+ 1 &+ UInt32(part.count))
+      var answer = [UInt8](repeating: 0, count: Refusal.frameLimit)
+      let length = headers.withUnsafeBytes { frame in
+        answer.withUnsafeMutableBytes { bytes in
+          bytes.baseAddress.map { Refusal.answer(to: frame, copied: frame.count, isOfFlow: true, $0) } ?? 0
+        }
+      }
+      // To the program: the number that it waits for, which it has acknowledged.
+      #expect(length == 50 && Array(answer[34..<38]) == Frames.big32(78) && answer[43] == 0x04)
+      #expect(some.leaving(Self.data(part.count, hello.dropFirst(part.count))).hasPrefix("refused"))
+    }
+    var judged = try Self.connected(.check)
+    #expect(judged.leaving(Self.data(0, hello)) == "passes")
+    judged.now += 100
+    #expect(judged.judge.overdue(now: judged.now).ended.isEmpty && judged.judge.openFlows == 1)
+    var unanswered = try Judging(allow: ["ok.test"], sni: .check)
+    unanswered.names = [Self.server: ["ok.test"]]
+    #expect(unanswered.leaving(Frames.tcp(Self.server, Frames.syn, sequence: 5)) == "passes")
+    unanswered.now += 30
+    #expect(unanswered.judge.overdue(now: unanswered.now).ended.isEmpty)
+    unanswered.entering(Frames.tcp(Self.server, leaving: false, Frames.answer, acknowledging: 6))
+    #expect(unanswered.leaving(Frames.tcp(Self.server, Frames.ack, sequence: 6, hello)) == "passes")
+  }
+
   /// A hello in records so small that it could never be whole within the limit is refused at the limit, not let through.
   @Test func theLimitIsLookedAt() throws {
     let hello = Frames.hello("other.test", record: 1, padding: 30_000)
@@ -101,6 +138,7 @@ import Testing
     #expect(verdicts.last?.hasPrefix("refused") == true)
   }
 
+  /// The other end is reset where it waits, so that it takes the reset (RFC 5961).
   @Test func theOtherEndsNumber() throws {
     var some = try Self.connected(.require)
     let hello = Frames.hello("other.test")

@@ -43,7 +43,11 @@ let flows = Harness("flows", limit: 2048) { bytes in
     switch choices.below(8) {
     case 0: _ = leaving(choices.bytes(choices.below(256)))
     case 1: entering(choices.bytes(choices.below(256)))
-    case 2: now += UInt32(choices.byte())
+    case 2:
+      now += UInt32(choices.byte())
+      for (headers, verdict) in judge.overdue(now: now).ended {
+        guard case .end = verdict, headers.count <= 130 else { fatalError("what is overdue does not end") }
+      }
     case 3: entering(segment(leaving: false, 0x10, 8, 1 + UInt32(row), []))
     default:
       let start = Int(choices.number(UInt16.self)) % got.count
