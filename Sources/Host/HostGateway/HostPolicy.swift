@@ -15,23 +15,27 @@ final class HostPolicy {
   private let names: Locked<NameService>?
   /// Asks the same of packets.
   private let rawGateway: (any RawGateway)?
+  private let checksQUIC: Bool
 
+  /// - Parameter checksQUIC: in raw mode datagrams to port 443 are looked at.
   init(
-    _ destinations: Destinations, _ settings: NameSettings, loop: EventLoop,
+    _ destinations: Destinations, _ settings: NameSettings, checksQUIC: Bool, loop: EventLoop,
     rawGateway: (any RawGateway)?, log: @escaping (String) -> Void
   ) throws {
     machine = try MachineAddresses(loop: loop, log: log)
     self.rawGateway = rawGateway
+    self.checksQUIC = checksQUIC && rawGateway != nil
     policy = Policy(destinations: destinations)
     names =
-      destinations.rules.isPlain ? nil : Locked(NameService(destinations, settings, removesHiding: false))
+      destinations.rules.isPlain && !self.checksQUIC
+      ? nil : Locked(NameService(destinations, settings, removesHiding: self.checksQUIC))
     policy.destinations.own = machine.current
     changePackets()
     machine.onChange = { [unowned self] in policy.destinations.own = machine.current }
   }
 
   private func changePackets() {
-    rawGateway?.change(policy.destinations) { [names] address in
+    rawGateway?.change(policy.destinations, checksQUIC: checksQUIC) { [names] address in
       names?.with { $0.names(of: address, now: Self.now) } ?? []
     }
   }

@@ -43,6 +43,8 @@ public struct HostSettings {
   public var destinations = Destinations()
   /// How queries for names are answered where the rules have something to say of them.
   public var names = NameSettings()
+  /// In raw mode the names that QUIC's clients ask for are judged as well.
+  public var checksQUIC = false
   public var logFormat = LogFormat.raw
   /// The enclave goes on when this process ends. So what has not been written is left with it, for the next host side; and
   /// the log waits while the disk it goes to is full, instead of calling that the loss of its reader.
@@ -166,7 +168,9 @@ public final class HostSide {
     if rawGateway != nil { limits.resolvers = 64 }
     let budget = Budget(limits, isShared: place.peers == .any, counters: counters, complaints: complaints)
     let connections = Connections(loop: loop, limits: limits, counters: counters, complaints: complaints, debug: debug)
-    let policy = try HostPolicy(settings.destinations, settings.names, loop: loop, rawGateway: rawGateway, log: log)
+    let policy = try HostPolicy(
+      settings.destinations, settings.names, checksQUIC: settings.checksQUIC, loop: loop, rawGateway: rawGateway,
+      log: log)
     let resolver = Resolver(
       loop: loop, policy: policy, counters: counters, budget: budget, complaints: complaints,
       configuration: resolverConfiguration(settings.nameServer))

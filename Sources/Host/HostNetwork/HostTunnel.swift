@@ -135,14 +135,16 @@ public final class HostTunnel {
   }
 
   /// The machine's own addresses are the business of the rules, which know connections and translate published ports.
-  public func change(_ wanted: Destinations, names: @escaping @Sendable (IPAddress) -> [DomainName]) {
+  public func change(
+    _ wanted: Destinations, checksQUIC: Bool, names: @escaping @Sendable (IPAddress) -> [DomainName]
+  ) {
     var wanted = wanted
     wanted.own = []
     // The host's address on every link, where its name server is; the rules say which ports are open.
     wanted.allowed.append(DestinationRule(IPPrefix(.v4(AgreedAddresses.nameServer), clamping: 32)))
     guard wanted != self.wanted else { return }
     self.wanted = wanted
-    destinations.current = reach.value(wanted, names)
+    destinations.current = reach.value(wanted, checksQUIC: checksQUIC, names)
     for worker in workers { worker.change() }
   }
 

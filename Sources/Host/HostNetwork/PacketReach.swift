@@ -13,11 +13,18 @@ struct PacketReach {
 
   init(_ published: [Publication]) { self.published = published }
 
-  /// - Parameter names: for which an address was the answer; called in any thread.
-  mutating func value(_ wanted: Destinations, _ names: @escaping Names) -> LockedDestinations.Value {
-    guard wanted.rules.needsFlows(SNISettings()) else { return .init(wanted) }
+  /// - Parameters:
+  ///   - checksQUIC: datagrams to port 443 are looked at.
+  ///   - names: for which an address was the answer; called in any thread.
+  mutating func value(
+    _ wanted: Destinations, checksQUIC: Bool, _ names: @escaping Names
+  ) -> LockedDestinations.Value {
+    var sni = SNISettings()
+    sni.checksQUIC = checksQUIC
+    guard wanted.rules.needsFlows(sni) else { return .init(wanted) }
     var wanted = wanted
-    if wanted.rules.hasNames {
+    let needsNames = wanted.rules.needsNames(sni)
+    if needsNames {
       // Nobody else's answers are known here.
       let server = IPPrefix(.v4(AgreedAddresses.nameServer), clamping: 32)
       wanted.allowed += [FlowTransport.tcp, .udp].map {
@@ -29,7 +36,7 @@ struct PacketReach {
     } else {
       flows = SharedFlows(
         FlowJudge(
-          wanted, queries: wanted.rules.hasNames ? .only(.v4(AgreedAddresses.nameServer)) : .anybody,
+          wanted, sni: sni, queries: needsNames ? .only(.v4(AgreedAddresses.nameServer)) : .anybody,
           published: ports(.tcp), publishedDatagrams: ports(.udp)), names: names)
     }
     // What is left for each packet by itself: the built-in rules, and what lifts them.

@@ -21,8 +21,11 @@ public protocol RawGateway: AnyObject {
   func configure(_ request: PacketsRequest) throws
   func serve(_ stream: FileReference, _ request: PacketsRequest, answer: (PacketsAnswer) -> Void) throws
   /// Where the enclave may send packets.
-  /// - Parameter names: for which an address was the answer; called in any thread.
-  func change(_ destinations: Destinations, names: @escaping @Sendable (IPAddress) -> [DomainName])
+  /// - Parameters:
+  ///   - checksQUIC: the names that QUIC's clients ask for are judged as well.
+  ///   - names: for which an address was the answer; called in any thread.
+  func change(
+    _ destinations: Destinations, checksQUIC: Bool, names: @escaping @Sendable (IPAddress) -> [DomainName])
   func report()
   func count(in loop: EventLoop, _ completion: @escaping ([QueueCount]) -> Void)
   /// For a process that gives up its rights and has one thread: what does elsewhere what needs them.

@@ -231,10 +231,12 @@ public final class SharedAddressGateway: RawGateway {
 
   /// The machine's own addresses among them: the link's other ones are reached through `lo`, past the rules for the
   /// enclave's.
-  public func change(_ wanted: Destinations, names: @escaping @Sendable (IPAddress) -> [DomainName]) {
+  public func change(
+    _ wanted: Destinations, checksQUIC: Bool, names: @escaping @Sendable (IPAddress) -> [DomainName]
+  ) {
     guard wanted != self.wanted else { return }
     self.wanted = wanted
-    destinations.current = reach.value(wanted, names)
+    destinations.current = reach.value(wanted, checksQUIC: checksQUIC, names)
     for worker in workers { worker.change() }
   }
 

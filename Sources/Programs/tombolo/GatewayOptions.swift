@@ -94,6 +94,7 @@ struct GatewayOptions: ParsableArguments {
       settings.destinations.rules = EgressRules(
         isOpen: rules.isOpen, allow: rules.allow.rules + settings.destinations.allowed, deny: rules.deny.rules)
       settings.names = file.names
+      settings.checksQUIC = file.egress.sni.checksQUIC
     }
     guard maxConnections > 0 else { throw Misuse("--max-connections: found \(maxConnections), expected 1 or more") }
     settings.connections = maxConnections

@@ -61,7 +61,6 @@ public struct EgressSettings: Equatable, Sendable {
     connections.check =
       try table.value("sni", "\"off\", \"check\" or \"require\"") { .init(rawValue: $0) } ?? connections.check
     if let ports = try table.integers("sni_ports", in: 1...65535) { connections.ports = ports.map { UInt16($0) } }
-    quic = try table.value("quic", "\"deny\", \"check\" or \"allow\"") { QUICAction(rawValue: $0) } ?? quic
   }
 
   mutating func readRules(_ table: inout TableReader) throws(ConfigurationError) {
@@ -69,6 +68,7 @@ public struct EgressSettings: Equatable, Sendable {
       try table.value("default", "\"allow\" or \"deny\"") { Action(rawValue: $0) } ?? defaultAction
     Self.add(try Self.rules(&table, "allow"), to: &allow)
     Self.add(try Self.rules(&table, "deny"), to: &deny)
+    quic = try table.value("quic", "\"deny\", \"check\" or \"allow\"") { QUICAction(rawValue: $0) } ?? quic
   }
 
   private static func add(_ rules: [DestinationRule], to known: inout [DestinationRule]) {

@@ -80,7 +80,7 @@ final class CheckTests: XCTestCase {
       "a.test:443: allowed: egress.allow has \"a.test:443\"\nb.test:443: denied: no rule of egress.allow names it\n")
     XCTAssertTrue(check("", "--as host").output.hasPrefix("network tcp\ndefault deny\ndigest "))
     for (text, sentence) in [
-      ("[egress]\nsni = \"check\"", "egress.sni: unknown key; known here: allow, default, deny"),
+      ("[egress]\nsni = \"check\"", "egress.sni: unknown key; known here: allow, default, deny, quic"),
       ("[program]\ncommand = [\"x\"]", "program: unknown key; known here: dns, egress"),
     ] {
       let outcome = check(text, "--as host")

@@ -29,7 +29,9 @@ final class QUICNameTests: XCTestCase {
 
   override class func tearDown() { RawWorld.tearDown() }
 
-  private func inEnclave(_ capture: String, _ configuration: String, _ script: String) -> Outcome {
+  private func inEnclave(
+    _ capture: String, _ configuration: String, _ script: String, host: String? = nil
+  ) -> Outcome {
     RawWorld.bash(
       """
       : > $D/asked
@@ -43,7 +45,10 @@ final class QUICNameTests: XCTestCase {
       quic() { python3 $D/quic.py client "$@"; }
       \(script)
       X
-      $H $T run --mode raw --capture \(capture) --dns 10.8.0.3 --config $D/policy.toml -- bash $D/script.sh
+      cat > $D/host.toml <<'X'
+      \(host ?? "")
+      X
+      $H $T run --mode raw --capture \(capture) --dns 10.8.0.3 --config $D/policy.toml \(host == nil ? "" : "--policy $D/host.toml") -- bash $D/script.sh
       echo "asked: $(sort -u $D/asked | tr '\\n' ' ')"
       """, timeout: 90)
   }
@@ -77,6 +82,47 @@ final class QUICNameTests: XCTestCase {
         "packets to 10.8.0.2:443 (UDP) denied: no rule of egress.allow names it",
         "packets to 10.8.0.2:443 (UDP, other.test) denied: the client asks for other.test: no rule of egress.allow names it (egress.quic)",
       ] { XCTAssertTrue(outcome.errors.contains(sentence), "\(capture): \(sentence): \(outcome.errors)") }
+    }
+  }
+
+  /// The parent's owner has the same key, and the tighter side holds; the log says which one it was.
+  func testTheHostLooksToo() {
+    let open = "[egress]\ndefault = \"allow\"\nquic = \"allow\""
+    for capture in Self.captures {
+      let checked = inEnclave(
+        capture, open,
+        """
+        quic 10.8.0.2 ok.test short
+        quic ok.test ok.test
+        quic ok.test ok.test big
+        quic 10.8.0.2 other.test short
+        """, host: "[egress]\nallow = [\"udp://ok.test:443\"]")
+      XCTAssertEqual(
+        checked.output,
+        "short ok.test nothing\nplain ok.test echo\nbig ok.test echo\nshort other.test nothing\nasked: ok.test \n",
+        "\(capture): \(checked.errors)")
+      XCTAssertTrue(
+        checked.errors.contains(
+          "tombolo: packets to 10.8.0.2:443 (UDP, other.test) denied: the client asks for other.test: no rule of egress.allow names it (egress.quic)"
+        ), "\(capture): \(checked.errors)")
+      // Open by its own word: another name passes; and refused by the host alone, and by the enclave alone.
+      for (inside, outside, expected) in [
+        (
+          open, "[egress]\nquic = \"allow\"\nallow = [\"udp://ok.test:443\"]",
+          "plain other.test echo\nasked: other.test \n"
+        ),
+        (open, "[egress]\ndefault = \"allow\"\nquic = \"deny\"", "short other.test nothing\nasked: \n"),
+        (
+          "[egress]\ndefault = \"allow\"\nquic = \"deny\"", "[egress]\ndefault = \"allow\"",
+          "short other.test nothing\nasked: \n"
+        ),
+      ] {
+        let outcome = inEnclave(
+          capture, inside,
+          "dig ok.test > /dev/null; quic 10.8.0.2 other.test \(expected.hasPrefix("short") ? "short" : "")",
+          host: outside)
+        XCTAssertEqual(outcome.output, expected, "\(capture) \(outside): \(outcome.errors)")
+      }
     }
   }
 

@@ -133,7 +133,12 @@ struct ConfigurationTests {
   @Test func theExampleOfThePolicy() throws {
     let policy = try String(
       contentsOfFile: #filePath.components(separatedBy: "/Tests/")[0] + "/docs/policy.md", encoding: .utf8)
-    let example = policy.components(separatedBy: "```toml\n")[1].components(separatedBy: "```")[0]
+    let examples = policy.components(separatedBy: "```toml\n").dropFirst().map { $0.components(separatedBy: "```")[0] }
+    #expect(examples.count == 3)
+    let example = examples[0]
+    #expect(try Configuration(toml: examples[1], file: "docs/policy.md").resolver.names.upstreams.count == 2)
+    let host = try HostPolicyFile(toml: examples[2], file: "docs/policy.md")
+    #expect(!host.egress.isOpen && host.egress.rules.allow.rules.count == 3 && host.egress.quicAction == .check)
     let read = try Configuration(toml: example, file: "docs/policy.md")
     #expect(read.egress.rules.allow.rules.count == 4 && read.egress.rules.deny.rules.count == 2 && !read.egress.isOpen)
     #expect(
@@ -150,6 +155,17 @@ struct ConfigurationTests {
         #expect(lines.contains { $0.hasPrefix(key + " = ") || $0 == "[\(section).\(key)]" }, "\(section).\(key)")
       }
     }
+  }
+
+  /// A host's rules have QUIC in them as an enclave's have, with the same defaults.
+  @Test func theHostsQUIC() throws {
+    func egress(_ text: String) throws -> EgressSettings { try HostPolicyFile(toml: text, file: "h").egress }
+    #expect(try egress("").quicAction == .allow && !egress("").sni.checksQUIC)
+    #expect(try egress("[egress]\nallow = [\"a.test\"]").sni.checksQUIC)
+    #expect(try !egress("[egress]\nallow = [\"a.test\"]\nquic = \"allow\"").sni.checksQUIC)
+    #expect(try egress("[egress]\nallow = [\"10.0.0.1\"]\nquic = \"check\"").sni.checksQUIC)
+    #expect(try egress("[egress]\ndefault = \"allow\"\nquic = \"deny\"").rules.deny.rules.count == 2)
+    #expect(throws: ConfigurationError.self) { try egress("[egress]\nquic = \"off\"") }
   }
 
   /// A mistake that is passed over is a policy that is not enforced: each is refused with its place.
