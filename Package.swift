@@ -116,13 +116,13 @@ let package = Package(
     // Hello, answer, session, frames, log records.
     module("Pure/Wire", ["Inet"]),
     // Messages, resolv.conf.
-    module("Pure/DNS", ["Inet"], forSize: true),
+    module("Pure/DNS", ["Inet"]),
     // What may pass.
-    module("Pure/Policy", ["Inet"], forSize: true),
+    module("Pure/Policy", ["Inet"]),
     // The formats of the log's lines, written and read; what makes foreign text harmless; how often a complaint is repeated.
     module("Pure/LogText", ["Inet", "Policy", "Wire"]),
     // What happens to queries and responses: policy, fixed answers, cache, addresses learned.
-    module("Pure/NameService", ["DNS", "Inet", "Policy"], forSize: true),
+    module("Pure/NameService", ["DNS", "Inet", "Policy"]),
     // The first message of a TLS client.
     module("Pure/TLS", ["Inet"], forSize: true),
     // The life of an enclave's services as a state machine.
@@ -148,7 +148,7 @@ let package = Package(
     // The first packets of QUIC's clients, and which datagrams go on.
     module("Pure/QUIC", ["CMd", "Inet", "TLS"], forSize: true),
     // Which flows may be open: by name, and by what a client asks its server for.
-    module("Pure/Flows", ["Inet", "Packets", "Policy", "QUIC", "TLS"], forSize: true),
+    module("Pure/Flows", ["Inet", "Packets", "Policy", "QUIC", "TLS"]),
 
     // Kernel
     // Owned descriptors, errors, files, mounts, processes, sockets; the only module that imports Glibc.
@@ -192,7 +192,7 @@ let package = Package(
         "CLinux", "Flows", "HeldConnections", "Inet", "Wire", "DNS", "NameService", "Policy", "Roles", "TLS",
         "LinuxSystem",
         "EventLoop", "Relaying", "PacketRelaying", "Packets",
-      ], forSize: true),
+      ]),
     // The enclave's end of the log.
     module("Enclave/LogForwarding", ["CLinux", "Wire", "LinuxSystem", "EventLoop", "Relaying"]),
     // PID 1's work: how each service is started, signals, readiness, the reaper.

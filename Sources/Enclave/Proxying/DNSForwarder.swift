@@ -14,7 +14,7 @@ import Wire
 /// is `NameService`.
 final class DNSForwarder {
   private enum Client {
-    case datagram(socket: FileReference, from: IPEndpoint, limit: Int)
+    case datagram(DatagramSource, from: DatagramPeer, limit: Int)
     case stream(MessageStream)
   }
 
@@ -69,8 +69,11 @@ final class DNSForwarder {
       received: { [unowned self] in
         if !received($0) { report("dns: the DNS client sent something that is not a DNS response") }
       }, restarted: { [unowned self] in if !pending.isEmpty { lost("the DNS client was started again") } })
+    let room = DatagramRoom()
     for socket in datagramSockets {
-      let source = DatagramSource(socket: socket) { [unowned self] in self.datagram($0, from: $1, on: $2) }
+      let source = DatagramSource(loop: loop, socket: socket, room: room) { [unowned self] in
+        datagram($0, from: $1, on: $2)
+      }
       sources.append(source)
       _ = try loop.add(socket.rawValue, [.readable], source)
     }
@@ -80,9 +83,9 @@ final class DNSForwarder {
     }
   }
 
-  private func datagram(_ bytes: [UInt8], from: IPEndpoint, on socket: FileReference) {
+  private func datagram(_ bytes: [UInt8], from: DatagramPeer, on source: DatagramSource) {
     guard let query = DNSMessage(bytes), !query.isResponse else { return }
-    judge(query, .datagram(socket: socket, from: from, limit: query.udpLimit))
+    judge(query, .datagram(source, from: from, limit: query.udpLimit))
   }
 
   private func accepted(_ socket: FileReference, _ peer: IPEndpoint?) {
@@ -198,9 +201,7 @@ final class DNSForwarder {
   /// - Returns: false for what is no response.
   private func received(_ bytes: [UInt8]) -> Bool {
     guard let response = DNSMessage(bytes), response.isResponse else { return false }
-    guard let entry = pending[response.id], let asked = entry.query.question,
-      response.question?.asksTheSame(as: asked) ?? false
-    else { return true }
+    guard let entry = pending[response.id], response.answers(entry.query) else { return true }
     pending[response.id] = nil
     pendingBytes -= entry.query.bytes.count
     let review = names.with { $0.review(response, to: entry.query, now: now) }
@@ -217,9 +218,8 @@ final class DNSForwarder {
 
   private func reply(_ response: DNSMessage, to client: Client) {
     switch client {
-    case .datagram(let socket, let from, let limit):
-      let fitting = response.bytes.count <= limit ? response : response.truncated()
-      sendDatagram(socket.rawValue, fitting.bytes, to: from)
+    case .datagram(let source, let from, let limit):
+      source.send(response.bytes.count <= limit ? response.bytes : response.truncated().bytes, to: from)
     case .stream(let stream):
       stream.send(response.bytes)
     }
@@ -236,27 +236,5 @@ final class DNSForwarder {
       if !pending.isEmpty { scheduleSweep() }
     }
     loop.schedule(after: .seconds(5), sweep)
-  }
-}
-
-/// A datagram socket; calls with each datagram, its sender and itself.
-final class DatagramSource: EventSource {
-  private let socket: FileReference
-  private let received: ([UInt8], IPEndpoint, FileReference) -> Void
-  private static let turnLimit = 64
-
-  init(socket: FileReference, received: @escaping ([UInt8], IPEndpoint, FileReference) -> Void) {
-    self.socket = socket
-    self.received = received
-  }
-
-  override func ready(_ events: EventSet, tag: Int) {
-    withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 1) { buffer in
-      for _ in 0..<Self.turnLimit {
-        let (result, from) = receiveDatagram(socket.rawValue, buffer)
-        guard case .bytes(let count) = result else { return }
-        if let from { received(Array(buffer[..<count]), from, socket) }
-      }
-    }
   }
 }

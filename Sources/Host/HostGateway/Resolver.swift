@@ -143,7 +143,7 @@ final class UpstreamQuery: EventSource {
   /// A response to this very query, or nil: forged and late ones are passed over.
   private func accept(_ bytes: [UInt8]) -> DNSMessage? {
     guard let response = DNSMessage(bytes), response.isResponse, response.id == message.id,
-      response.question == query.question
+      response.hasQuestion(of: query)
     else { return nil }
     return response
   }
@@ -212,5 +212,14 @@ public func resolverConfiguration(_ nameServer: IPAddress?) -> () -> ResolverCon
     let fixed = ResolverConfiguration(servers: [IPEndpoint(nameServer, 53)])
     return { fixed }
   }
-  return { ResolverConfiguration(resolvConf: (try? readText("/etc/resolv.conf", limit: 65536)) ?? "") }
+  let path = "/etc/resolv.conf"
+  var known: (stamp: FileStamp?, configuration: ResolverConfiguration)?
+  return {
+    // Before it is read: should it change in between, it is read again.
+    let stamp = FileStamp(path)
+    if let known, known.stamp == stamp { return known.configuration }
+    let read = ResolverConfiguration(resolvConf: (try? readText(path, limit: 65536)) ?? "")
+    known = (stamp, read)
+    return read
+  }
 }

@@ -110,6 +110,22 @@ public func fileKind(_ path: String, followLinks: Bool = true) -> FileKind? {
   return FileKind(mode: info.st_mode)
 }
 
+/// Which file stands at a path, and when it was changed: as long as that is the same, so is what is in it, as glibc has it for
+/// resolv.conf (resolv/file_change_detection.c).
+public struct FileStamp: Equatable, Sendable {
+  private let numbers: [Int64]
+
+  /// nil where nothing stands there. The C function is `stat`.
+  public init?(_ path: String) {
+    var info = stat()
+    guard path.withSystemCString({ stat($0, &info) }) == 0 else { return nil }
+    numbers = [
+      Int64(truncatingIfNeeded: info.st_dev), Int64(truncatingIfNeeded: info.st_ino), Int64(info.st_size),
+      Int64(info.st_mtim.tv_sec), Int64(info.st_mtim.tv_nsec), Int64(info.st_ctim.tv_sec), Int64(info.st_ctim.tv_nsec),
+    ]
+  }
+}
+
 extension FileKind {
   init(mode: mode_t) {
     switch mode & S_IFMT {

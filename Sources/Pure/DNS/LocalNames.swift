@@ -70,9 +70,12 @@ extension DNSMessage {
 }
 
 extension DomainName {
+  private static let arpa = DomainName(labels: [4] + Array("arpa".utf8)) ?? .root
+
   /// The address whose names this one is asked for: 1.0.0.127.in-addr.arpa (RFC 1035 section 3.5), and ip6.arpa (RFC 3596
   /// section 2.5).
   public var reverseAddress: IPAddress? {
+    guard isWithin(Self.arpa) else { return nil }
     var parts: [ArraySlice<UInt8>] = []
     var offset = 0
     while offset < labels.count {
@@ -80,7 +83,7 @@ extension DomainName {
       parts.append(labels[(offset + 1)..<end])
       offset = end
     }
-    guard parts.count >= 2, parts[parts.count - 1].elementsEqual("arpa".utf8) else { return nil }
+    guard parts.count >= 2 else { return nil }
     let zone = parts[parts.count - 2]
     let rest = parts.dropLast(2).reversed()
     if zone.elementsEqual("in-addr".utf8), rest.count == 4 {

@@ -48,6 +48,28 @@ public struct DNSMessage: Equatable, Sendable {
     )
   }
 
+  /// The offset behind the first question; nil where `question` is.
+  var endOfQuestion: Int? {
+    guard count(at: 4) >= 1, let end = endOfName(from: Self.headerLength), end + 4 <= bytes.count else { return nil }
+    return end + 4
+  }
+
+  /// Whether the first question is the same byte for byte, or both have none. No name of a first question is compressed, since
+  /// there is nothing before it, so these bytes are all of it.
+  public func hasQuestion(of other: DNSMessage) -> Bool {
+    guard let end = other.endOfQuestion else { return endOfQuestion == nil }
+    guard count(at: 4) >= 1, bytes.count >= end else { return false }
+    return bytes[Self.headerLength..<end].elementsEqual(other.bytes[Self.headerLength..<end])
+  }
+
+  /// Whether the first question is a query's, but for capital and small letters.
+  public func answers(_ query: DNSMessage) -> Bool {
+    guard let end = query.endOfQuestion else { return false }
+    if endOfQuestion == end, hasQuestion(of: query) { return true }
+    guard let asked = query.question, let mine = question else { return false }
+    return mine.asksTheSame(as: asked)
+  }
+
   public struct Question: Equatable, Sendable, CustomStringConvertible {
     /// As they came, in capital and small letters.
     public var labels: [UInt8]
@@ -72,10 +94,10 @@ public struct DNSMessage: Equatable, Sendable {
 
   /// The requestor's UDP payload size (RFC 6891 section 6.2.3), at least 512; 512 without an OPT record.
   public var udpLimit: Int {
-    guard var offset = question?.end, count(at: 4) == 1 else { return Self.plainUDPLimit }
+    guard var offset = endOfQuestion, count(at: 4) == 1 else { return Self.plainUDPLimit }
     let records = count(at: 6) + count(at: 8) + count(at: 10)
     for _ in 0..<min(records, 64) {
-      guard let (_, end) = readName(from: offset), end + 10 <= bytes.count else { break }
+      guard let end = endOfName(from: offset), end + 10 <= bytes.count else { break }
       let type = UInt16(bytes[end]) << 8 | UInt16(bytes[end + 1])
       if type == 41 { return max(Self.plainUDPLimit, Int(bytes[end + 2]) << 8 | Int(bytes[end + 3])) }
       offset = end + 10 + (Int(bytes[end + 8]) << 8 | Int(bytes[end + 9]))
@@ -100,7 +122,7 @@ public struct DNSMessage: Equatable, Sendable {
 
   private func headerAndQuestion() -> DNSMessage {
     var copy = self
-    let end = question?.end
+    let end = endOfQuestion
     copy.bytes = Array(bytes[..<(end ?? Self.headerLength)])
     copy.bytes[4] = 0
     copy.bytes[5] = end == nil ? 0 : 1
@@ -113,7 +135,24 @@ public struct DNSMessage: Equatable, Sendable {
   /// A name's labels (RFC 1035 section 3.1), each behind its length and without the root's, and the offset behind it.
   /// Compression pointers must point backwards, which bounds the walk; names are at most 255 bytes.
   func readName(from start: Int) -> (labels: [UInt8], end: Int)? {
+    var count = 0
+    guard let end = walkName(from: start, { range, isLabel in if isLabel { count += range.count } }) else { return nil }
+    // Without a pointer all labels stand together, with the root's behind them.
+    if end == start + count + 1 { return (Array(bytes[start..<start + count]), end) }
     var labels: [UInt8] = []
+    labels.reserveCapacity(count)
+    _ = walkName(from: start) { range, isLabel in if isLabel { labels += bytes[range] } }
+    return (labels, end)
+  }
+
+  /// The offset behind a name; nil where `readName` is. Allocates nothing.
+  func endOfName(from start: Int) -> Int? { walkName(from: start) { _, _ in } }
+
+  /// - Parameter visit: takes each range of bytes that the name is read from, and whether it is a label with its length.
+  /// - Returns: the offset behind the name.
+  @inline(__always)
+  func walkName(from start: Int, _ visit: (_ range: Range<Int>, _ isLabel: Bool) -> Void) -> Int? {
+    var count = 0
     var offset = start
     var end: Int?
     var lowest = start
@@ -121,16 +160,19 @@ public struct DNSMessage: Equatable, Sendable {
       let length = Int(bytes[offset])
       switch length & 0xc0 {
       case 0 where length == 0:
-        return (labels, end ?? offset + 1)
+        visit(offset..<offset + 1, false)
+        return end ?? offset + 1
       case 0:
-        guard labels.count + length + 1 <= DomainName.limit, offset + 1 + length <= bytes.count else { return nil }
-        labels += bytes[offset...offset + length]
+        guard count + length + 1 <= DomainName.limit, offset + 1 + length <= bytes.count else { return nil }
+        visit(offset..<offset + 1 + length, true)
+        count += length + 1
         offset += 1 + length
       case 0xc0:
         guard offset + 1 < bytes.count else { return nil }
         let target = (length & 0x3f) << 8 | Int(bytes[offset + 1])
         // Not into the header: a name of bytes that a forwarder changes (the id) would be another one behind it.
         guard target < lowest, target >= Self.headerLength else { return nil }
+        visit(offset..<offset + 2, false)
         if end == nil { end = offset + 2 }
         lowest = target
         offset = target

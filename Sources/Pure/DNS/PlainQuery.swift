@@ -17,14 +17,22 @@ extension DNSMessage {
     else { return nil }
     let options = records.filter { $0.type == RecordType.opt }
     guard options.count <= 1 else { return nil }
-    var made: [UInt8] = Array(bytes[..<2])
-    made += [bytes[2] & Self.flags.0, bytes[3] & Self.flags.1, 0, 1, 0, 0, 0, 0, 0, UInt8(options.count)]
-    made += question.domain.labels + [0]
-    for number in [question.type, question.networkClass] { made += [UInt8(number >> 8), UInt8(number & 0xff)] }
+    var made: [UInt8] = []
+    made.reserveCapacity(Self.headerLength + question.domain.labels.count + 5 + 11)
+    made += bytes[..<4]
+    made[2] &= Self.flags.0
+    made[3] &= Self.flags.1
+    for byte in [0, 1, 0, 0, 0, 0, 0, UInt8(options.count)] as [UInt8] { made.append(byte) }
+    made += question.domain.labels
+    made.append(0)
+    // Type and class.
+    made += bytes[(question.end - 4)..<question.end]
     if let option = options.first {
-      made += [0, 0, UInt8(RecordType.opt), UInt8(Self.bufferSize >> 8), UInt8(Self.bufferSize & 0xff)]
+      for byte in [0, 0, UInt8(RecordType.opt), UInt8(Self.bufferSize >> 8), UInt8(Self.bufferSize & 0xff)] as [UInt8] {
+        made.append(byte)
+      }
       // Extended code and version, DO, no options (RFC 6891 section 6.1.3).
-      made += [0, 0, option.ttl & 0x8000 != 0 ? 0x80 : 0, 0, 0, 0]
+      for byte in [0, 0, option.ttl & 0x8000 != 0 ? 0x80 : 0, 0, 0, 0] as [UInt8] { made.append(byte) }
     }
     return DNSMessage(made)
   }
@@ -33,6 +41,7 @@ extension DNSMessage {
   public func spelled(as query: DNSMessage) -> DNSMessage {
     var made = self
     made.id = query.id
+    if hasQuestion(of: query) { return made }
     if let mine = question, let asked = query.question, mine.domain == asked.domain, mine.end == asked.end {
       made.bytes.replaceSubrange(Self.headerLength..<mine.end, with: query.bytes[Self.headerLength..<mine.end])
     }

@@ -3,6 +3,8 @@ import Inet
 /// A record of a message (RFC 1035 section 4.1.3).
 public struct ResourceRecord: Equatable, Sendable {
   public var section: DNSMessage.Section
+  /// Where it begins.
+  var nameOffset: Int
   public var name: DomainName
   /// The name's labels as they came.
   var labels: [UInt8]
@@ -16,12 +18,33 @@ public struct ResourceRecord: Equatable, Sendable {
   public var data: Range<Int>
 }
 
+extension ResourceRecord {
+  /// The names in its data that may be compressed, which are those of RFC 1035 and of RFC 3597 section 4: how many bytes stand
+  /// before them, how many they are, and how many bytes stand behind. nil for data without any.
+  var namesInData: (before: Int, count: Int, after: Int)? {
+    switch type {
+    // NS, MD, MF, CNAME, MB, MG, MR, PTR, NXT, DNAME.
+    case 2, 3, 4, 5, 7, 8, 9, 12, 39: (0, 1, 0)
+    case RecordType.soa: (0, 2, 20)
+    // MINFO, RP.
+    case 14, 17: (0, 2, 0)
+    // MX, AFSDB, RT, KX.
+    case 15, 18, 21, 36: (2, 1, 0)
+    // PX.
+    case 26: (2, 2, 0)
+    // SRV.
+    case 33: (6, 1, 0)
+    default: nil
+    }
+  }
+}
+
 extension DNSMessage {
   /// The offset behind all questions; nil where they cannot be read.
   var endOfQuestions: Int? {
     var offset = Self.headerLength
     for _ in 0..<count(of: .question) {
-      guard let (_, end) = readName(from: offset), end + 4 <= bytes.count else { return nil }
+      guard let end = endOfName(from: offset), end + 4 <= bytes.count else { return nil }
       offset = end + 4
     }
     return offset
@@ -31,6 +54,9 @@ extension DNSMessage {
   public var records: [ResourceRecord]? {
     guard var offset = endOfQuestions else { return nil }
     var records: [ResourceRecord] = []
+    // A record has 11 bytes at least.
+    records.reserveCapacity(
+      min(count(of: .answer) + count(of: .authority) + count(of: .additional), (bytes.count - offset) / 11))
     for section in [Section.answer, .authority, .additional] {
       for _ in 0..<count(of: section) {
         guard let (labels, end) = readName(from: offset), let name = DomainName(labels: labels), end + 10 <= bytes.count
@@ -40,7 +66,7 @@ extension DNSMessage {
         guard start + length <= bytes.count else { return nil }
         records.append(
           ResourceRecord(
-            section: section, name: name, labels: labels, type: UInt16(at: end, bytes),
+            section: section, nameOffset: offset, name: name, labels: labels, type: UInt16(at: end, bytes),
             networkClass: UInt16(at: end + 2, bytes), ttl: UInt32(at: end + 4, bytes), ttlOffset: end + 4,
             data: start..<start + length))
         offset = start + length
@@ -53,7 +79,8 @@ extension DNSMessage {
   public func address(_ record: ResourceRecord) -> IPAddress? {
     guard record.networkClass == 1 else { return nil }
     switch (record.type, record.data.count) {
-    case (RecordType.a, 4), (RecordType.aaaa, 16): return IPAddress(bytes: bytes[record.data])
+    case (RecordType.a, 4): return .v4(IPv4Address(rawValue: UInt32(at: record.data.lowerBound, bytes)))
+    case (RecordType.aaaa, 16): return IPAddress(bytes: bytes[record.data])
     default: return nil
     }
   }
@@ -94,24 +121,9 @@ extension DNSMessage {
     return DNSMessage(made)
   }
 
-  /// A record's data without compression, so that it can stand at another place. Names may be compressed in the types of RFC
-  /// 1035 and in those that RFC 3597 section 4 lists; in all others they may not.
+  /// A record's data without compression, so that it can stand at another place; nil where it is not what its type has.
   func plainData(_ record: ResourceRecord) -> [UInt8]? {
-    let names: (before: Int, count: Int, after: Int)
-    switch record.type {
-    // NS, MD, MF, CNAME, MB, MG, MR, PTR, NXT, DNAME.
-    case 2, 3, 4, 5, 7, 8, 9, 12, 39: names = (0, 1, 0)
-    case RecordType.soa: names = (0, 2, 20)
-    // MINFO, RP.
-    case 14, 17: names = (0, 2, 0)
-    // MX, AFSDB, RT, KX.
-    case 15, 18, 21, 36: names = (2, 1, 0)
-    // PX.
-    case 26: names = (2, 2, 0)
-    // SRV.
-    case 33: names = (6, 1, 0)
-    default: return Array(bytes[record.data])
-    }
+    guard let names = record.namesInData else { return Array(bytes[record.data]) }
     var offset = record.data.lowerBound + names.before
     guard offset <= record.data.upperBound else { return nil }
     var made = Array(bytes[record.data.lowerBound..<offset])

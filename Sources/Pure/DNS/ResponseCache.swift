@@ -64,9 +64,11 @@ public struct ResponseCache {
       return nil
     }
     var response = entry.response
-    response.age(entry.records, by: age)
     var addresses = entry.addresses
-    for index in addresses.indices { addresses[index].seconds -= min(age, addresses[index].seconds) }
+    if age > 0 {
+      response.age(entry.records, by: age)
+      for index in addresses.indices { addresses[index].seconds -= min(age, addresses[index].seconds) }
+    }
     return (response.spelled(as: query), addresses)
   }
 
@@ -76,9 +78,21 @@ public struct ResponseCache {
   public mutating func store(
     _ response: DNSMessage, to query: DNSMessage, addresses: [ResponseReview.Answer] = [], lifetime: UInt32, now: UInt32
   ) {
-    guard limit > 0, lifetime > 0, let key = Self.key(query), let records = response.records,
-      response.keepsItsNames(records)
-    else { return }
+    guard let records = response.records else { return }
+    store(response, records, to: query, addresses: addresses, lifetime: lifetime, now: now)
+  }
+
+  /// - Parameter review: with its lifetime.
+  public mutating func store(_ review: ResponseReview, to query: DNSMessage, now: UInt32) {
+    store(
+      review.message, review.records, to: query, addresses: review.addresses, lifetime: review.lifetime ?? 0, now: now)
+  }
+
+  private mutating func store(
+    _ response: DNSMessage, _ records: [ResourceRecord], to query: DNSMessage, addresses: [ResponseReview.Answer],
+    lifetime: UInt32, now: UInt32
+  ) {
+    guard limit > 0, lifetime > 0, let key = Self.key(query), response.keepsItsNames(records) else { return }
     remove(key)
     let most = limit * Self.byteShare
     guard response.bytes.count <= most / 4 else { return }

@@ -16,6 +16,8 @@ public struct ResponseReview: Equatable, Sendable {
   public var addresses: [Answer] = []
   /// Addresses that were taken out.
   public var barred: [IPAddress] = []
+  /// Those of `message`.
+  private(set) var records: [ResourceRecord]
   /// In seconds: for how long the whole may be kept; nil for not at all.
   public var lifetime: UInt32?
 
@@ -47,6 +49,7 @@ public struct ResponseReview: Equatable, Sendable {
   public init?(_ response: DNSMessage, to question: DNSMessage.Question, _ rules: Rules) {
     guard let records = response.records else { return nil }
     message = response
+    self.records = records
     var chain: [DomainName] = [question.domain]
     // Aliases come in their order, as RFC 1034 section 3.6.2 has them; servers that mix them are met by a second walk.
     for _ in 0..<2 {
@@ -98,7 +101,11 @@ public struct ResponseReview: Equatable, Sendable {
       message.lowerTTLs(records, to: rules.ceiling)
     }
     // A name that goes on in the bytes of a TTL is another one now.
-    guard message == response || message.records != nil else { return nil }
+    guard message == response else {
+      guard let again = message.records else { return nil }
+      self.records = again
+      return
+    }
   }
 
   /// Longer than any chain that a resolver follows.
@@ -135,12 +142,47 @@ extension DNSMessage {
 
   /// Whether every name stays the same whatever the TTLs are: a name that goes on in the bytes of one does not.
   func keepsItsNames(_ records: [ResourceRecord]) -> Bool {
+    readsNoTTL(records) || readsTheSameWithAnyTTL(records)
+  }
+
+  func readsTheSameWithAnyTTL(_ records: [ResourceRecord]) -> Bool {
     [UInt32.min, .max].allSatisfy { ttl in
       var other = self
       for record in records where record.type != RecordType.opt { other.setTTL(record, ttl) }
       guard let again = other.records else { return false }
       return zip(again, records).allSatisfy { $0.labels == $1.labels && other.plainData($0) == plainData($1) }
     }
+  }
+
+  /// Whether no name is read from the bytes of a TTL. Names go on elsewhere only behind a pointer, so this is soon seen.
+  func readsNoTTL(_ records: [ResourceRecord]) -> Bool {
+    /// A range of bytes of a name.
+    func isClear(_ range: Range<Int>) -> Bool {
+      // They stand in their order: the last one that begins before the range's end.
+      var low = 0
+      var high = records.count
+      while low < high {
+        let middle = (low + high) / 2
+        if records[middle].ttlOffset < range.upperBound { low = middle + 1 } else { high = middle }
+      }
+      return low == 0 || records[low - 1].ttlOffset + 4 <= range.lowerBound
+    }
+    /// The offset behind a name that is clear of them.
+    func end(_ start: Int) -> Int? {
+      var isFree = true
+      let end = walkName(from: start) { range, _ in if isFree { isFree = isClear(range) } }
+      return isFree ? end : nil
+    }
+    for record in records {
+      guard end(record.nameOffset) != nil else { return false }
+      guard let names = record.namesInData else { continue }
+      var offset = record.data.lowerBound + names.before
+      for _ in 0..<names.count {
+        guard offset <= record.data.upperBound, let next = end(offset) else { return false }
+        offset = next
+      }
+    }
+    return true
   }
 
   /// The same so many seconds later. OPT records have something else in the TTL's place.

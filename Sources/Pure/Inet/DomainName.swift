@@ -14,6 +14,9 @@ public struct DomainName: Hashable, Sendable, CustomStringConvertible {
 
   private init(canonical labels: [UInt8]) { self.labels = labels }
 
+  /// All bytes at once: an array hashes each one by itself, which takes longer than everything else that is done with a name.
+  public func hash(into hasher: inout Hasher) { labels.withUnsafeBytes { hasher.combine(bytes: $0) } }
+
   /// - Returns: nil where the bytes are not whole labels of 1 to 63 bytes, together at most 254.
   public init?(labels bytes: [UInt8]) {
     guard bytes.count <= Self.limit else { return nil }
@@ -22,7 +25,11 @@ public struct DomainName: Hashable, Sendable, CustomStringConvertible {
     while offset < bytes.count {
       let length = Int(bytes[offset])
       guard (1...Self.labelLimit).contains(length), offset + length < bytes.count else { return nil }
-      for index in offset + 1...offset + length { lower[index] = Self.lowercased(bytes[index]) }
+      // A name that is in small letters already shares its memory with what it was made from.
+      for index in offset + 1...offset + length {
+        let small = Self.lowercased(bytes[index])
+        if small != bytes[index] { lower[index] = small }
+      }
       offset += length + 1
     }
     labels = lower
@@ -78,20 +85,25 @@ public struct DomainName: Hashable, Sendable, CustomStringConvertible {
 
   /// The labels from the last to the first, each behind its length: what begins with another name's is below that name.
   public var fromRoot: [UInt8] {
-    var starts: [Int] = []
+    var reversed = [UInt8](repeating: 0, count: labels.count)
     var offset = 0
     while offset < labels.count {
-      starts.append(offset)
-      offset += Int(labels[offset]) + 1
+      let end = offset + Int(labels[offset]) + 1
+      let target = labels.count - end
+      for index in offset..<end { reversed[target + index - offset] = labels[index] }
+      offset = end
     }
-    var reversed: [UInt8] = []
-    reversed.reserveCapacity(labels.count)
-    for start in starts.reversed() { reversed += labels[start...start + Int(labels[start])] }
     return reversed
   }
 
   /// Whether the name is the other one or below it.
-  public func isWithin(_ other: DomainName) -> Bool { fromRoot.starts(with: other.fromRoot) }
+  public func isWithin(_ other: DomainName) -> Bool {
+    let above = labels.count - other.labels.count
+    guard above >= 0 else { return false }
+    var offset = 0
+    while offset < above { offset += Int(labels[offset]) + 1 }
+    return offset == above && labels[above...].elementsEqual(other.labels)
+  }
 
   /// Without a last dot; "." for the root. Bytes that are not printable ASCII are written as \DDD, dots in a label as "\.".
   public var description: String {

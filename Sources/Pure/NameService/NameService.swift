@@ -108,11 +108,7 @@ public struct NameService {
       if destinations.rules.isPlain, !removesHiding { return (response.spelled(as: query), nil) }
       return (query.errorResponse(code: 2), "\(question): the answer cannot be read, or has become too long")
     }
-    if let lifetime = review.lifetime {
-      cache.store(
-        review.message, to: asked, addresses: review.addresses, lifetime: lifetime, now: UInt32(truncatingIfNeeded: now)
-      )
-    }
+    cache.store(review, to: asked, now: UInt32(truncatingIfNeeded: now))
     for answer in review.addresses {
       learned.learn(answer.address, of: question.domain, seconds: answer.seconds, now: now)
     }

@@ -42,23 +42,35 @@ public struct LearnedNames {
     // A second that has begun counts as if it had not: no less than what was said.
     let until = now + max(UInt64(seconds), floor)
     number += 1
-    if let index = entries[address]?.firstIndex(where: { $0.name == name }),
-      let old = entries[address]?.remove(at: index)
+    let ofName = counts[name] ?? 0
+    if ofName > 0, let place = entries.index(forKey: address),
+      Self.renew(name, until, number, &entries.values[place])
     {
-      entries[address]?.append(Entry(name: name, until: max(old.until, until), learned: number))
       return
     }
     if count >= limit { makeRoom(now) }
-    if counts[name] ?? 0 >= nameLimit { remove { $0.name == name } }
+    if ofName >= nameLimit, counts[name] ?? 0 >= nameLimit { remove { $0.name == name } }
     // The first is the one that was learned first: what is learned again goes to the end.
-    if let known = entries[address], known.count >= addressLimit, let oldest = known.first {
-      entries[address]?.removeFirst()
-      forget(oldest.name)
+    if let place = entries.index(forKey: address), entries.values[place].count >= addressLimit {
+      forget(entries.values[place].removeFirst().name)
       count -= 1
     }
     entries[address, default: []].append(Entry(name: name, until: until, learned: number))
     counts[name, default: 0] += 1
     count += 1
+  }
+
+  /// - Returns: whether the name is among them.
+  private static func renew(_ name: DomainName, _ until: UInt64, _ number: UInt64, _ known: inout [Entry]) -> Bool {
+    guard let index = known.lastIndex(where: { $0.name == name }) else { return false }
+    let entry = Entry(name: name, until: max(known[index].until, until), learned: number)
+    if index == known.count - 1 {
+      known[index] = entry
+    } else {
+      known.remove(at: index)
+      known.append(entry)
+    }
+    return true
   }
 
   /// The names for which the address was the answer, if that still counts; the one that was learned last is the first, as
@@ -71,7 +83,10 @@ public struct LearnedNames {
   private mutating func makeRoom(_ now: UInt64) {
     remove { $0.until < now }
     guard count >= limit else { return }
-    let order = entries.values.flatMap { $0.map(\.learned) }.sorted()
+    var order: [UInt64] = []
+    order.reserveCapacity(count)
+    for known in entries.values { for entry in known { order.append(entry.learned) } }
+    order.sort()
     let last = order[min(order.count - 1, limit / 4)]
     remove { $0.learned <= last }
   }
@@ -83,8 +98,8 @@ public struct LearnedNames {
 
   private mutating func remove(where isGone: (Entry) -> Bool) {
     for (address, known) in entries {
+      guard known.contains(where: isGone) else { continue }
       let kept = known.filter { !isGone($0) }
-      guard kept.count < known.count else { continue }
       for entry in known where isGone(entry) { forget(entry.name) }
       count -= known.count - kept.count
       entries[address] = kept.isEmpty ? nil : kept

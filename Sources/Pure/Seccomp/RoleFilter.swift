@@ -85,6 +85,8 @@ public struct RoleFilter: Equatable, Sendable {
       290,  // eventfd2
       291,  // epoll_create1
       293,  // pipe2
+      299,  // recvmmsg: queries for names
+      307,  // sendmmsg: answers to them
       319,  // memfd_create
       334,  // rseq
     ], families: [1, 2, 10, 40], makesThreads: true)

@@ -18,6 +18,12 @@ struct ByteQueue {
     bytes += array
   }
 
+  mutating func append(_ first: UInt8, _ second: UInt8) {
+    compact()
+    bytes.append(first)
+    bytes.append(second)
+  }
+
   /// A queue that is never quite empty must not keep all that has gone through it.
   private mutating func compact() {
     guard start > 65536, start > bytes.count / 2 else { return }

@@ -13,6 +13,8 @@ public final class MessageStream: EventSource {
   private var input: [UInt8] = []
   private var output = ByteQueue()
   private var isClosed = false
+  /// The kernel takes no more for now.
+  private var isBlocked = false
   private var interest: EventSet = [.readable]
   private var idle: TimerToken?
   private let idleTimeout: Duration?
@@ -47,15 +49,23 @@ public final class MessageStream: EventSource {
     if !early.isEmpty { loop.enqueue(self) }
   }
 
-  override public func resume() { parse() }
+  override public func resume() {
+    guard !isClosed else { return }
+    flush()
+    parse()
+  }
 
+  /// The messages of one turn of the loop go together, behind its events: a call of the kernel for each would be most of what
+  /// a message costs.
   /// - Returns: false where it is not sent: too long, too much waits, or the stream is closed.
   @discardableResult
   public func send(_ message: [UInt8]) -> Bool {
     guard !isClosed, message.count <= 65535, output.count + 2 + message.count <= outputLimit else { return false }
-    let wasEmpty = output.isEmpty
-    output.append([UInt8(message.count >> 8), UInt8(message.count & 0xff)] + message)
-    if wasEmpty { flush() }
+    output.append(UInt8(message.count >> 8), UInt8(message.count & 0xff))
+    output.append(message)
+    if !isBlocked {
+      if output.count > Self.answersWaiting { flush() } else { loop.enqueue(self) }
+    }
     return true
   }
 
@@ -66,6 +76,7 @@ public final class MessageStream: EventSource {
       switch output.withBytes({ sendBytes(socket.rawValue, $0) }) {
       case .bytes(let count): output.consume(count)
       case .wouldBlock:
+        isBlocked = true
         updateInterest()
         return
       case .failed:
@@ -73,12 +84,13 @@ public final class MessageStream: EventSource {
         return
       }
     }
+    isBlocked = false
   }
 
   private func updateInterest() {
     guard let registration, !isClosed else { return }
     var wanted: EventSet = mayRead ? [.readable] : []
-    if !output.isEmpty { wanted.insert(.writable) }
+    if isBlocked { wanted.insert(.writable) }
     guard wanted != interest else { return }
     interest = wanted
     do throws(SystemError) { try loop.modify(registration, wanted) } catch { close() }
@@ -97,7 +109,7 @@ public final class MessageStream: EventSource {
     case .bytes(0), .failed: close()
     case .bytes:
       restartIdleTimer()
-      input += chunk
+      if input.isEmpty { input = chunk } else { input += chunk }
       parse()
     case .wouldBlock: break
     }
@@ -112,7 +124,7 @@ public final class MessageStream: EventSource {
       offset += 2 + length
       received(self, message)
     }
-    input.removeFirst(offset)
+    if offset > 0 { input.removeFirst(offset) }
     updateInterest()
   }
 
@@ -128,6 +140,8 @@ public final class MessageStream: EventSource {
   public func close() {
     guard !isClosed else { return }
     isClosed = true
+    // What this turn has sent, as far as there is room for it.
+    if !output.isEmpty { _ = output.withBytes { sendBytes(socket.rawValue, $0) } }
     if let registration { loop.remove(registration) }
     if let idle { loop.cancel(idle) }
     shutdownBoth(socket.rawValue)

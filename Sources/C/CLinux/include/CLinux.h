@@ -139,6 +139,20 @@ ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct soc
 // negative errno, -EAGAIN where there is none.
 int clinux_receive_error(int fd, uint32_t *mtu);
 int clinux_path_mtu(int fd, bool v6); // of a connected socket, IP_MTU; negative errno
+// At most CLINUX_DATAGRAMS with one call (recvmmsg(2), sendmmsg(2)); they return how many, or a negative errno. Received are as
+// many as there are, each in the `count` bytes that there are for it; what is sent ends before the first that is not taken.
+enum { CLINUX_DATAGRAMS = 32, CLINUX_PEER_BYTES = 28 };
+struct clinux_peer {
+  uint8_t bytes[CLINUX_PEER_BYTES]; // sockaddr_in or sockaddr_in6
+  uint32_t length;
+};
+struct clinux_datagram {
+  void *bytes;
+  uint32_t count;
+  struct clinux_peer peer;
+};
+int clinux_receive_datagrams(int fd, struct clinux_datagram *datagrams, int count);
+int clinux_send_datagrams(int fd, struct clinux_datagram *datagrams, int count);
 int64_t clinux_peer_user(int fd); // SO_PEERCRED; negative errno
 const char *clinux_errno_name(int error); // or NULL
 // A lock on one byte that the kernel lets go of with the open file (F_OFD_SETLK): 1, 0 where somebody has it, or a negative errno.
