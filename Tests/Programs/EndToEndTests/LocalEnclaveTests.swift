@@ -81,8 +81,8 @@ final class LocalEnclaveTests: XCTestCase {
     XCTAssertTrue(outcome.output.hasSuffix("56\n") || outcome.output.hasSuffix("7\n"), outcome.output + outcome.errors)
   }
 
-  /// Anything but TCP and DNS cannot leave in TCP mode, and says so at once.
-  func testOtherUDPFailsAtOnce() {
+  /// Nobody listens there, and the program hears of it at once.
+  func testUDPToAClosedPortFailsAtOnce() {
     let outcome = bash(
       """
       \(run) -- python3 -c '
