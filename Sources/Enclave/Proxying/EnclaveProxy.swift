@@ -22,6 +22,7 @@ import Wire
 //   ingress:  stream from the host ▶ hello ▶ policy ▶ connect to the program ▶ answer ▶ relay
 //   DNS:      datagram or message ▶ policy ▶ resolve stream, or the DNS client ▶ response
 //   upstream: the DNS client's wish ▶ stream to the host, connect hello for a server of dns.upstream ▶ relay ▶ the client
+//   forward:  what [[forward]] names ▶ plain stream to or from the host ▶ relay (EnclaveForwards)
 //   listening: what the program listens on ▶ listening stream, so that the host refuses clients where nothing does
 
 /// The networking proxy inside the enclave, TCP mode.
@@ -49,6 +50,7 @@ public final class EnclaveProxy {
   private var link: PacketLink?
   private var strangers = Strangers(what: "ingress: a stream that does not prove that it comes from the host")
   private var watch: ListeningWatch?
+  private var forwards: EnclaveForwards?
 
   /// - Parameter log: takes sentences worth an operator's attention.
   public init(_ plan: ProxyPlan, loop: EventLoop, log: @escaping (String) -> Void) throws(SystemError) {
@@ -86,6 +88,13 @@ public final class EnclaveProxy {
         loop: loop, target: plan.settings.hostTarget, token: plan.settings.proxyToken,
         ports: plan.settings.ingressPorts,
         known: known?.port ?? 0, report: log)
+    }
+    if !plan.settings.forwards.isEmpty {
+      forwards = try EnclaveForwards(
+        loop: loop, buffer: buffer,
+        Array(
+          zip(plan.settings.forwards, plan.descriptors.forwardListeners.map { FileReference(OwnedFileDescriptor($0)) })),
+        host: plan.settings.hostTarget, report: log, debug: { [unowned self] in debug($0) })
     }
     if !plan.descriptors.tunnelQueues.isEmpty { packets = try EnclavePackets(plan, names) }
     if let fd = plan.descriptors.packetLink {

@@ -25,6 +25,7 @@ import Wire
 //                                      ▶ ControlServer:  addresses, in raw mode
 //                                      ▶ PacketsServer:  queues, in raw mode
 //                                      ▶ PublishedPorts: which published ports are listened on
+//   plain stream of --forward ▶ Forwards: policy, connect(2), relay; a client of --forward-in the other way
 //   client of a published port ▶ PublishedPorts: stream to the enclave, connect hello ▶ answer ▶ relay, or reset
 //
 // What the servers count is in `HostCounters`, which `StatusService` shows.
@@ -36,6 +37,7 @@ import Wire
 /// What a host side is told, whichever way its enclave is reached.
 public struct HostSettings {
   public var published: [PublishedPort] = []
+  public var forwards: [HostForward] = []
   /// The name server to ask; nil for the machine's own.
   public var nameServer: IPAddress?
   /// What the enclave may reach; this machine's own addresses are found out here.
@@ -87,9 +89,12 @@ public struct HostPlace {
 
   /// Opens the transport's socket. One that a dead process left behind is taken over. A Unix socket is for its owner and one
   /// group: the enclave's proxy, which has a user of its own, or the group in which a virtual machine's monitor is.
-  public func open() throws(SystemError) -> FileReference {
-    let listener = FileReference(try takeOverStream(listen))
-    guard case .unix(let path) = listen else { return listener }
+  public func open() throws(SystemError) -> FileReference { try open(listen) }
+
+  /// The same for another of its ports.
+  func open(_ address: SocketAddress) throws(SystemError) -> FileReference {
+    let listener = FileReference(try takeOverStream(address))
+    guard case .unix(let path) = address else { return listener }
     if effectiveUserID() == 0, let group { try changeOwner(path, user: nil, group: group) }
     try changeMode(path, 0o660)
     return listener
@@ -109,6 +114,11 @@ public final class HostSide {
   private let output: StandardStreams
   private let logs: LogServer
   private let publishedPorts: PublishedPorts
+  private let forwards: Forwards
+  /// Names of Unix sockets that go when this side does.
+  public let socketNames: [String]
+  /// Ports of the enclave that forwards lead to.
+  private let enclavePorts: [UInt32]
   let dispatcher: Dispatcher
   private let listener: Listener
   private let loop: EventLoop
@@ -181,6 +191,15 @@ public final class HostSide {
       loop: loop, enclave: place.enclave, peer: place.peers.enclave,
       published: isRaw ? [] : Array(zip(published, settings.published)), sessions: sessions, connections: connections,
       counters: counters, budget: budget, complaints: complaints, log: log, debug: debug)
+    forwards = try Forwards(
+      loop: loop, place: place, try settings.forwards.map { ($0, try place.open($0)) }, policy: policy,
+      resolver: resolver, connections: connections, counters: counters, budget: budget, complaints: complaints,
+      log: log,
+      debug: debug)
+    enclavePorts = settings.forwards.compactMap { if case .incoming = $0.way { $0.vsockPort } else { nil } }
+    socketNames = ([place.listen] + settings.forwards.compactMap { place.address(of: $0) }).compactMap {
+      if case .unix(let path) = $0 { path } else { nil }
+    }
     let dispatcher = Dispatcher(
       loop: loop, peers: place.peers, sessions: sessions,
       servers: [
@@ -221,6 +240,7 @@ public final class HostSide {
   ) throws {
     let removeStatus = status?.handOver() ?? {}
     let (place, boots) = (place, boots)
+    let (enclavePorts, socketNames) = (enclavePorts, socketNames)
     let user = HostRights.user
     let gateway = try rawGateway?.handOver()
     let caretaker = try Caretaker(
@@ -230,15 +250,22 @@ public final class HostSide {
     ) { (request, bytes) throws(SystemError) in
       switch request {
       case .connect:
-        let socket = FileReference(try makeSocket(place.enclave.address.family, .stream))
-        _ = try connectStream(socket.rawValue, place.enclave.address)
+        var address = place.enclave.address
+        if let port = enclavePorts.first(where: { Self.bytes(of: $0) == bytes }) {
+          // Of a hybrid socket the port is said on it.
+          if place.enclave.hybridPort == nil { address = address.atPort(port) ?? address }
+        } else if !bytes.isEmpty {
+          throw SystemError("connect", "a port of no forward", errno: EPERM)
+        }
+        let socket = FileReference(try makeSocket(address.family, .stream))
+        _ = try connectStream(socket.rawValue, address)
         return ([], [socket])
       case .save: try boots?.replace(bytes)
       case .gateway: if let gateway { return gateway.answer(bytes) }
       case .end:
         gateway?.end()
         removeStatus()
-        if case .unix(let path) = place.listen { removeFile(path) }
+        for path in socketNames { removeFile(path) }
         atEnd()
       }
       return ([], [])
@@ -258,6 +285,16 @@ public final class HostSide {
           return socket
         } catch {
           throw SystemError("connect", place.enclave.description, errno: error.errno)
+        }
+      }
+      forwards.connect = { (port) throws(SystemError) in
+        do throws(SystemError) {
+          guard let socket = try caretaker.ask(.connect, Self.bytes(of: port)).files.first else {
+            throw SystemError("connect", errno: EPIPE)
+          }
+          return socket
+        } catch {
+          throw SystemError("connect", "\(place.enclave), port \(port)", errno: error.errno)
         }
       }
     }
@@ -281,10 +318,13 @@ public final class HostSide {
       keeper?.end()
       keeper?.process.wait()
       keeper = nil
-    } else if case .unix(let path) = place.listen {
-      removeFile(path)
+    } else {
+      for path in socketNames { removeFile(path) }
     }
   }
+
+  /// A port as the caretaker is told of it.
+  private static func bytes(of port: UInt32) -> [UInt8] { withUnsafeBytes(of: port.bigEndian) { Array($0) } }
 
   /// Whether `close` does what `reduceRights` was given to do.
   public var hasCaretaker: Bool { caretaker != nil }

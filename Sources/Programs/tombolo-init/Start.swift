@@ -127,10 +127,11 @@ final class Start {
   }
 
   private func handOver(_ configuration: Configuration, _ sockets: ProxySockets) -> ProxyHandOver? {
-    guard configuration.networkMode != .none else { return nil }
+    guard configuration.hasProxy else { return nil }
     let secrets = BootIdentity.own.secrets
     var settings = ProxySettings(hostTarget: found.host, proxyToken: secrets.proxy, hostToken: secrets.host)
     settings.ingressPorts = configuration.ingressPorts
+    settings.forwards = configuration.forwards
     settings.egress = configuration.egress.rules
     settings.sni = configuration.egress.sni
     settings.names = configuration.resolver.names
