@@ -287,7 +287,8 @@ let package = Package(
     .executableTarget(
       name: "tombolo",
       dependencies: [
-        "Allowlist", "SystemText", "CLinux", "DNS", "Inet", "Policy", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem",
+        "Allowlist",
+        "SystemText", "CLinux", "DNS", "Inet", "Policy", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem",
         "EventLoop",
         "Capabilities", "Relaying", "Digests", "HostGateway", "HostRights", "HostStatus", "HostNetwork", "LocalRunning",
         "MachineRunning", "Imaging", "NitroAttestation",

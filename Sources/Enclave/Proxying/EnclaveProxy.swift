@@ -369,6 +369,14 @@ public final class EnclaveProxy {
     ) { [unowned self] _, result in
       switch result {
       case .success(let program):
+        if let version = plan.settings.proxyProtocols[port] {
+          let header = ProxyHeader.encode(version, source: request.source, port: port)
+          // A fresh socket takes these few bytes whole.
+          guard case .bytes(header.count) = header.withUnsafeBytes({ sendBytes(program.rawValue, $0) }) else {
+            debug("ingress to \(request): the program did not take the PROXY header")
+            return answer(stream, Answer(.reset))
+          }
+        }
         answer(stream, Answer(.ok))
         relay(plain: program, framed: stream, early: early, "ingress to \(request)")
       case .failure(let error):

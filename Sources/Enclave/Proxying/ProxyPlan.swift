@@ -47,6 +47,8 @@ public struct ProxySettings: Equatable, Sendable {
   /// In bytes.
   public var tunnelMTU: UInt16 = 1500
   public var ingressPorts: [UInt16] = []
+  /// What connections to these ports begin with towards the program.
+  public var proxyProtocols: [UInt16: ProxyProtocol] = [:]
   public var forwards: [StaticForward] = []
   /// Where the program may go.
   public var egress = EgressRules()
@@ -108,6 +110,11 @@ public struct ProxyHandOver {
       settings.tunnelAddresses.reduce(into: []) { $0 += [UInt8($1.address.bytes.count), $1.length] + $1.address.bytes })
     writer.put("mtu", numbers: [UInt32(settings.tunnelMTU)])
     writer.put("ingress-ports", numbers: settings.ingressPorts.map { UInt32($0) })
+    writer.put(
+      "proxy-protocols",
+      numbers: settings.ingressPorts.flatMap { port in
+        settings.proxyProtocols[port].map { [UInt32(port) << 8 | UInt32($0.rawValue)] } ?? []
+      })
     writer.put("forwards", settings.forwards.reduce(into: []) { $0 += $1.encoded })
     writer.put("open", flag: settings.egress.isOpen)
     writer.put("allow", text: Self.text(settings.egress.allow))
@@ -195,6 +202,14 @@ public struct ProxyPlan: Equatable, Sendable {
         throw RoleError("proxy", "\"ingress-ports\" has \(number), expected 1 to 65535")
       }
       return port
+    }
+    for number in try reader.numbers("proxy-protocols", count: 0...Self.portLimit) {
+      guard let port = UInt16(exactly: number >> 8), let version = ProxyProtocol(rawValue: UInt8(number & 0xff)),
+        settings.ingressPorts.contains(port)
+      else {
+        throw RoleError("proxy", "\"proxy-protocols\" has \(number), expected a port of ingress-ports and a version")
+      }
+      settings.proxyProtocols[port] = version
     }
     guard let forwards = StaticForward.decode(try reader.take("forwards")),
       forwards.count == descriptors.forwardListeners.count

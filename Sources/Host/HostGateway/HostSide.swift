@@ -38,6 +38,8 @@ import Wire
 public struct HostSettings {
   public var published: [PublishedPort] = []
   public var forwards: [HostForward] = []
+  /// Clients of published ports begin with a PROXY header.
+  public var acceptsProxyProtocol = false
   /// The name server to ask; nil for the machine's own.
   public var nameServer: IPAddress?
   /// What the enclave may reach; this machine's own addresses are found out here.
@@ -189,7 +191,8 @@ public final class HostSide {
     reserved = isRaw ? published : []
     publishedPorts = try PublishedPorts(
       loop: loop, enclave: place.enclave, peer: place.peers.enclave,
-      published: isRaw ? [] : Array(zip(published, settings.published)), sessions: sessions, connections: connections,
+      published: isRaw ? [] : Array(zip(published, settings.published)),
+      acceptsProxyProtocol: settings.acceptsProxyProtocol, sessions: sessions, connections: connections,
       counters: counters, budget: budget, complaints: complaints, log: log, debug: debug)
     forwards = try Forwards(
       loop: loop, place: place, try settings.forwards.map { ($0, try place.open($0)) }, policy: policy,

@@ -131,6 +131,9 @@ final class Start {
     let secrets = BootIdentity.own.secrets
     var settings = ProxySettings(hostTarget: found.host, proxyToken: secrets.proxy, hostToken: secrets.host)
     settings.ingressPorts = configuration.ingressPorts
+    for entry in configuration.proxyProtocols {
+      settings.proxyProtocols[entry.port] = entry.version == .v1 ? .v1 : .v2
+    }
     settings.forwards = configuration.forwards
     settings.egress = configuration.egress.rules
     settings.sni = configuration.egress.sni

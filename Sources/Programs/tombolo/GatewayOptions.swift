@@ -12,9 +12,14 @@ struct GatewayOptions: ParsableArguments {
   @Option(
     name: .customShort("p"),
     help: ArgumentHelp(
-      "Publish a port of the program on this machine; clients are refused while nothing listens on it inside. UDP in raw mode only.",
+      "Publish a port of the program on this machine, or a range of ports; clients are refused while nothing listens on it inside. UDP in raw mode only.",
       valueName: "[addr:]hostport:enclaveport[/tcp|/udp]"))
   var publish: [String] = []
+  @Flag(
+    help:
+      "Clients of published ports come through a load balancer: each connection begins with a PROXY header (version 1 or 2) that says who the client is; one without it is reset."
+  )
+  var acceptProxyProtocol = false
   @Option(
     help: ArgumentHelp(
       "Carry plain streams from this vsock port to one destination, as AWS's vsock-proxy does; may be repeated.",
@@ -54,12 +59,13 @@ struct GatewayOptions: ParsableArguments {
 
   /// - Throws: a sentence with what was found and what was expected.
   func published() throws -> [PublishedPort] {
-    try publish.map { text in
-      guard let port = PublishedPort(text) else {
+    try publish.flatMap { text in
+      guard let ports = PublishedPort.all(text) else {
         throw Misuse(
-          "-p: found \"\(text)\", expected [ADDR:]HOSTPORT:ENCLAVEPORT such as 127.0.0.1:8080:80, or with /udp")
+          "-p: found \"\(text)\", expected [ADDR:]HOSTPORT:ENCLAVEPORT such as 127.0.0.1:8080:80, or with /udp, or two ranges of the same length, of at most \(PublishedPort.rangeLimit) ports"
+        )
       }
-      return port
+      return ports
     }
   }
 
@@ -106,7 +112,15 @@ struct GatewayOptions: ParsableArguments {
 
   /// Refuses what only raw mode can do.
   func check(raw: Bool) throws {
-    guard !raw else { return }
+    guard !acceptProxyProtocol || !publish.isEmpty else {
+      throw Misuse("--accept-proxy-protocol: expected -p with it")
+    }
+    guard !raw else {
+      if acceptProxyProtocol {
+        throw Misuse("--accept-proxy-protocol: in raw mode the program itself has the connection, and reads its header")
+      }
+      return
+    }
     for port in try published() where port.transport == .udp {
       throw Misuse(
         "-p \(port): UDP ports are published in raw mode only; in TCP mode connections alone cross the border")
@@ -144,6 +158,7 @@ struct GatewayOptions: ParsableArguments {
     var settings = HostSettings()
     settings.published = try published()
     settings.forwards = try forwards()
+    settings.acceptsProxyProtocol = acceptProxyProtocol
     settings.nameServer = try nameServer()
     settings.destinations = try destinations()
     if let policy {

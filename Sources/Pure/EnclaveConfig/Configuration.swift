@@ -91,6 +91,9 @@ public struct Configuration: Equatable, Sendable {
   public var boot = Boot()
   /// Ports of the program that the host may reach.
   public var ingressPorts: [UInt16] = []
+  /// Those whose program is told who the client is.
+  public var proxyProtocols: [(port: UInt16, version: ProxyVersion)] { portSettings.map { ($0.port, $0.version) } }
+  var portSettings: [PortSetting] = []
   public var egress = EgressSettings()
   public var logs = Logs()
   public var resolver = ResolverSettings()
@@ -156,9 +159,7 @@ public struct Configuration: Equatable, Sendable {
     try reader.table("dns") { (table) throws(ConfigurationError) in try resolver.read(&table) }
     try reader.tables("forward") { (table) throws(ConfigurationError) in try readForward(&table) }
     try reader.table("ingress") { (table) throws(ConfigurationError) in
-      if let ports = try table.integers("ports", in: 1...65535) {
-        ingressPorts = Array(Set(ingressPorts + ports.map { UInt16($0) })).sorted()
-      }
+      try readPorts(&table)
     }
     try reader.table("egress") { (table) throws(ConfigurationError) in
       try egress.read(&table, isAddition: isSystemText)

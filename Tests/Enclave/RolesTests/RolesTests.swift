@@ -23,6 +23,7 @@ struct RolesTests {
     settings.names.upstreams = try [
       UpstreamServer("1.1.1.1"), UpstreamServer("https://[2606:4700::1111]:8443/dns-query#a.test"),
     ]
+    settings.proxyProtocols = [443: .v2, 65535: .v1]
     settings.forwards = [
       StaticForward(
         .out(listen: IPEndpoint(.v4(IPv4Address(127, 0, 0, 2)), 443)), vsockPort: 8000, header: [1, 2, 3, 4, 5, 6]),
@@ -72,7 +73,7 @@ struct RolesTests {
         (String(decoding: document[(start + 1)..<(start + 1 + Int(count))], as: UTF8.self), document[start..<end]))
       rest = document[end...]
     }
-    #expect(fields.count == 30)
+    #expect(fields.count == 31)
     for (index, field) in fields.enumerated() {
       var less = fields
       less.remove(at: index)
@@ -95,7 +96,8 @@ struct RolesTests {
   @Test func valuesOutOfRange() throws {
     for (name, value) in [
       ("mtu", [0, 0, 4, 0]), ("mtu", [0, 1, 0, 0]), ("ingress-ports", [0, 0, 0, 0]), ("ingress-ports", [0, 1, 0, 0]),
-      ("forwards", []), ("forwards", [0]), ("forward-listeners", []), ("verbose", [2]), ("egress", [0, 0, 0, 3]),
+      ("proxy-protocols", [0, 0, 80, 1]), ("proxy-protocols", [0, 1, 187, 3]), ("forwards", []), ("forwards", [0]),
+      ("forward-listeners", []), ("verbose", [2]), ("egress", [0, 0, 0, 3]),
       ("egress", [255, 255, 255, 255]), ("egress", [1]),
       ("addresses", [4, 33, 1, 2, 3, 4]), ("addresses", [5, 1, 1, 2, 3, 4, 5]), ("addresses", [4]),
       ("proxy-token", [1]), ("host-unix", [0xff]),

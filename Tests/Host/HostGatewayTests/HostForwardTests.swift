@@ -18,6 +18,19 @@ struct HostForwardTests {
     ] { #expect(HostForward(out: text) == nil, "\(text)") }
   }
 
+  @Test func rangesOfPublishedPorts() throws {
+    func all(_ text: String) -> [String]? { PublishedPort.all(text)?.map(\.description) }
+    #expect(
+      all("8000-8002:9000-9002") == ["0.0.0.0:8000 → 9000", "0.0.0.0:8001 → 9001", "0.0.0.0:8002 → 9002"])
+    #expect(all("[::]:80-81:80-81/udp") == ["[::]:80 → 80/udp", "[::]:81 → 81/udp"])
+    #expect(all("[::]:80:80") == ["[::]:80 → 80"])
+    #expect(all("127.0.0.1:1-1:2-2") == ["127.0.0.1:1 → 2"])
+    for text in [
+      "8000-8010:8000-8009", "8000-8010:8000", "8000:8000-8010", "8010-8000:8010-8000", "0-1:0-1", "1-2000:1-2000",
+      "65535-65536:1-2", "1-2-3:1-2-3", "-1:-1", "1-:1-", "a:1-2:1-2",
+    ] { #expect(PublishedPort.all(text) == nil, "\(text)") }
+  }
+
   @Test func listeners() throws {
     #expect(HostForward(incoming: "5432:5000")?.way == .incoming(listen: IPEndpoint(.v4(.loopback), 5432)))
     #expect(HostForward(incoming: "0.0.0.0:5432:5000")?.way == .incoming(listen: IPEndpoint(.v4(.any), 5432)))
