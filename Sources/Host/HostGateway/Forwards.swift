@@ -30,8 +30,8 @@ final class Forwards {
   private let log: (String) -> Void
   private let debug: (String) -> Void
   private var listeners: [Listener] = []
-  /// Connects to an enclave's port for a host side that may not; nil where it does so itself.
-  var connect: ((UInt32) throws(SystemError) -> FileReference)?
+  /// Connect to ports of the enclave for a host side that may not; empty where it does so itself.
+  var connects: [UInt32: () throws(SystemError) -> FileReference] = [:]
 
   init(
     loop: EventLoop, place: HostPlace, _ forwards: [(HostForward, FileReference)], policy: HostPolicy,
@@ -124,11 +124,7 @@ final class Forwards {
       counters.traffic.incoming.failed &+= 1
       return budget.refused(.incoming, peer)
     }
-    let other = connect
-    let connecting: (() throws(SystemError) -> FileReference)? = other.map { other in
-      { () throws(SystemError) in try other(port) }
-    }
-    PlainOpening(loop: loop, target: target, connect: connecting) { [unowned self] result in
+    PlainOpening(loop: loop, target: target, connect: connects[port]) { [unowned self] result in
       let what = "client \(from?.description ?? "?") of \(forward)"
       switch result {
       case .success(let stream):

@@ -290,14 +290,16 @@ public final class HostSide {
           throw SystemError("connect", place.enclave.description, errno: error.errno)
         }
       }
-      forwards.connect = { (port) throws(SystemError) in
-        do throws(SystemError) {
-          guard let socket = try caretaker.ask(.connect, Self.bytes(of: port)).files.first else {
-            throw SystemError("connect", errno: EPIPE)
+      for port in enclavePorts {
+        forwards.connects[port] = { () throws(SystemError) in
+          do throws(SystemError) {
+            guard let socket = try caretaker.ask(.connect, Self.bytes(of: port)).files.first else {
+              throw SystemError("connect", errno: EPIPE)
+            }
+            return socket
+          } catch {
+            throw SystemError("connect", "\(place.enclave), port \(port)", errno: error.errno)
           }
-          return socket
-        } catch {
-          throw SystemError("connect", "\(place.enclave), port \(port)", errno: error.errno)
         }
       }
     }
