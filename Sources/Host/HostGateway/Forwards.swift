@@ -30,8 +30,8 @@ final class Forwards {
   private let log: (String) -> Void
   private let debug: (String) -> Void
   private var listeners: [Listener] = []
-  /// Connect to ports of the enclave for a host side that may not; empty where it does so itself.
-  var connects: [UInt32: () throws(SystemError) -> FileReference] = [:]
+  /// nil where this host side may connect to the enclave itself.
+  var connector: EnclaveConnector?
 
   init(
     loop: EventLoop, place: HostPlace, _ forwards: [(HostForward, FileReference)], policy: HostPolicy,
@@ -124,7 +124,13 @@ final class Forwards {
       counters.traffic.incoming.failed &+= 1
       return budget.refused(.incoming, peer)
     }
-    PlainOpening(loop: loop, target: target, connect: connects[port]) { [unowned self] result in
+    // Not by Optional.map, over which the compiler (6.3.1) ends.
+    var connect: (() throws(SystemError) -> FileReference)?
+    if let connector {
+      let bytes = EnclaveConnector.bytes(of: port)
+      connect = { () throws(SystemError) in try connector.connect(bytes) }
+    }
+    PlainOpening(loop: loop, target: target, connect: connect) { [unowned self] result in
       let what = "client \(from?.description ?? "?") of \(forward)"
       switch result {
       case .success(let stream):

@@ -254,7 +254,7 @@ public final class HostSide {
       switch request {
       case .connect:
         var address = place.enclave.address
-        if let port = enclavePorts.first(where: { Self.bytes(of: $0) == bytes }) {
+        if let port = enclavePorts.first(where: { EnclaveConnector.bytes(of: $0) == bytes }) {
           // Of a hybrid socket the port is said on it.
           if place.enclave.hybridPort == nil { address = address.atPort(port) ?? address }
         } else if !bytes.isEmpty {
@@ -282,26 +282,9 @@ public final class HostSide {
     gateway?.goesOn { try caretaker.ask(.gateway, $0) }
     boots?.write = { bytes throws(SystemError) in _ = try caretaker.ask(.save, bytes) }
     if user != nil, !place.isOwn, case .unix = place.enclave.address {
-      publishedPorts.connect = { () throws(SystemError) in
-        do throws(SystemError) {
-          guard let socket = try caretaker.ask(.connect).files.first else { throw SystemError("connect", errno: EPIPE) }
-          return socket
-        } catch {
-          throw SystemError("connect", place.enclave.description, errno: error.errno)
-        }
-      }
-      for port in enclavePorts {
-        forwards.connects[port] = { () throws(SystemError) in
-          do throws(SystemError) {
-            guard let socket = try caretaker.ask(.connect, Self.bytes(of: port)).files.first else {
-              throw SystemError("connect", errno: EPIPE)
-            }
-            return socket
-          } catch {
-            throw SystemError("connect", "\(place.enclave), port \(port)", errno: error.errno)
-          }
-        }
-      }
+      let connector = EnclaveConnector(caretaker, place.enclave)
+      publishedPorts.connect = { () throws(SystemError) in try connector.connect([]) }
+      forwards.connector = connector
     }
     let own = signalled.isEmpty ? [] : signalled + [processID()]
     try HostRights.reduce(
@@ -327,9 +310,6 @@ public final class HostSide {
       for path in socketNames { removeFile(path) }
     }
   }
-
-  /// A port as the caretaker is told of it.
-  private static func bytes(of port: UInt32) -> [UInt8] { withUnsafeBytes(of: port.bigEndian) { Array($0) } }
 
   /// Whether `close` does what `reduceRights` was given to do.
   public var hasCaretaker: Bool { caretaker != nil }
