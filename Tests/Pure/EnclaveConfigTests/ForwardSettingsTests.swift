@@ -62,50 +62,50 @@ struct ForwardSettingsTests {
     for (text, sentence) in [
       (
         "[[forward]]\n",
-        "f:1: forward.listen: expected \"listen\" and \"vsock_port\", or \"vsock_listen\" and \"connect\""
+        "f:1: forward[1].listen: expected \"listen\" and \"vsock_port\", or \"vsock_listen\" and \"connect\""
       ),
-      ("[forward]\n", "f:1: forward: found a table, expected an array of tables ([[forward]])"),
+      ("[forward]\n", "f:1: forward: found a table, expected tables, each headed [[forward]]"),
       (
-        "[[forward]]\nlisten = \"127.0.0.2:443\"\n", "f:1: forward.vsock_port: expected the host's port with \"listen\""
+        "[[forward]]\nlisten = \"127.0.0.2:443\"\n", "f:1: forward[1].vsock_port: expected the host's port with \"listen\""
       ),
       (
         "[[forward]]\nlisten = \"10.0.0.1:443\"\nvsock_port = 1\n",
-        "f:2: forward.listen: found \"10.0.0.1:443\", expected an address of the loopback with a port, such as \"127.0.0.2:443\""
+        "f:2: forward[1].listen: found \"10.0.0.1:443\", expected an address of the loopback with a port, such as \"127.0.0.2:443\""
       ),
-      (out + "vsock_listen = 1\n", "f:4: forward.vsock_listen: found 1 beside \"listen\", expected one of the two"),
+      (out + "vsock_listen = 1\n", "f:4: forward[1].vsock_listen: found 1 beside \"listen\", expected one of the two"),
       (
         out + "connect = \"127.0.0.1:1\"\n",
-        "f:4: forward.connect: expected \"vsock_listen\" with it, and no \"listen\""
+        "f:4: forward[1].connect: expected \"vsock_listen\" with it, and no \"listen\""
       ),
-      (out + out, "f:5: forward.listen: found \"127.0.0.2:443\" twice"),
-      (incoming + incoming, "f:5: forward.vsock_listen: found 5000 twice"),
+      (out + out, "f:5: forward[2].listen: found \"127.0.0.2:443\" twice"),
+      (incoming + incoming, "f:5: forward[2].vsock_listen: found 5000 twice"),
       (
-        incoming + "host_name = \"a\"\n", "f:4: forward.host_name: expected \"listen\" with it, and no \"vsock_listen\""
+        incoming + "host_name = \"a\"\n", "f:4: forward[1].host_name: expected \"listen\" with it, and no \"vsock_listen\""
       ),
       (
         "[[forward]]\nvsock_listen = 7766\nconnect = \"127.0.0.1:1\"\n",
-        "f:2: forward.vsock_listen: found 7766, which is Tombolo's own port"
+        "f:2: forward[1].vsock_listen: found 7766, which is Tombolo's own port"
       ),
       (
         "[[forward]]\nvsock_listen = 1\n",
-        "f:1: forward.connect: expected with \"vsock_listen\" where the program listens"
+        "f:1: forward[1].connect: expected with \"vsock_listen\" where the program listens"
       ),
-      (out + "kind = \"tuna\"\n", "f:4: forward.kind: found \"tuna\", expected \"plain\" or \"salmon\""),
+      (out + "kind = \"tuna\"\n", "f:4: forward[1].kind: found \"tuna\", expected \"plain\" or \"salmon\""),
       (
         out + "kind = \"salmon\"\n",
-        "f:1: forward.destination: expected with kind = \"salmon\" where its streams are to go"
+        "f:1: forward[1].destination: expected with kind = \"salmon\" where its streams are to go"
       ),
       (
         out + "destination = \"1.2.3.4:5\"\n",
-        "f:4: forward.destination: expected kind = \"salmon\" with it: a plain stream names none"
+        "f:4: forward[1].destination: expected kind = \"salmon\" with it: a plain stream names none"
       ),
       (
         out + "host_name = \"a b\"\n",
-        "f:4: forward.host_name: found \"a b\", expected labels of letters, digits, \"-\" and \"_\""
+        "f:4: forward[1].host_name: found \"a b\", expected labels of letters, digits, \"-\" and \"_\""
       ),
       (
         "[dns.hosts]\n\"a.test\" = [\"10.0.0.1\"]\n" + out + "host_name = \"a.test\"\n",
-        "f:6: forward.host_name: found \"a.test\", which has another address already"
+        "f:6: forward[1].host_name: found \"a.test\", which has another address already"
       ),
       (out + "vsock_prt = 1\n", nil),
       (
@@ -117,7 +117,7 @@ struct ForwardSettingsTests {
       if let sentence {
         #expect(found == sentence, "\(text)")
       } else {
-        #expect(found?.hasPrefix("f:4: forward.vsock_prt: unknown key; known here: ") == true, "\(found ?? "")")
+        #expect(found?.hasPrefix("f:4: forward[1].vsock_prt: unknown key; known here: ") == true, "\(found ?? "")")
       }
     }
   }

@@ -25,16 +25,16 @@ struct IngressPortsTests {
 
   @Test func whatIsNotMeant() {
     for (text, sentence) in [
-      ("[{ prt = 1 }]", "f:2: ingress.ports.port: expected a number from 1 to 65535"),
-      ("[{ port = 0 }]", "f:2: ingress.ports.port: found 0, expected a number from 1 to 65535"),
+      ("[{ prt = 1 }]", "f:2: ingress.ports[1].port: expected a number from 1 to 65535"),
+      ("[{ port = 0 }]", "f:2: ingress.ports[1].port: found 0, expected a number from 1 to 65535"),
       (
         "[{ port = 1, proxy_protocol = \"v3\" }]",
-        "f:2: ingress.ports.proxy_protocol: found \"v3\", expected \"v1\" or \"v2\""
+        "f:2: ingress.ports[1].proxy_protocol: found \"v3\", expected \"v1\" or \"v2\""
       ),
-      ("[{ port = 1, x = 1 }]", "f:2: ingress.ports.x: unknown key; known here: port, proxy_protocol"),
+      ("[{ port = 1, x = 1 }]", "f:2: ingress.ports[1].x: unknown key; known here: port, proxy_protocol"),
       (
         "[{ port = 1, proxy_protocol = \"v1\" }, { port = 1, proxy_protocol = \"v2\" }]",
-        "f:2: ingress.ports.proxy_protocol: found both versions for port 1"
+        "f:2: ingress.ports[2].proxy_protocol: found both versions for port 1"
       ),
       (
         "[{ port = 1, proxy_protocol = \"v1\" }]\n[network]\nmode = \"raw\"",
