@@ -66,7 +66,8 @@ struct ForwardSettingsTests {
       ),
       ("[forward]\n", "f:1: forward: found a table, expected tables, each headed [[forward]]"),
       (
-        "[[forward]]\nlisten = \"127.0.0.2:443\"\n", "f:1: forward[1].vsock_port: expected the host's port with \"listen\""
+        "[[forward]]\nlisten = \"127.0.0.2:443\"\n",
+        "f:1: forward[1].vsock_port: expected the host's port with \"listen\""
       ),
       (
         "[[forward]]\nlisten = \"10.0.0.1:443\"\nvsock_port = 1\n",
@@ -80,7 +81,8 @@ struct ForwardSettingsTests {
       (out + out, "f:5: forward[2].listen: found \"127.0.0.2:443\" twice"),
       (incoming + incoming, "f:5: forward[2].vsock_listen: found 5000 twice"),
       (
-        incoming + "host_name = \"a\"\n", "f:4: forward[1].host_name: expected \"listen\" with it, and no \"vsock_listen\""
+        incoming + "host_name = \"a\"\n",
+        "f:4: forward[1].host_name: expected \"listen\" with it, and no \"vsock_listen\""
       ),
       (
         "[[forward]]\nvsock_listen = 7766\nconnect = \"127.0.0.1:1\"\n",
