@@ -99,6 +99,9 @@ let package = Package(
       linkerSettings: [.linkedLibrary("z"), .linkedLibrary("lzma"), .linkedLibrary("zstd")]),
     // toml++ comes from libtomlplusplus-dev: headers only.
     .target(name: "CToml", path: "Sources/C/CToml", cxxSettings: hardenedCXX),
+    // libyaml's events.
+    .target(
+      name: "CYaml", path: "Sources/C/CYaml", cSettings: hardenedC, linkerSettings: [.linkedLibrary("yaml")]),
     // TLS clients over OpenSSL, and DNS over HTTPS over nghttp2: of `tombolo-dns` alone.
     .target(
       name: "CTLS", path: "Sources/C/CTLS", cSettings: hardenedC,
@@ -117,6 +120,8 @@ let package = Package(
     module("Pure/Wire", ["Inet"]),
     // Messages, resolv.conf.
     module("Pure/DNS", ["Inet"]),
+    // The allowlist of AWS's vsock-proxy.
+    module("Pure/Allowlist", ["CYaml", "Inet"]),
     // What may pass.
     module("Pure/Policy", ["Inet"]),
     // The formats of the log's lines, written and read; what makes foreign text harmless; how often a complaint is repeated.
@@ -282,6 +287,7 @@ let package = Package(
     .executableTarget(
       name: "tombolo",
       dependencies: [
+        "Allowlist",
         "SystemText", "CLinux", "DNS", "Inet", "Policy", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem",
         "EventLoop",
         "Capabilities", "Relaying", "Digests", "HostGateway", "HostRights", "HostStatus", "HostNetwork", "LocalRunning",
@@ -316,6 +322,7 @@ let package = Package(
     tests("Pure/InetTests", ["Inet"]),
     tests("Pure/SystemTextTests", ["SystemText"]),
     tests("Pure/PolicyTests", ["Policy", "Inet"]),
+    tests("Pure/AllowlistTests", ["Allowlist", "Inet"]),
     tests("Pure/CBORCodecTests", ["CBORCodec"]),
     tests("Pure/WireTests", ["Wire", "Inet"]),
     tests("Pure/LogTextTests", ["LogText", "Inet", "Policy", "Wire"]),

@@ -64,6 +64,7 @@ public struct BootRunner {
       try makeDirectories(path)
       try copyOwnerAndMode(model, to: path)
     case .changeGroup(let path, let group):
+      guard fileKind(path) != nil else { return }
       try changeOwner(path, user: nil, group: group)
     case .makeFile(let path):
       _ = try openFile(path, O_WRONLY | O_CREAT, mode: 0o644)
@@ -150,6 +151,8 @@ public struct BootRunner {
       try sockets.listen(dns: dns)
     case .listenForHost(let listener):
       try sockets.listen(at: listener)
+    case .listenForForward(let forward, let listener):
+      try sockets.listen(for: forward, at: listener)
     case .openTunnelQueues(let count):
       try sockets.openTunnel(count)
     case .openPacketQueues(let count):

@@ -3,6 +3,7 @@ import CLinux
 import Inet
 import LinuxSystem
 import Netlink
+import Policy
 import Proxying
 
 /// What the proxy and its keeper of verdicts are handed, opened while PID 1 still has every right.
@@ -42,12 +43,25 @@ public struct ProxySockets {
 
   /// The enclave's one port.
   mutating func listen(at listener: HostListener) throws(SystemError) {
+    descriptors.transportListener = try Self.open(listener)
+  }
+
+  /// One for each forward, in their order.
+  mutating func listen(for forward: StaticForward, at listener: HostListener?) throws(SystemError) {
+    switch (forward.way, listener) {
+    case (.out(let address), _): descriptors.forwardListeners.append(FileReference(try listenStream(.ip(address))))
+    case (.incoming, let listener?): descriptors.forwardListeners.append(try Self.open(listener))
+    case (.incoming, nil): throw SystemError("listen", "\(forward)", errno: EINVAL)
+    }
+  }
+
+  private static func open(_ listener: HostListener) throws(SystemError) -> FileReference {
     switch listener {
-    case .vsock(let port):
-      descriptors.transportListener = FileReference(try takeOverStream(.vsock(cid: .max, port: port)))
+    case .vsock(let port): return FileReference(try takeOverStream(.vsock(cid: .max, port: port)))
     case .unix(let path):
-      descriptors.transportListener = FileReference(try takeOverStream(.unix(path)))
+      let made = FileReference(try takeOverStream(.unix(path)))
       try changeMode(path, 0o660)
+      return made
     }
   }
 

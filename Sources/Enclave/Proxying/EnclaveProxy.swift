@@ -24,6 +24,7 @@ import Wire
 //   link:     packet of UDP or a ping ▶ policy ▶ message on the datagrams stream (`DatagramRelay`)
 //   DNS:      datagram or message ▶ policy ▶ resolve stream, or the DNS client ▶ response
 //   upstream: the DNS client's wish ▶ stream to the host, connect hello for a server of dns.upstream ▶ relay ▶ the client
+//   forward:  what [[forward]] names ▶ plain stream to or from the host ▶ relay (EnclaveForwards)
 //   listening: what the program listens on ▶ listening stream, so that the host refuses clients where nothing does
 
 /// The networking proxy inside the enclave, TCP mode.
@@ -51,6 +52,7 @@ public final class EnclaveProxy {
   private var link: PacketLink?
   private var strangers = Strangers(what: "ingress: a stream that does not prove that it comes from the host")
   private var watch: ListeningWatch?
+  private var forwards: EnclaveForwards?
 
   /// - Parameter log: takes sentences worth an operator's attention.
   public init(_ plan: ProxyPlan, loop: EventLoop, log: @escaping (String) -> Void) throws(SystemError) {
@@ -90,6 +92,13 @@ public final class EnclaveProxy {
         loop: loop, target: plan.settings.hostTarget, token: plan.settings.proxyToken,
         ports: plan.settings.ingressPorts,
         known: known?.port ?? 0, report: log)
+    }
+    if !plan.settings.forwards.isEmpty {
+      forwards = try EnclaveForwards(
+        loop: loop, buffer: buffer,
+        Array(
+          zip(plan.settings.forwards, plan.descriptors.forwardListeners.map { FileReference(OwnedFileDescriptor($0)) })),
+        host: plan.settings.hostTarget, report: log, debug: { [unowned self] in debug($0) })
     }
     if !plan.descriptors.tunnelQueues.isEmpty { packets = try EnclavePackets(plan, names) }
     if let fd = plan.descriptors.packetLink {
@@ -373,6 +382,14 @@ public final class EnclaveProxy {
     ) { [unowned self] _, result in
       switch result {
       case .success(let program):
+        if let version = plan.settings.proxyProtocols[port] {
+          let header = ProxyHeader.encode(version, source: request.source, port: port)
+          // A fresh socket takes these few bytes whole.
+          guard case .bytes(header.count) = header.withUnsafeBytes({ sendBytes(program.rawValue, $0) }) else {
+            debug("ingress to \(request): the program did not take the PROXY header")
+            return answer(stream, Answer(.reset))
+          }
+        }
         answer(stream, Answer(.ok))
         relay(plain: program, framed: stream, early: early, "ingress to \(request)")
       case .failure(let error):

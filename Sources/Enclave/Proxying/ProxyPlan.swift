@@ -24,6 +24,8 @@ public struct ProxyDescriptors<Descriptor> {
   /// With a shared address: the sockets of packet queues, as many as `tunnelQueues`, and the pipe to the keeper of verdicts.
   public var captureSockets: [Descriptor] = []
   public var verdictPipe: Descriptor?
+  /// One for each of the forwards, in their order.
+  public var forwardListeners: [Descriptor] = []
   /// The socket to the DNS client.
   public var upstreamLink: Descriptor?
 
@@ -45,6 +47,9 @@ public struct ProxySettings: Equatable, Sendable {
   /// In bytes.
   public var tunnelMTU: UInt16 = 1500
   public var ingressPorts: [UInt16] = []
+  /// What connections to these ports begin with towards the program.
+  public var proxyProtocols: [UInt16: ProxyProtocol] = [:]
+  public var forwards: [StaticForward] = []
   /// Where the program may go.
   public var egress = EgressRules()
   public var sni = SNISettings()
@@ -91,6 +96,7 @@ public struct ProxyHandOver {
     writer.put("capture", numbers: numbers(descriptors.captureSockets))
     writer.put("verdicts", numbers: numbers(descriptors.verdictPipe.map { [$0] } ?? []))
     writer.put("upstreams", numbers: numbers(descriptors.upstreamLink.map { [$0] } ?? []))
+    writer.put("forward-listeners", numbers: numbers(descriptors.forwardListeners))
     switch settings.hostTarget.address {
     case .unix(let path): writer.put("host-unix", text: path)
     case .vsock(let cid, let port): writer.put("host-vsock", numbers: [cid, port])
@@ -104,6 +110,12 @@ public struct ProxyHandOver {
       settings.tunnelAddresses.reduce(into: []) { $0 += [UInt8($1.address.bytes.count), $1.length] + $1.address.bytes })
     writer.put("mtu", numbers: [UInt32(settings.tunnelMTU)])
     writer.put("ingress-ports", numbers: settings.ingressPorts.map { UInt32($0) })
+    writer.put(
+      "proxy-protocols",
+      numbers: settings.ingressPorts.flatMap { port in
+        settings.proxyProtocols[port].map { [UInt32(port) << 8 | UInt32($0.rawValue)] } ?? []
+      })
+    writer.put("forwards", settings.forwards.reduce(into: []) { $0 += $1.encoded })
     writer.put("open", flag: settings.egress.isOpen)
     writer.put("allow", text: Self.text(settings.egress.allow))
     writer.put("deny", text: Self.text(settings.egress.deny))
@@ -165,6 +177,7 @@ public struct ProxyPlan: Equatable, Sendable {
     descriptors.captureSockets = try files("capture", Self.queueLimit)
     descriptors.verdictPipe = try files("verdicts", 1).first
     descriptors.upstreamLink = try files("upstreams", 1).first
+    descriptors.forwardListeners = try files("forward-listeners", Self.portLimit)
     self.descriptors = descriptors
     let target: StreamTarget
     if reader.has("host-vsock") {
@@ -190,6 +203,18 @@ public struct ProxyPlan: Equatable, Sendable {
       }
       return port
     }
+    for number in try reader.numbers("proxy-protocols", count: 0...Self.portLimit) {
+      guard let port = UInt16(exactly: number >> 8), let version = ProxyProtocol(rawValue: UInt8(number & 0xff)),
+        settings.ingressPorts.contains(port)
+      else {
+        throw RoleError("proxy", "\"proxy-protocols\" has \(number), expected a port of ingress-ports and a version")
+      }
+      settings.proxyProtocols[port] = version
+    }
+    guard let forwards = StaticForward.decode(try reader.take("forwards")),
+      forwards.count == descriptors.forwardListeners.count
+    else { throw RoleError("proxy", "\"forwards\" has something else than one forward for each of its listeners") }
+    settings.forwards = forwards
     settings.egress = EgressRules(
       isOpen: try reader.flag("open"), allow: try Self.rules("allow", try reader.text("allow", limit: Self.ruleLimit)),
       deny: try Self.rules("deny", try reader.text("deny", limit: Self.ruleLimit)))

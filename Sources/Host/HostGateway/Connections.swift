@@ -38,13 +38,35 @@ final class Connections {
     _ open: WritableKeyPath<HostStatus.Traffic, Int>,
     _ what: @autoclosure @escaping () -> String
   ) {
+    carry(plain, lease, open, what()) { [loop, buffer] (ended) throws(SystemError) in
+      try Relay(
+        loop: loop, buffer: buffer, plain: plain, framed: framed, early: early, pressure: pressure(of: peer),
+        onEnd: ended)
+    }
+  }
+
+  /// The same where the enclave's stream is a plain one.
+  func relay(
+    plain: FileReference, other: FileReference, _ lease: Budget.Lease, of peer: PeerKey,
+    _ open: WritableKeyPath<HostStatus.Traffic, Int>, _ what: @autoclosure @escaping () -> String
+  ) {
+    carry(plain, lease, open, what()) { [loop, buffer] (ended) throws(SystemError) in
+      try Relay(
+        loop: loop, buffer: buffer, plain: plain, other: other, pressure: pressure(of: peer), silenceIsReset: true,
+        onEnd: ended)
+    }
+  }
+
+  private func carry(
+    _ plain: FileReference, _ lease: Budget.Lease, _ open: WritableKeyPath<HostStatus.Traffic, Int>,
+    _ what: @autoclosure @escaping () -> String,
+    _ make: (@escaping (Relay, Relay.End) -> Void) throws(SystemError) -> Relay
+  ) {
     counters.traffic[keyPath: open] += 1
     // The program's own probes end at the proxy inside; without these nobody would notice a peer that has vanished.
     setKeepAlive(plain.rawValue)
     do throws(SystemError) {
-      let made = try Relay(
-        loop: loop, buffer: buffer, plain: plain, framed: framed, early: early, pressure: pressure(of: peer)
-      ) { [unowned self, lease] relay, end in
+      let made = try make { [unowned self, lease] relay, end in
         _ = lease
         counters.traffic[keyPath: open] -= 1
         counters.traffic.add(relay.totals)

@@ -47,6 +47,19 @@ final class HostPolicy {
       to: destination, transport, names: names?.with { $0.names(of: destination.address, now: Self.now) } ?? [])
   }
 
+  /// A connection of a forward.
+  /// - Parameter isNamed: whoever started this host side has named this very address: what is denied without a rule is lifted
+  ///   for it. Their own rules hold.
+  func egress(to destination: IPEndpoint, isNamed: Bool) -> Policy.Decision {
+    let decision = egress(to: destination)
+    guard isNamed, policy.destinations.rules.isOpen, case .deny = decision,
+      let whole = IPPrefix(destination.address, UInt8(clamping: destination.address.bitCount))
+    else { return decision }
+    var lifted = policy
+    lifted.destinations.allowed.append(DestinationRule(whole, ports: destination.port...destination.port))
+    return lifted.egress(to: destination)
+  }
+
   /// In seconds.
   private static var now: UInt64 { monotonicNanoseconds() / 1_000_000_000 }
 

@@ -26,6 +26,7 @@ import Wire
 //                                      ▶ PacketsServer:  queues, in raw mode
 //                                      ▶ DatagramServer: policy, a socket for each flow, datagrams and errors
 //                                      ▶ PublishedPorts: which published ports are listened on
+//   plain stream of --forward ▶ Forwards: policy, connect(2), relay; a client of --forward-in the other way
 //   client of a published port ▶ PublishedPorts: stream to the enclave, connect hello ▶ answer ▶ relay, or reset
 //
 // What the servers count is in `HostCounters`, which `StatusService` shows.
@@ -37,6 +38,9 @@ import Wire
 /// What a host side is told, whichever way its enclave is reached.
 public struct HostSettings {
   public var published: [PublishedPort] = []
+  public var forwards: [HostForward] = []
+  /// Clients of published ports begin with a PROXY header.
+  public var acceptsProxyProtocol = false
   /// The name server to ask; nil for the machine's own.
   public var nameServer: IPAddress?
   /// What the enclave may reach; this machine's own addresses are found out here.
@@ -90,9 +94,12 @@ public struct HostPlace {
 
   /// Opens the transport's socket. One that a dead process left behind is taken over. A Unix socket is for its owner and one
   /// group: the enclave's proxy, which has a user of its own, or the group in which a virtual machine's monitor is.
-  public func open() throws(SystemError) -> FileReference {
-    let listener = FileReference(try takeOverStream(listen))
-    guard case .unix(let path) = listen else { return listener }
+  public func open() throws(SystemError) -> FileReference { try open(listen) }
+
+  /// The same for another of its ports.
+  func open(_ address: SocketAddress) throws(SystemError) -> FileReference {
+    let listener = FileReference(try takeOverStream(address))
+    guard case .unix(let path) = address else { return listener }
     if effectiveUserID() == 0, let group { try changeOwner(path, user: nil, group: group) }
     try changeMode(path, 0o660)
     return listener
@@ -112,6 +119,11 @@ public final class HostSide {
   private let output: StandardStreams
   private let logs: LogServer
   private let publishedPorts: PublishedPorts
+  private let forwards: Forwards
+  /// Names of Unix sockets that go when this side does.
+  public let socketNames: [String]
+  /// Ports of the enclave that forwards lead to.
+  private let enclavePorts: [UInt32]
   let dispatcher: Dispatcher
   private let listener: Listener
   private let loop: EventLoop
@@ -184,8 +196,18 @@ public final class HostSide {
     reserved = isRaw ? published : []
     publishedPorts = try PublishedPorts(
       loop: loop, enclave: place.enclave, peer: place.peers.enclave,
-      published: isRaw ? [] : Array(zip(published, settings.published)), sessions: sessions, connections: connections,
+      published: isRaw ? [] : Array(zip(published, settings.published)),
+      acceptsProxyProtocol: settings.acceptsProxyProtocol, sessions: sessions, connections: connections,
       counters: counters, budget: budget, complaints: complaints, log: log, debug: debug)
+    forwards = try Forwards(
+      loop: loop, place: place, try settings.forwards.map { ($0, try place.open($0)) }, policy: policy,
+      resolver: resolver, connections: connections, counters: counters, budget: budget, complaints: complaints,
+      log: log,
+      debug: debug)
+    enclavePorts = settings.forwards.compactMap { if case .incoming = $0.way { $0.vsockPort } else { nil } }
+    socketNames = ([place.listen] + settings.forwards.compactMap { place.address(of: $0) }).compactMap {
+      if case .unix(let path) = $0 { path } else { nil }
+    }
     let dispatcher = Dispatcher(
       loop: loop, peers: place.peers, sessions: sessions,
       servers: [
@@ -228,6 +250,7 @@ public final class HostSide {
   ) throws {
     let removeStatus = status?.handOver() ?? {}
     let (place, boots) = (place, boots)
+    let (enclavePorts, socketNames) = (enclavePorts, socketNames)
     let user = HostRights.user
     let gateway = try rawGateway?.handOver()
     let caretaker = try Caretaker(
@@ -237,15 +260,22 @@ public final class HostSide {
     ) { (request, bytes) throws(SystemError) in
       switch request {
       case .connect:
-        let socket = FileReference(try makeSocket(place.enclave.address.family, .stream))
-        _ = try connectStream(socket.rawValue, place.enclave.address)
+        var address = place.enclave.address
+        if let port = enclavePorts.first(where: { EnclaveConnector.bytes(of: $0) == bytes }) {
+          // Of a hybrid socket the port is said on it.
+          if place.enclave.hybridPort == nil { address = address.atPort(port) ?? address }
+        } else if !bytes.isEmpty {
+          throw SystemError("connect", "a port of no forward", errno: EPERM)
+        }
+        let socket = FileReference(try makeSocket(address.family, .stream))
+        _ = try connectStream(socket.rawValue, address)
         return ([], [socket])
       case .save: try boots?.replace(bytes)
       case .gateway: if let gateway { return gateway.answer(bytes) }
       case .end:
         gateway?.end()
         removeStatus()
-        if case .unix(let path) = place.listen { removeFile(path) }
+        for path in socketNames { removeFile(path) }
         atEnd()
       }
       return ([], [])
@@ -259,14 +289,9 @@ public final class HostSide {
     gateway?.goesOn { try caretaker.ask(.gateway, $0) }
     boots?.write = { bytes throws(SystemError) in _ = try caretaker.ask(.save, bytes) }
     if user != nil, !place.isOwn, case .unix = place.enclave.address {
-      publishedPorts.connect = { () throws(SystemError) in
-        do throws(SystemError) {
-          guard let socket = try caretaker.ask(.connect).files.first else { throw SystemError("connect", errno: EPIPE) }
-          return socket
-        } catch {
-          throw SystemError("connect", place.enclave.description, errno: error.errno)
-        }
-      }
+      let connector = EnclaveConnector(caretaker, place.enclave)
+      publishedPorts.connect = { () throws(SystemError) in try connector.connect([]) }
+      forwards.connector = connector
     }
     let own = signalled.isEmpty ? [] : signalled + [processID()]
     try HostRights.reduce(
@@ -288,8 +313,8 @@ public final class HostSide {
       keeper?.end()
       keeper?.process.wait()
       keeper = nil
-    } else if case .unix(let path) = place.listen {
-      removeFile(path)
+    } else {
+      for path in socketNames { removeFile(path) }
     }
   }
 

@@ -15,6 +15,40 @@ public struct PublishedPort: Equatable, Sendable, CustomStringConvertible {
     self.transport = transport
   }
 
+  /// Ports that one `-p` publishes at most.
+  public static let rangeLimit = 1024
+
+  /// Reads what `init` does, and ranges of the same length in the place of both ports: `8000-8010:9000-9010`.
+  public static func all(_ whole: String) -> [PublishedPort]? {
+    if let one = PublishedPort(whole) { return [one] }
+    let parts = whole.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+    guard let text = parts.first, let colon = text.lastIndex(of: ":") else { return nil }
+    var left = text[..<colon]
+    var address = ""
+    if let other = left.lastIndex(of: ":") {
+      address = String(left[...other])
+      left = left[left.index(after: other)...]
+    }
+    guard let host = range(left), let enclave = range(text[text.index(after: colon)...]), host.count == enclave.count,
+      host.count <= rangeLimit
+    else { return nil }
+    var ports: [PublishedPort] = []
+    for (from, to) in zip(host, enclave) {
+      guard let port = PublishedPort("\(address)\(from):\(to)" + (parts.count == 2 ? "/\(parts[1])" : "")) else {
+        return nil
+      }
+      ports.append(port)
+    }
+    return ports
+  }
+
+  private static func range(_ text: Substring) -> ClosedRange<UInt16>? {
+    let ends = text.split(separator: "-", omittingEmptySubsequences: false)
+    guard ends.count == 2, let first = decimalPort(ends[0]), let last = decimalPort(ends[1]), first > 0, first <= last
+    else { return nil }
+    return first...last
+  }
+
   /// Reads `[ADDR:]HOSTPORT:ENCLAVEPORT[/tcp|/udp]`; without an address every IPv4 address of the host listens.
   public init?(_ whole: String) {
     let parts = whole.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)

@@ -22,6 +22,8 @@ final class PublishedPorts: ChannelServer {
   private let counters: HostCounters
   private let budget: Budget
   private let complaints: ComplaintLog
+  /// Clients come through a load balancer, which says who they are.
+  private let acceptsProxyProtocol: Bool
   private let log: (String) -> Void
   private let debug: (String) -> Void
   /// Connects to the enclave for a host side that may not; nil where it does so itself.
@@ -34,12 +36,14 @@ final class PublishedPorts: ChannelServer {
   ///   - published: sockets of `PublishedPort.open`.
   init(
     loop: EventLoop, enclave: StreamTarget, peer: PeerKey, published: [(FileReference, PublishedPort)],
+    acceptsProxyProtocol: Bool,
     sessions: SessionServer, connections: Connections, counters: HostCounters, budget: Budget, complaints: ComplaintLog,
     log: @escaping (String) -> Void, debug: @escaping (String) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.enclave = enclave
     self.peer = peer
+    self.acceptsProxyProtocol = acceptsProxyProtocol
     self.sessions = sessions
     self.connections = connections
     self.counters = counters
@@ -84,7 +88,6 @@ final class PublishedPorts: ChannelServer {
 
   private func accepted(_ client: FileReference, _ from: IPEndpoint?, _ port: PublishedPort) {
     counters.traffic.incoming.total &+= 1
-    let request = ConnectRequest(.port(port.enclavePort), source: from)
     guard let token = sessions.hostToken(peer) else {
       // Clients that wait for the enclave try again and again.
       counters.traffic.incoming.failed &+= 1
@@ -96,6 +99,27 @@ final class PublishedPorts: ChannelServer {
       counters.traffic.incoming.failed &+= 1
       return budget.refused(.incoming, peer)
     }
+    guard acceptsProxyProtocol else { return open(client, from, port, token, lease) }
+    do throws(SystemError) {
+      _ = try ProxyHeaderReading(loop: loop, socket: client) { [unowned self] outcome in
+        switch outcome {
+        case .source(let source): return open(client, source ?? from, port, token, lease)
+        case .probed: break
+        case .failed(let reason):
+          complaints.say(.lostClients, "client \(from?.description ?? "?") of \(port): \(reason)")
+        }
+        counters.traffic.incoming.failed &+= 1
+      }
+    } catch {
+      counters.traffic.incoming.failed &+= 1
+      complaints.say(.lostClients, "client \(from?.description ?? "?") of \(port): \(error)")
+    }
+  }
+
+  private func open(
+    _ client: FileReference, _ from: IPEndpoint?, _ port: PublishedPort, _ token: Token, _ lease: Budget.Lease
+  ) {
+    let request = ConnectRequest(.port(port.enclavePort), source: from)
     StreamOpening(
       loop: loop, target: enclave, hello: request.hello.proven(by: token), timeout: Self.enclaveTimeout,
       connect: connect

@@ -192,6 +192,12 @@ public func receiveDatagram(
   return (result, IPEndpoint(&storage))
 }
 
+/// Whether a Unix or vsock stream's other end has closed the direction to it: sending nothing is an error then, and changes
+/// nothing otherwise. The C function is `send`.
+public func takesNothing(_ fd: Int32) -> Bool {
+  if case .failed = sendBytes(fd, UnsafeRawBufferPointer(start: nil, count: 0)) { true } else { false }
+}
+
 /// What can be read of a socket without taking it out. The corresponding C function is `recv` with MSG_PEEK.
 public func peekBytes(_ fd: Int32, _ buffer: UnsafeMutableRawBufferPointer) -> IOResult {
   IOResult(clinux_peek(fd, buffer.baseAddress, buffer.count))

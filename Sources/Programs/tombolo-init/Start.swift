@@ -127,10 +127,14 @@ final class Start {
   }
 
   private func handOver(_ configuration: Configuration, _ sockets: ProxySockets) -> ProxyHandOver? {
-    guard configuration.networkMode != .none else { return nil }
+    guard configuration.hasProxy else { return nil }
     let secrets = BootIdentity.own.secrets
     var settings = ProxySettings(hostTarget: found.host, proxyToken: secrets.proxy, hostToken: secrets.host)
     settings.ingressPorts = configuration.ingressPorts
+    for entry in configuration.proxyProtocols {
+      settings.proxyProtocols[entry.port] = entry.version == .v1 ? .v1 : .v2
+    }
+    settings.forwards = configuration.forwards
     settings.egress = configuration.egress.rules
     settings.sni = configuration.egress.sni
     settings.names = configuration.resolver.names

@@ -1,4 +1,6 @@
+import Allowlist
 import ArgumentParser
+import BootPlanning
 import EnclaveConfig
 import HostGateway
 import Inet
@@ -10,9 +12,28 @@ struct GatewayOptions: ParsableArguments {
   @Option(
     name: .customShort("p"),
     help: ArgumentHelp(
-      "Publish a port of the program on this machine; clients are refused while nothing listens on it inside. UDP in raw mode only.",
+      "Publish a port of the program on this machine, or a range of ports; clients are refused while nothing listens on it inside. UDP in raw mode only.",
       valueName: "[addr:]hostport:enclaveport[/tcp|/udp]"))
   var publish: [String] = []
+  @Flag(
+    help:
+      "Clients of published ports come through a load balancer: each connection begins with a PROXY header (version 1 or 2) that says who the client is; one without it is reset."
+  )
+  var acceptProxyProtocol = false
+  @Option(
+    help: ArgumentHelp(
+      "Carry plain streams from this vsock port to one destination, as AWS's vsock-proxy does; may be repeated.",
+      valueName: "vsockport:host:port"))
+  var forward: [String] = []
+  @Option(
+    help: ArgumentHelp(
+      "Listen here (default: 127.0.0.1), and carry each connection as a plain stream to the enclave's vsock port; may be repeated.",
+      valueName: "[addr:]port:vsockport"))
+  var forwardIn: [String] = []
+  @Option(
+    help: ArgumentHelp(
+      "The allowlist of AWS's vsock-proxy (YAML): every --forward must be in it.", valueName: "file"))
+  var forwardAllowlist: String?
   @Option(
     help: ArgumentHelp(
       "Ports of this machine that the enclave may reach at its addresses, but for the loopback; otherwise none. In raw mode UDP as well, with a TUN device only.",
@@ -38,18 +59,68 @@ struct GatewayOptions: ParsableArguments {
 
   /// - Throws: a sentence with what was found and what was expected.
   func published() throws -> [PublishedPort] {
-    try publish.map { text in
-      guard let port = PublishedPort(text) else {
+    try publish.flatMap { text in
+      guard let ports = PublishedPort.all(text) else {
         throw Misuse(
-          "-p: found \"\(text)\", expected [ADDR:]HOSTPORT:ENCLAVEPORT such as 127.0.0.1:8080:80, or with /udp")
+          "-p: found \"\(text)\", expected [ADDR:]HOSTPORT:ENCLAVEPORT such as 127.0.0.1:8080:80, or with /udp, or two ranges of the same length, of at most \(PublishedPort.rangeLimit) ports"
+        )
       }
-      return port
+      return ports
     }
+  }
+
+  /// - Throws: a sentence with what was found and what was expected.
+  func forwards() throws -> [HostForward] {
+    var made: [HostForward] = []
+    for text in forward {
+      guard let forward = HostForward(out: text) else {
+        throw Misuse(
+          "--forward: found \"\(text)\", expected VSOCKPORT:HOST:PORT such as 8000:kms.eu-west-1.amazonaws.com:443, with an IPv6 address in brackets"
+        )
+      }
+      guard !made.contains(where: { $0.vsockPort == forward.vsockPort }) else {
+        throw Misuse("--forward: found vsock port \(forward.vsockPort) twice")
+      }
+      guard forward.vsockPort != EnclaveLayout.port else {
+        throw Misuse("--forward: found vsock port \(forward.vsockPort), which is Tombolo's own")
+      }
+      made.append(forward)
+    }
+    for text in forwardIn {
+      guard let forward = HostForward(incoming: text) else {
+        throw Misuse("--forward-in: found \"\(text)\", expected [ADDR:]PORT:VSOCKPORT such as 127.0.0.1:5432:5000")
+      }
+      guard forward.vsockPort != EnclaveLayout.port else {
+        throw Misuse("--forward-in: found vsock port \(forward.vsockPort), which is Tombolo's own")
+      }
+      made.append(forward)
+    }
+    guard let forwardAllowlist else { return made }
+    let allowlist: Allowlist
+    let text = try Configuration.text(readFile(forwardAllowlist), file: forwardAllowlist, kind: "YAML")
+    do throws(Allowlist.Mistake) {
+      allowlist = try Allowlist(yaml: text)
+    } catch {
+      throw Misuse("\(forwardAllowlist):\(error)")
+    }
+    for case let (forward, .out(host, port)) in made.map({ ($0, $0.way) })
+    where !allowlist.allows(.init(host, port)) {
+      throw Misuse("\(forward): \(forwardAllowlist) does not have \(host.bracketed) with port \(port)")
+    }
+    return made
   }
 
   /// Refuses what only raw mode can do.
   func check(raw: Bool) throws {
-    guard !raw else { return }
+    guard !acceptProxyProtocol || !publish.isEmpty else {
+      throw Misuse("--accept-proxy-protocol: expected -p with it")
+    }
+    guard !raw else {
+      if acceptProxyProtocol {
+        throw Misuse("--accept-proxy-protocol: in raw mode the program itself has the connection, and reads its header")
+      }
+      return
+    }
     for port in try published() where port.transport == .udp {
       throw Misuse(
         "-p \(port): UDP ports are published in raw mode only; in TCP mode connections alone cross the border")
@@ -86,6 +157,8 @@ struct GatewayOptions: ParsableArguments {
   func settings() throws -> HostSettings {
     var settings = HostSettings()
     settings.published = try published()
+    settings.forwards = try forwards()
+    settings.acceptsProxyProtocol = acceptProxyProtocol
     settings.nameServer = try nameServer()
     settings.destinations = try destinations()
     if let policy {

@@ -70,6 +70,9 @@ struct HostCommand: ParsableCommand {
         guard gateway.publish.isEmpty else {
           throw Misuse("-p: with --cid any it is not known which enclave a port belongs to")
         }
+        guard gateway.forwardIn.isEmpty else {
+          throw Misuse("--forward-in: with --cid any it is not known which enclave a port belongs to")
+        }
         guard !rawOptions.raw else {
           throw Misuse("--raw: with --cid any several enclaves would share one link; start one `tombolo host` for each")
         }

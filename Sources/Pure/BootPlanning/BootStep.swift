@@ -1,6 +1,7 @@
 import EnclaveConfig
 import Inet
 import Netfilter
+import Policy
 
 /// One step on the way from a started init to a started program. A boot is a list of these, so that it can be
 /// printed, compared and tested without a kernel.
@@ -26,6 +27,7 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   /// A directory with the mode of another, and where we may its owner and group: the top of an overlay is as its upper
   /// directory is.
   case makeDirectoryLike(String, at: String)
+  /// What is not there is no error.
   case changeGroup(String, to: UInt32)
   /// An empty file for something to be mounted on.
   case makeFile(String)
@@ -87,6 +89,8 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case listenForQueries(dns: UInt16)
   /// The enclave's one port.
   case listenForHost(HostListener)
+  /// Where the program's streams arrive, or the host's at a port of its own.
+  case listenForForward(StaticForward, HostListener?)
   /// Of the interface of raw mode.
   case openTunnelQueues(Int)
   /// Packet queues of nfnetlink_queue, that many for TCP and one for datagrams, and the pipe to the keeper of verdicts.
@@ -172,6 +176,11 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
       return "listen for the proxy on 127.0.0.1 and ::1: TCP ports \(egress) and \(dns), UDP port \(dns)"
     case .listenForQueries(let dns): return "listen for the proxy on 127.0.0.1 and ::1: TCP and UDP port \(dns)"
     case .listenForHost(let listener): return "listen for the host on \(listener)"
+    case .listenForForward(let forward, let listener):
+      switch (forward.way, listener) {
+      case (.incoming(let connect), let listener?): return "listen for the host on \(listener), for \(connect)"
+      default: return "listen for the proxy on \(forward)"
+      }
     case .openTunnelQueues(let count): return "open \(count == 1 ? "1 queue" : "\(count) queues") of \(TunnelPlan.link)"
     case .openPacketQueues(let count):
       return "open the packet queues \(TunnelPlan.firstQueue) to \(Int(TunnelPlan.firstQueue) + count)"

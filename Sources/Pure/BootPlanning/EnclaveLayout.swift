@@ -16,6 +16,8 @@ public enum EnclaveLayout {
   /// The unix transport's directory as seen inside.
   public static let transportDirectory = "/run/tombolo/host"
 
-  public static func hostSocket(in directory: String) -> String { "\(directory)/host_\(port)" }
-  public static func enclaveSocket(in directory: String) -> String { "\(directory)/enclave_\(port)" }
+  public static func hostSocket(in directory: String, port: UInt32 = port) -> String { "\(directory)/host_\(port)" }
+  public static func enclaveSocket(in directory: String, port: UInt32 = port) -> String {
+    "\(directory)/enclave_\(port)"
+  }
 }

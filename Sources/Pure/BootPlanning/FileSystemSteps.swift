@@ -1,5 +1,6 @@
 import EnclaveConfig
 import Inet
+import Policy
 
 /// The steps that make the enclave's file system.
 enum FileSystemSteps {
@@ -102,6 +103,11 @@ enum FileSystemSteps {
     if local.hasUserNamespace, let count = local.userCount, count > EnclaveLayout.proxyID {
       let socket = EnclaveLayout.hostSocket(in: EnclaveLayout.transportDirectory)
       steps.append(.changeGroup(socket, to: EnclaveLayout.proxyID))
+      for forward in configuration.forwards {
+        guard case .out = forward.way else { continue }
+        let socket = EnclaveLayout.hostSocket(in: EnclaveLayout.transportDirectory, port: forward.vsockPort)
+        steps.append(.changeGroup(socket, to: EnclaveLayout.proxyID))
+      }
     }
     steps += KernelInterfaces.protection
     if !local.hidden.isEmpty { steps.append(.mask(local.hidden)) }

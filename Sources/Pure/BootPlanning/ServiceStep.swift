@@ -23,6 +23,8 @@ public enum PlannedService: Sendable, CustomStringConvertible {
     case streams(ingressPorts: [UInt16])
     case tunnel
     case packetQueues
+    /// No network, only what `[[forward]]` names.
+    case forwards
   }
 
   public struct ProgramStart: Sendable {
@@ -50,6 +52,7 @@ public enum PlannedService: Sendable, CustomStringConvertible {
       for target in mount.after { text += ", after \(target)" }
       if let timeout = settings.timeout { text += ", for \(timeout)" }
       return text + (settings.isRequired ? "; the program waits for it" : "; the program does not wait for it")
+    case .proxy(.forwards): return "start the proxy: forwards alone"
     case .program(let start):
       let place =
         start.directory ?? start.defaultDirectory.map { $0 == "/" ? "/" : "\($0), or / where that is no directory" }
@@ -72,7 +75,7 @@ public enum ServiceStep: Sendable, CustomStringConvertible {
     var list: [ServiceStep] = [.forwardLog(bytes: configuration.logs.buffer)]
     if configuration.needsDNSClient { list.append(.start(.dnsClient(configuration.resolver.names.upstreams))) }
     switch (configuration.networkMode, configuration.raw.capture) {
-    case (.none, _): break
+    case (.none, _): if configuration.hasProxy { list += [.start(.proxy(.forwards)), .awaitProxy] }
     case (.tcp, _): list += [.start(.proxy(.streams(ingressPorts: configuration.ingressPorts))), .awaitProxy]
     case (.raw, .tun): list += [.start(.proxy(.tunnel)), .awaitProxy]
     case (.raw, .nfqueue): list += [.start(.keeper), .start(.proxy(.packetQueues)), .awaitProxy]

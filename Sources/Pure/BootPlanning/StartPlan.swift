@@ -51,11 +51,13 @@ public struct StartFacts: Sendable {
   }
 
   /// Where the host finds the enclave.
-  public var listener: HostListener {
-    if kind.isLocal { return .unix(EnclaveLayout.enclaveSocket(in: EnclaveLayout.transportDirectory)) }
+  public var listener: HostListener { listener(at: EnclaveLayout.port) }
+
+  func listener(at port: UInt32) -> HostListener {
+    if kind.isLocal { return .unix(EnclaveLayout.enclaveSocket(in: EnclaveLayout.transportDirectory, port: port)) }
     switch configuration.transport {
-    case .unix(let directory): return .unix(EnclaveLayout.enclaveSocket(in: directory))
-    case .vsock: return .vsock(port: EnclaveLayout.port)
+    case .unix(let directory): return .unix(EnclaveLayout.enclaveSocket(in: directory, port: port))
+    case .vsock: return .vsock(port: port)
     }
   }
 }
@@ -88,6 +90,12 @@ public struct StartPlan: Sendable, CustomStringConvertible {
     }
     steps.append(.dropBounding(PlannedCapabilities.harmful))
     steps += Self.sockets(facts)
+    steps += configuration.forwards.map { forward in
+      switch forward.way {
+      case .out: .listenForForward(forward, nil)
+      case .incoming: .listenForForward(forward, facts.listener(at: forward.vsockPort))
+      }
+    }
     // The proxy's socket is in it now. Nobody inside puts another in the place of the host's.
     if facts.kind.isLocal { steps.append(.remountReadOnly(EnclaveLayout.transportDirectory)) }
     // What its children get must have been permitted here (no_new_privs): the program's, and the keeper of verdicts'.

@@ -15,6 +15,12 @@ public struct DNSMessage: Equatable, Sendable {
     self.bytes = bytes
   }
 
+  /// A query for a name, with recursion wanted (RFC 1035 section 4.1.1).
+  public init?(asking name: DomainName, type: UInt16) {
+    self.init(
+      [0, 0, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0] + name.labels + [0, UInt8(type >> 8), UInt8(type & 0xff), 0, 1])
+  }
+
   public var id: UInt16 {
     get { UInt16(bytes[0]) << 8 | UInt16(bytes[1]) }
     set {

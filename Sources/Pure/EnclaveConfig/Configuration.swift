@@ -1,3 +1,5 @@
+import Policy
+
 /// What an enclave is configured to be; every key with its default in docs/configuration.md.
 public struct Configuration: Equatable, Sendable {
   public struct Program: Equatable, Sendable {
@@ -89,11 +91,16 @@ public struct Configuration: Equatable, Sendable {
   public var boot = Boot()
   /// Ports of the program that the host may reach.
   public var ingressPorts: [UInt16] = []
+  /// Those whose program is told who the client is.
+  public var proxyProtocols: [(port: UInt16, version: ProxyVersion)] { portSettings.map { ($0.port, $0.version) } }
+  var portSettings: [PortSetting] = []
   public var egress = EgressSettings()
   public var logs = Logs()
   public var resolver = ResolverSettings()
   /// Each behind those that it needs.
   public var mounts: [MountSettings] = []
+  /// Plain streams of other people's tools.
+  public var forwards: [StaticForward] = []
 
   /// The one vsock port on each side.
   public static let defaultPort: UInt32 = 7766
@@ -113,14 +120,14 @@ public struct Configuration: Equatable, Sendable {
 
   /// A file's text.
   /// - Throws: where it is not UTF-8, which TOML is.
-  public static func text(_ bytes: [UInt8], file: String) throws(ConfigurationError) -> String {
+  public static func text(_ bytes: [UInt8], file: String, kind: String = "TOML") throws(ConfigurationError) -> String {
     if let text = String(validating: bytes, as: UTF8.self) { return text }
     var line = 1
     for part in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
       if String(validating: part, as: UTF8.self) == nil { break }
       line += 1
     }
-    throw ConfigurationError(file: file, line: line, problem: "not TOML: found bytes that are not UTF-8")
+    throw ConfigurationError(file: file, line: line, problem: "not \(kind): found bytes that are not UTF-8")
   }
 
   /// Sets what `text` says and leaves the rest: how a command line's own settings go over a file's. Variables are
@@ -150,10 +157,9 @@ public struct Configuration: Equatable, Sendable {
       firewall = try table.value("firewall", Self.choices(Firewall.self)) { Firewall(rawValue: $0) } ?? firewall
     }
     try reader.table("dns") { (table) throws(ConfigurationError) in try resolver.read(&table) }
+    try reader.tables("forward") { (table) throws(ConfigurationError) in try readForward(&table) }
     try reader.table("ingress") { (table) throws(ConfigurationError) in
-      if let ports = try table.integers("ports", in: 1...65535) {
-        ingressPorts = Array(Set(ingressPorts + ports.map { UInt16($0) })).sorted()
-      }
+      try readPorts(&table)
     }
     try reader.table("egress") { (table) throws(ConfigurationError) in
       try egress.read(&table, isAddition: isSystemText)

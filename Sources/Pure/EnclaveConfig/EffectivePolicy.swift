@@ -5,7 +5,7 @@ extension Configuration {
   /// What may leave, as lines: the same ones for two configurations that mean the same, whatever the order and spelling of
   /// their rules. Who wants to compare policies compares the SHA-384 of these lines, each with its newline.
   public var policyLines: [String] {
-    guard networkMode != .none else { return ["network none"] }
+    guard networkMode != .none else { return ["network none"] + Self.sorted(forwardLines) }
     var lines = ["network \(networkMode.rawValue)", "default \(egress.isOpen ? "allow" : "deny")"]
     lines += Self.sorted(egress.allDenied.map { "deny \($0)" })
     lines += Self.sorted(egress.allow.map { "allow \($0)" })
@@ -19,6 +19,7 @@ extension Configuration {
       lines.append(line)
     }
     if networkMode != .none, egress.sni.checksQUIC { lines.append("quic check") }
+    lines += Self.sorted(forwardLines)
     // In their order, which counts.
     lines += resolver.names.upstreams.map { "upstream \($0)" }
     lines += Self.sorted(

@@ -54,18 +54,44 @@ struct TableReader {
       guard case .table(let table) = element.value else {
         throw expected("tables, each headed [[\(key)]]", key, value)
       }
-      // A document of its own, in which this one is found by its number.
-      let name = "\(key)[\(index + 1)]"
-      var inner = document
-      inner.root = [Document.Entry(name, element.value, place: element.place)]
-      var reader = TableReader(inner, path + [name], table)
+      var reader = reader(of: element, table, "\(key)[\(index + 1)]")
       try body(&reader)
       try reader.finish()
     }
   }
 
+  /// A reader of one table of an array, with a document of its own, in which the table is found by its number.
+  private func reader(of element: Document.Entry, _ table: Document.Table, _ name: String) -> TableReader {
+    var inner = document
+    inner.root = [Document.Entry(name, element.value, place: element.place)]
+    for outer in path.reversed() { inner.root = [Document.Entry(outer, .table(inner.root), place: element.place)] }
+    return TableReader(inner, path + [name], table)
+  }
+
   /// An error about a key that is not there: of the table.
   func missing(_ key: String, _ problem: String) -> ConfigurationError { error(key, problem) }
+
+  enum Element {
+    case integer(Int)
+    case table(TableReader)
+  }
+
+  /// Each of an array of numbers and tables; `body` says whether it is one that is expected.
+  mutating func elements(
+    _ key: String, _ what: String, _ body: (Element) throws(ConfigurationError) -> Bool
+  ) throws(ConfigurationError) {
+    guard let value = take(key) else { return }
+    guard case .array(let values) = value else { throw expected(what, key, value) }
+    for (index, entry) in values.enumerated() {
+      switch entry.value {
+      case .integer(let number): if try body(.integer(number)) { continue }
+      case .table(let table):
+        if try body(.table(reader(of: entry, table, "\(key)[\(index + 1)]"))) { continue }
+      default: break
+      }
+      throw expected(what, key, value)
+    }
+  }
 
   mutating func string(_ key: String) throws(ConfigurationError) -> String? {
     guard let value = take(key) else { return nil }

@@ -83,6 +83,7 @@ public final class Relay: EventSource {
   private let stream: FileReference
   private let framed: Bool
   private let patience: UInt64
+  private let silenceIsReset: Bool
   private var plainRegistration: Registration?
   private var streamRegistration: Registration?
   private let onEnd: (Relay, End) -> Void
@@ -114,24 +115,26 @@ public final class Relay: EventSource {
     loop: EventLoop, buffer: RelayBuffer, plain: FileReference, framed: FileReference, early: [UInt8] = [],
     patience: Duration = Relay.patience, pressure: RelayPressure? = nil, onEnd: @escaping (Relay, End) -> Void
   ) throws(SystemError) {
-    try self.init(loop, buffer, plain, framed, framed: true, patience, pressure, onEnd)
+    try self.init(loop, buffer, plain, framed, framed: true, patience, pressure, silenceIsReset: false, onEnd)
     if !early.isEmpty { early.withUnsafeBytes { deliver($0) } }
   }
 
   /// Joins two plain sockets: each one's end and reset become the other's.
+  /// - Parameter silenceIsReset: the other one cannot reset; where it closes both ways without ever having said a byte, that
+  ///   is what it means.
   public convenience init(
     loop: EventLoop, buffer: RelayBuffer, plain: FileReference, other: FileReference,
-    patience: Duration = Relay.patience,
+    patience: Duration = Relay.patience, pressure: RelayPressure? = nil, silenceIsReset: Bool = false,
     onEnd: @escaping (Relay, End) -> Void
   ) throws(SystemError) {
     setNoDelay(other.rawValue)
     setResetOnClose(other.rawValue, true)
-    try self.init(loop, buffer, plain, other, framed: false, patience, nil, onEnd)
+    try self.init(loop, buffer, plain, other, framed: false, patience, pressure, silenceIsReset: silenceIsReset, onEnd)
   }
 
   private init(
     _ loop: EventLoop, _ buffer: RelayBuffer, _ plain: FileReference, _ stream: FileReference, framed: Bool,
-    _ patience: Duration, _ pressure: RelayPressure?, _ onEnd: @escaping (Relay, End) -> Void
+    _ patience: Duration, _ pressure: RelayPressure?, silenceIsReset: Bool, _ onEnd: @escaping (Relay, End) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.buffer = buffer
@@ -141,6 +144,7 @@ public final class Relay: EventSource {
     self.patience = patience.nanoseconds
     self.onEnd = onEnd
     self.pressure = pressure
+    self.silenceIsReset = silenceIsReset
     state = RelayState(framed: framed)
     super.init()
     setNoDelay(plain.rawValue)
@@ -232,7 +236,7 @@ public final class Relay: EventSource {
     let header = side == .plain && framed ? Frame.headerLength : 0
     let room = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[header..<room])
     switch readBytes(descriptor(side), room) {
-    case .bytes(0): state.ended(side)
+    case .bytes(0): if isRefusal(side) { state.conclude(.reset(.reset), by: side) } else { state.ended(side) }
     case .bytes(let count):
       state.gave(side, short: count < room.count)
       guard state.takes(side.other) else { return }
@@ -242,6 +246,12 @@ public final class Relay: EventSource {
     case .wouldBlock: state.drained(side)
     case .failed(let code): state.conclude(state.failure(side) ?? .reset(Status(errno: code)), by: side)
     }
+  }
+
+  /// The other socket has closed both ways before it has said anything.
+  private func isRefusal(_ side: RelaySide) -> Bool {
+    silenceIsReset && side == .stream && totals.fromTransport == 0 && !state[side].contains(.finSent)
+      && takesNothing(stream.rawValue)
   }
 
   private func send(_ bytes: UnsafeRawBufferPointer, _ side: RelaySide) {

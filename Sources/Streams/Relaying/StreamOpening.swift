@@ -17,7 +17,7 @@ public struct StreamTarget: Hashable, Sendable, CustomStringConvertible {
   public var description: String { hybridPort.map { "\(address) port \($0)" } ?? address.description }
 }
 
-/// Opens a stream: connect, hello, answer. Ends with the connected descriptor or a status, once, within its time.
+/// Opens a stream: connect, hello, answer; or a plain one, on which neither is said. Ends with the connected descriptor or a status, once, within its time.
 public final class StreamOpening: EventSource {
   public enum Outcome {
     /// The stream, the answer's parameters, and bytes that came behind the answer.
@@ -34,7 +34,10 @@ public final class StreamOpening: EventSource {
 
   private let loop: EventLoop
   private let target: StreamTarget
-  private let hello: Hello
+  /// What is said first.
+  private let first: [UInt8]
+  /// No answer is waited for.
+  private let isPlain: Bool
   private let connect: (() throws(SystemError) -> FileReference)?
   private let completion: (Outcome) -> Void
   private var stream: FileReference?
@@ -49,14 +52,30 @@ public final class StreamOpening: EventSource {
   /// - Parameters:
   ///   - timeout: for the whole of it; the other side's own connect is part of that.
   ///   - connect: gives a connected, non-blocking socket, for a process that may not connect to `target` itself.
-  public init(
+  public convenience init(
     loop: EventLoop, target: StreamTarget, hello: Hello, timeout: Duration,
     connect: (() throws(SystemError) -> FileReference)? = nil,
     completion: @escaping (Outcome) -> Void
   ) {
+    self.init(loop, target, hello.encoded(), isPlain: false, timeout, connect, completion)
+  }
+
+  /// - Parameter plain: the stream's first bytes, for a side that speaks nothing of ours.
+  convenience init(
+    loop: EventLoop, target: StreamTarget, plain first: [UInt8], timeout: Duration,
+    connect: (() throws(SystemError) -> FileReference)?, completion: @escaping (Outcome) -> Void
+  ) {
+    self.init(loop, target, first, isPlain: true, timeout, connect, completion)
+  }
+
+  private init(
+    _ loop: EventLoop, _ target: StreamTarget, _ first: [UInt8], isPlain: Bool, _ timeout: Duration,
+    _ connect: (() throws(SystemError) -> FileReference)?, _ completion: @escaping (Outcome) -> Void
+  ) {
     self.loop = loop
     self.target = target
-    self.hello = hello
+    self.first = first
+    self.isPlain = isPlain
     self.connect = connect
     self.completion = completion
     super.init()
@@ -93,8 +112,13 @@ public final class StreamOpening: EventSource {
       awaitsHybridLine = true
       send(Array("CONNECT \(port)\n".utf8))
     } else {
-      send(hello.encoded())
+      sayFirst()
     }
+  }
+
+  private func sayFirst() {
+    if !first.isEmpty { send(first) }
+    if isPlain, !finished, let stream { finish(.opened(stream, parameters: [], early: [])) }
   }
 
   /// A fresh socket takes these few bytes whole.
@@ -123,7 +147,8 @@ public final class StreamOpening: EventSource {
   }
 
   private func readAnswer(_ stream: FileReference) {
-    var chunk = [UInt8](repeating: 0, count: 4096)
+    // Behind the line of a hybrid socket a plain stream begins, which is its next owner's.
+    var chunk = [UInt8](repeating: 0, count: isPlain ? 1 : 4096)
     while !finished {
       switch chunk.withUnsafeMutableBytes({ readBytes(stream.rawValue, $0) }) {
       case .bytes(0):
@@ -151,7 +176,7 @@ public final class StreamOpening: EventSource {
       }
       received.removeFirst(newline + 1)
       awaitsHybridLine = false
-      send(hello.encoded())
+      sayFirst()
       guard !finished else { return }
     }
     do throws(WireError) {

@@ -142,7 +142,7 @@ public final class MachineRun: EventSource {
     consoleRegistration = try loop.add(reading.rawValue, [.readable], self, tag: Tag.console)
     // Both ends of each of these are in this process, which will be another user.
     if let user = HostRights.user {
-      for path in [hybrid, listen, heartbeats] { try changeOwner(path, user: user, group: user) }
+      for path in [hybrid, heartbeats] + made.socketNames { try changeOwner(path, user: user, group: user) }
       try home.giveAway()
     }
     try made.reduceRights(signalled: [machine], hasDevice: true, note: { if request.host.verbose { report($0) } }) {

@@ -23,6 +23,12 @@ struct RolesTests {
     settings.names.upstreams = try [
       UpstreamServer("1.1.1.1"), UpstreamServer("https://[2606:4700::1111]:8443/dns-query#a.test"),
     ]
+    settings.proxyProtocols = [443: .v2, 65535: .v1]
+    settings.forwards = [
+      StaticForward(
+        .out(listen: IPEndpoint(.v4(IPv4Address(127, 0, 0, 2)), 443)), vsockPort: 8000, header: [1, 2, 3, 4, 5, 6]),
+      StaticForward(.incoming(connect: IPEndpoint(.v6(.loopback), 5432)), vsockPort: 4_294_967_294),
+    ]
     settings.verbose = true
     settings.reportsUse = true
     var made = ProxyHandOver(settings)
@@ -33,6 +39,7 @@ struct RolesTests {
     made.descriptors.tunnelQueues = [try file(), try file(), try file()]
     made.descriptors.readiness = try file()
     made.descriptors.upstreamLink = try file()
+    made.descriptors.forwardListeners = [try file(), try file()]
     return made
   }
 
@@ -47,7 +54,8 @@ struct RolesTests {
       #expect(plan.descriptors.transportListener == 7 && plan.descriptors.readiness == 8)
       #expect(plan.descriptors.tunnelQueues == [9, 10, 11] && plan.descriptors.verdictPipe == nil)
       #expect(plan.descriptors.upstreamLink == 12)
-      #expect(files.count == 9 && files[3] === made.descriptors.transportListener)
+      #expect(plan.descriptors.forwardListeners == [13, 14])
+      #expect(files.count == 11 && files[3] === made.descriptors.transportListener)
       #expect(files[4] === made.descriptors.readiness)
     }
   }
@@ -65,7 +73,7 @@ struct RolesTests {
         (String(decoding: document[(start + 1)..<(start + 1 + Int(count))], as: UTF8.self), document[start..<end]))
       rest = document[end...]
     }
-    #expect(fields.count == 28)
+    #expect(fields.count == 33)
     for (index, field) in fields.enumerated() {
       var less = fields
       less.remove(at: index)
@@ -88,7 +96,9 @@ struct RolesTests {
   @Test func valuesOutOfRange() throws {
     for (name, value) in [
       ("mtu", [0, 0, 4, 0]), ("mtu", [0, 1, 0, 0]), ("ingress-ports", [0, 0, 0, 0]), ("ingress-ports", [0, 1, 0, 0]),
-      ("verbose", [2]), ("egress", [0, 0, 0, 3]), ("egress", [255, 255, 255, 255]), ("egress", [1]),
+      ("proxy-protocols", [0, 0, 80, 1]), ("proxy-protocols", [0, 1, 187, 3]), ("forwards", []), ("forwards", [0]),
+      ("forward-listeners", []), ("verbose", [2]), ("egress", [0, 0, 0, 3]),
+      ("egress", [255, 255, 255, 255]), ("egress", [1]),
       ("addresses", [4, 33, 1, 2, 3, 4]), ("addresses", [5, 1, 1, 2, 3, 4, 5]), ("addresses", [4]),
       ("proxy-token", [1]), ("host-unix", [0xff]),
     ] as [(String, [UInt8])] {

@@ -308,19 +308,19 @@ final class MachineTests: XCTestCase {
       "tombolo: ./bare-qemu was built without libseccomp and cannot confine itself; use another, or --no-sandbox\n")
   }
 
-  /// AF_VSOCK on both sides, in one guest whose kernel carries vsock back to itself: the daemon, and an enclave under another init in a network namespace of its own, without a way out but vsock.
+  /// AF_VSOCK on both sides, in one guest whose kernel carries vsock back to itself: the daemon, and an enclave under another init in a network namespace of its own, without a way out but vsock; plain streams of forwards too.
   func testBothSidesOverTheKernelsVsock() {
     let outcome = bash(
       """
       cd \(directory); rm -rf root; cp -a \(Self.debian) root
       cp \(World.binaries)/tombolo \(World.binaries)/tombolo-init root/usr/local/bin/
-      printf '[network]\\nparent_cid = 1\\nparent_port = 7700\\n[ingress]\\nports = [80]\\n' > root/inner.toml
+      printf '[network]\\nparent_cid = 1\\nparent_port = 7700\\n[ingress]\\nports = [80]\\n[[forward]]\\nlisten = "127.0.0.2:443"\\nvsock_port = 8000\\n[[forward]]\\nvsock_listen = 5000\\nconnect = "127.0.0.1:80"\\n' > root/inner.toml
       printf '[network]\\nmode = "raw"\\n' > outer.toml; echo '\(World.everyRight)' >> outer.toml
       cat > root/outer.sh <<'X'
-      tombolo host --cid 1 --port 7700 -p 127.0.0.1:9090:80 --dns 127.0.0.1 > /tmp/host.out 2> /tmp/host.err & host=$!
-      unshare -n tombolo-init --config /inner.toml -- sh -c 'curl -sS http://10.9.0.2:8080/file; nginx; for i in $(seq 300); do [ -e /tmp/asked ] && break; sleep 0.1; done; echo "from inside"; exit 7' & enclave=$!
+      tombolo host --cid 1 --port 7700 -p 127.0.0.1:9090:80 --forward 8000:10.9.0.2:8080 --forward-in 9091:5000 --dns 127.0.0.1 > /tmp/host.out 2> /tmp/host.err & host=$!
+      unshare -n tombolo-init --config /inner.toml -- sh -c 'curl -sS http://10.9.0.2:8080/file; curl -sS http://127.0.0.2:443/file | tr a-z A-Z; nginx; for i in $(seq 300); do [ -e /tmp/asked ] && break; sleep 0.1; done; echo "from inside"; exit 7' & enclave=$!
       for i in $(seq 300); do curl -sS -m 2 http://127.0.0.1:9090/ 2>/dev/null | grep -o "Welcome to nginx!" | head -1 > /tmp/page; [ -s /tmp/page ] && break; sleep 0.1; done
-      cat /tmp/page; touch /tmp/asked
+      cat /tmp/page; curl -sS -m 10 http://127.0.0.1:9091/ | grep -o "Welcome to nginx!" | head -1; touch /tmp/asked
       wait $enclave; echo "enclave $?"
       kill $host; wait $host; echo "host $?"
       cat /tmp/host.out /tmp/host.err
@@ -330,9 +330,12 @@ final class MachineTests: XCTestCase {
       ip netns exec \(World.host) \(tombolo) boot \(qemu) --raw --memory 2048 --machine microvm --cid 77 loop.eif; echo "status $?"
       """, timeout: 180)
     let output = outcome.output
-    XCTAssertTrue(output.hasPrefix("Welcome to nginx!\nenclave 7\nhost 0\n"), output + outcome.errors)
-    for line in ["stdout | content-of-file\n", "stdout | from inside\n", "the enclave's program ended with status 7\n"]
-    {
+    XCTAssertTrue(
+      output.hasPrefix("Welcome to nginx!\nWelcome to nginx!\nenclave 7\nhost 0\n"), output + outcome.errors)
+    for line in [
+      "stdout | content-of-file\n", "stdout | CONTENT-OF-FILE\n", "stdout | from inside\n",
+      "the enclave's program ended with status 7\n",
+    ] {
       XCTAssertTrue(output.contains(line), output + outcome.errors)
     }
     XCTAssertTrue(output.hasSuffix("\nstatus 0\n"), output + outcome.errors)

@@ -67,6 +67,30 @@ struct GoldenPlanTests {
     try Self.expectGolden("local", facts)
   }
 
+  /// What is carried besides is in the plan, also where there is no network.
+  @Test(arguments: ["tcp", "none"])
+  func forwards(_ mode: String) throws {
+    let plan = try StartPlanTests.facts(
+      .child,
+      """
+      [program]
+      command = ["/bin/server"]
+      [network]
+      mode = "\(mode)"
+      [[forward]]
+      listen = "127.0.0.2:443"
+      vsock_port = 8000
+      [[forward]]
+      vsock_listen = 5000
+      connect = "127.0.0.1:5432"
+      """)
+    let text = StartPlan.text(plan)
+    #expect(text.contains("\nlisten for the proxy on 127.0.0.2:443 to the host's port 8000\n"))
+    #expect(text.contains("\nlisten for the host on vsock port 5000, for 127.0.0.1:5432\n"))
+    #expect(
+      text.contains(mode == "none" ? "\nstart the proxy: forwards alone\nwait until" : "\nstart the proxy: egress"))
+  }
+
   /// With the host's own address nothing leaves through the link but by a queue; with rules by name, no query does.
   @Test(arguments: [("child-nfqueue", ""), ("child-nfqueue-names", "[egress]\nallow = [\"ok.test\"]\n")])
   func sharedAddress(_ golden: String, _ rules: String) throws {

@@ -1,0 +1,87 @@
+import EventLoop
+import Inet
+import LinuxSystem
+import Policy
+import Relaying
+
+// Theory of operation.
+//
+//   out:  accept on the forward's address ▶ plain stream to the host's port, its header ▶ relay, or reset
+//   in:   plain stream from the host ▶ is it the host's? ▶ connect to the program ▶ relay, or close
+//
+// Nothing on the stream is ours, so nothing on it proves anything: over vsock the peer's CID must be the host's, a Unix
+// socket is for those who may open it. What a stream can reach is only what its forward names.
+
+/// `[[forward]]`s inside.
+final class EnclaveForwards {
+  private static let programTimeout: Duration = .seconds(10)
+  /// VMADDR_CID_HOST (vsock(7)): the hypervisor's side, whichever CID the parent answers at.
+  private static let hypervisor: UInt32 = 2
+
+  private let loop: EventLoop
+  private let buffer: RelayBuffer
+  private let host: StreamTarget
+  private let report: (String) -> Void
+  private let debug: (String) -> Void
+  private var listeners: [Listener] = []
+  private var strangers = Strangers(what: "forward: a stream of somebody else than the host")
+
+  /// - Parameters:
+  ///   - forwards: with their listening sockets.
+  ///   - host: any of its ports.
+  init(
+    loop: EventLoop, buffer: RelayBuffer, _ forwards: [(StaticForward, FileReference)], host: StreamTarget,
+    report: @escaping (String) -> Void, debug: @escaping (String) -> Void
+  ) throws(SystemError) {
+    self.loop = loop
+    self.buffer = buffer
+    self.host = host
+    self.report = report
+    self.debug = debug
+    for (forward, socket) in forwards {
+      // Inherited by what is accepted: a connection that is dropped is reset.
+      setResetOnClose(socket.rawValue, true)
+      listeners.append(
+        try Listener(loop: loop, socket: socket, report: report) { [unowned self] connection, _ in
+          switch forward.way {
+          case .out: toHost(connection, forward)
+          case .incoming(let program): fromHost(connection, program, forward)
+          }
+        })
+    }
+  }
+
+  private func toHost(_ connection: FileReference, _ forward: StaticForward) {
+    guard let target = host.atPort(forward.vsockPort) else { return }
+    PlainOpening(loop: loop, target: target, header: forward.header) { [unowned self] result in
+      switch result {
+      case .success(let stream): relay(connection, stream, forward)
+      case .failure(let failure): report("forward of \(forward): \(failure)")
+      }
+    }.start()
+  }
+
+  private func fromHost(_ stream: FileReference, _ program: IPEndpoint, _ forward: StaticForward) {
+    if let cid = peerCID(stream.rawValue), cid != Self.hypervisor, cid != hostCID { return strangers.refused(report) }
+    PlainConnecting(loop: loop, address: .ip(program), timeout: Self.programTimeout) { [unowned self] _, result in
+      switch result {
+      case .success(let connection): relay(connection, stream, forward)
+      // The stream ends without a byte, which is all that it can say.
+      case .failure(let error): debug("forward of \(forward): \(error)")
+      }
+    }.start()
+  }
+
+  private var hostCID: UInt32? { if case .vsock(let cid, _) = host.address { cid } else { nil } }
+
+  private func relay(_ program: FileReference, _ stream: FileReference, _ forward: StaticForward) {
+    do throws(SystemError) {
+      _ = try Relay(loop: loop, buffer: buffer, plain: program, other: stream, silenceIsReset: true) {
+        [debug] relay, end in
+        debug("forward of \(forward): \(end), \(relay.totals.toTransport) bytes out, \(relay.totals.fromTransport) in")
+      }
+    } catch {
+      report("forward of \(forward): \(error)")
+    }
+  }
+}
