@@ -94,6 +94,7 @@ public struct Configuration: Equatable, Sendable {
   public var resolver = ResolverSettings()
   /// Each behind those that it needs.
   public var mounts: [MountSettings] = []
+  public var attestation = AttestationSettings()
 
   /// The one vsock port on each side.
   public static let defaultPort: UInt32 = 7766
@@ -102,6 +103,8 @@ public struct Configuration: Equatable, Sendable {
 
   /// The proxy's user and group: above what distributions and systemd give out, below 65534 (nobody).
   public static let proxyID: UInt32 = 61_042
+  /// The attestation service's; 61043 is the host side's.
+  public static let attestationID: UInt32 = 61_044
 
   public init() {}
 
@@ -161,6 +164,8 @@ public struct Configuration: Equatable, Sendable {
     try reader.table("boot") { (table) throws(ConfigurationError) in try readBoot(&table) }
     try reader.table("logs") { (table) throws(ConfigurationError) in try readLogs(&table) }
     try readMounts(&reader)
+    try reader.table("attestation") { (table) throws(ConfigurationError) in try attestation.read(&table) }
+    program.rights.makesNoDevices = attestation.isWanted && attestation.device == .closed
     try reader.finish()
   }
 

@@ -4,5 +4,5 @@ let harnesses: [Harness] = [
   packets,
   sharedPackets, netlink, admission, services, relayState, filters, archives, measuredImages, compressed, vsockDevice,
   packetRings, kernelFiles, status, addresses, accounts, clientHello, dnsAnswer, flows, quicDatagrams,
-  cbor, attestation, heldSegments, volume, datagrams,
+  cbor, attestation, heldSegments, volume, datagrams, http, securityModule,
 ]
