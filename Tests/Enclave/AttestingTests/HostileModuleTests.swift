@@ -53,7 +53,7 @@ struct HostileModuleTests {
       return bytes
     }
     let server = try server(module)
-    for _ in 0..<2000 {
+    for _ in 0..<600 {
       for (caller, request) in try all().enumerated() {
         let status = server.answer(request, UInt32(round * 10 + caller)).status
         #expect([502, 503].contains(status), "round \(round % 6): \(request.path): \(status)")
@@ -73,7 +73,7 @@ struct HostileModuleTests {
   @Test func whatIsAllowed() throws {
     let module = ModuleInMemory()
     try RuntimeMeasurement.record(Array("text".utf8), in: 16, of: module)
-    let server = try server(module, callers: [7], rate: 50)
+    let server = try server(module, callers: [7], rate: 1)
     func ask(_ method: String, _ target: String, _ body: String = "", _ caller: UInt32 = 7) throws -> (Int, String) {
       let response = server.answer(try get(target, method, body), caller)
       return (response.status, String(decoding: response.body, as: UTF8.self))
@@ -86,7 +86,7 @@ struct HostileModuleTests {
     #expect(try ask("POST", "/pcr/17/lock") == (409, "PCR17 is locked (ReadOnlyIndex)\n"))
     #expect(try ask("GET", "/attestation", "", 8) == (403, "user 8 is none of attestation.callers\n"))
     let statuses = try (0..<200).map { _ in try ask("GET", "/attestation").0 }
-    #expect(statuses.first == 200 && statuses.last == 429)
+    #expect(statuses.first == 200 && statuses.contains(429))
   }
 
   /// What another has put into the register is in every document: the service must not run then.
