@@ -13,13 +13,15 @@ final class AttestationTests: XCTestCase {
 
   override class func tearDown() { World.tearDown() }
 
-  private func inEnclave(_ keys: String, _ script: String, more: String = "", timeout: TimeInterval = 60) -> Outcome {
+  private func inEnclave(
+    _ keys: String, _ script: String, network: String = "mode = \"none\"", more: String = "", timeout: TimeInterval = 60
+  ) -> Outcome {
     bash(
       """
       cat > \(Self.directory)/a.toml <<'X'
       \(more)
       [network]
-      mode = "none"
+      \(network)
       [attestation]
       \(keys)
       X
@@ -125,6 +127,24 @@ final class AttestationTests: XCTestCase {
       200
 
       """, outcome.errors)
+  }
+
+  /// Addresses that the host chose are in the register that the outside computes from them.
+  func testWhatTheHostGaveIsMeasured() {
+    let network = "mode = \"raw\"\naddress = \"host\"\naddress6 = \"none\""
+    let outcome = inEnclave(
+      "runtime = [\"addresses\"]\nruntime_pcr = 20",
+      """
+      ask http://localhost/pcr/20 | python3 -c 'import json, sys; r = json.load(sys.stdin); print(r["locked"], r["value"])'
+      ip -o -4 addr show tun0 | grep -o '[0-9.]*/[0-9]*' | head -1; cat /sys/class/net/tun0/mtu
+      """, network: network)
+    let lines = outcome.output.split(separator: "\n").map(String.init)
+    guard lines.count == 3 else { return XCTFail(outcome.output + outcome.errors) }
+    let register = bash("\(World.tombolo) image pcr16 --address \(lines[1]) --mtu \(lines[2])")
+    XCTAssertEqual("\(lines[0])\n", "True " + register.output, register.errors)
+    let refused = inEnclave("", "true", network: network)
+    XCTAssertTrue(
+      refused.errors.contains("attestation.runtime: the host gives the enclave's addresses"), refused.errors)
   }
 
   /// A thousand clients that send nothing, one that sends for ever, one that sends by the byte: others are answered at once, and
