@@ -82,7 +82,8 @@ public struct EnclaveServices {
             input: try programInput ?? FileReference(openFile("/dev/null", O_RDONLY)), hasOtherUsers: userCount > 1,
             warn: { log(.warning, $0) }))
       }
-      needs = [id]
+      // The keeper waits for nobody; who comes next waits for what stood before it as well.
+      if case .keeper = service { needs.append(id) } else { needs = [id] }
       network = needs
     }
     return list

@@ -73,7 +73,7 @@ public enum ServiceStep: Sendable, CustomStringConvertible {
   static func all(_ facts: StartFacts) -> [ServiceStep] {
     let configuration = facts.configuration
     var list: [ServiceStep] = [.forwardLog(bytes: configuration.logs.buffer)]
-    // First: what it measures is locked before any other process starts.
+    // First: what it measures is locked before the network and the program start.
     if configuration.needsAttestation { list.append(.start(.attestation(configuration.attestation))) }
     if configuration.needsDNSClient { list.append(.start(.dnsClient(configuration.resolver.names.upstreams))) }
     switch (configuration.networkMode, configuration.raw.capture) {
