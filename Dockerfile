@@ -11,8 +11,9 @@ COPY Package.swift ./
 COPY Sources Sources
 COPY Tests Tests
 RUN swift build -c release --product tombolo-init && swift build -c release --product tombolo && \
-  swift build -c release --product tombolo-dns && \
-  install -D -t /product .build/release/tombolo-init .build/release/tombolo .build/release/tombolo-dns
+  swift build -c release --product tombolo-dns && swift build -c release --product tombolo-attest && \
+  install -D -t /product .build/release/tombolo-init .build/release/tombolo .build/release/tombolo-dns \
+    .build/release/tombolo-attest
 
 FROM scratch
 COPY --from=build /product/ /

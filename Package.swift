@@ -76,6 +76,7 @@ let package = Package(
     .executable(name: "tombolo-init", targets: ["tombolo-init"]),
     .executable(name: "tombolo", targets: ["tombolo"]),
     .executable(name: "tombolo-dns", targets: ["tombolo-dns"]),
+    .executable(name: "tombolo-attest", targets: ["tombolo-attest"]),
     // What verifies an attestation document, for other programs.
     .library(name: "NitroAttestation", targets: ["NitroAttestation"]),
   ],
@@ -140,6 +141,12 @@ let package = Package(
     module("Pure/Upstreams", ["DNS"], forSize: true),
     // Filters of system calls, as instructions.
     module("Pure/Seccomp", forSize: true),
+    // HTTP/1.1 for a server of small answers; hexadecimal digits, base64, texts in JSON.
+    module("Pure/HTTP", forSize: true),
+    // What is said over /dev/nsm, and a security module in memory.
+    module("Pure/SecurityModule", ["CBORCodec", "CMd"], forSize: true),
+    // What clients of the attestation service ask for, and what they are answered.
+    module("Pure/AttestationCalls", ["HTTP", "SecurityModule"], forSize: true),
     // The configuration, users and groups, units.
     module("Pure/EnclaveConfig", ["SystemText", "Inet", "Policy", "CToml"], forSize: true),
     // Rulesets as values; their bytes for nf_tables and for legacy xtables.
@@ -216,6 +223,11 @@ let package = Package(
       ],
       forSize: true),
 
+    // The attestation service: the security module over HTTP.
+    module(
+      "Enclave/Attesting",
+      ["AttestationCalls", "HTTP", "SecurityModule", "LinuxSystem", "EventLoop", "Relaying"], forSize: true),
+
     // Host
     // Raw mode on the host: its TUN device or its share of the host's ports, rules, settings, and their undoing.
     module(
@@ -285,13 +297,17 @@ let package = Package(
       dependencies: ["CLinux", "DNSClient", "LinuxSystem", "EventLoop", "Roles", "Seccomp", "Wire"],
       path: "Sources/Programs/tombolo-dns", swiftSettings: strict + small, linkerSettings: staticLink),
     .executableTarget(
+      name: "tombolo-attest",
+      dependencies: ["CLinux", "Attesting", "LinuxSystem", "EventLoop", "Roles", "Seccomp", "Wire"],
+      path: "Sources/Programs/tombolo-attest", swiftSettings: strict + small, linkerSettings: staticLink),
+    .executableTarget(
       name: "tombolo",
       dependencies: [
         "Allowlist",
         "SystemText", "CLinux", "DNS", "Inet", "Policy", "Wire", "EnclaveConfig", "BootPlanning", "LinuxSystem",
         "EventLoop",
         "Capabilities", "Relaying", "Digests", "HostGateway", "HostRights", "HostStatus", "HostNetwork", "LocalRunning",
-        "MachineRunning", "Imaging", "NitroAttestation",
+        "MachineRunning", "Imaging", "NitroAttestation", "Roles", "SecurityModule",
         "Netlink", "Seccomp",
         "VhostVsock", "LogText",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -324,6 +340,10 @@ let package = Package(
     tests("Pure/PolicyTests", ["Policy", "Inet"]),
     tests("Pure/AllowlistTests", ["Allowlist", "Inet"]),
     tests("Pure/CBORCodecTests", ["CBORCodec"]),
+    tests("Pure/HTTPTests", ["HTTP"]),
+    tests("Pure/SecurityModuleTests", ["SecurityModule", "CBORCodec"]),
+    tests("Pure/AttestationCallsTests", ["AttestationCalls", "HTTP", "SecurityModule"]),
+    tests("Enclave/AttestingTests", ["Attesting", "HTTP", "SecurityModule", "EventLoop", "LinuxSystem", "CLinux"]),
     tests("Pure/WireTests", ["Wire", "Inet"]),
     tests("Pure/LogTextTests", ["LogText", "Inet", "Policy", "Wire"]),
     tests("Pure/DNSTests", ["DNS", "Inet"]),

@@ -20,6 +20,9 @@ public struct BootRunner {
   /// What has been opened for the DNS client, where there is one.
   public private(set) var dnsClient: DNSClientFiles?
 
+  /// What has been opened for the attestation service, where there is one.
+  public private(set) var attestation: AttestationFiles?
+
   /// - Parameter log: takes sentences on what was chosen.
   public init(log: @escaping (String) -> Void) { self.log = log }
 
@@ -162,6 +165,14 @@ public struct BootRunner {
     case .openDNSClient:
       dnsClient = try DNSClientFiles(besideInit: EnclaveLayout.dnsClient)
       sockets.join(dnsClient)
+    case .openAttestationService:
+      attestation = try AttestationFiles()
+    case .openSecurityModule(let device):
+      try attestation?.openModule(device)
+    case .simulateSecurityModule:
+      log("there is no security module: one in memory takes its place, and nobody signs its documents")
+    case .listenForAttestation(let ports, let callers):
+      try attestation?.listen(ports: ports, callers: callers)
     case .readCertificates(let path):
       try dnsClient?.readCertificates(path)
     }

@@ -14,15 +14,7 @@ public struct DNSClientFiles {
 
   /// - Parameter name: of the file beside init's own.
   init(besideInit name: String) throws {
-    let own = try readLink("/proc/self/exe")
-    let beside = (own.lastIndex(of: "/").map { String(own[...$0]) } ?? "/") + name
-    // As the drop-in of nitro-cli's init we are alone in the first ramdisk; the image brings the file as its /tombolo-dns.
-    let path = fileKind(beside) == nil && fileKind("/rootfs/" + name) != nil ? "/rootfs/" + name : beside
-    do throws(SystemError) {
-      executable = FileReference(try openFile(path, O_PATH))
-    } catch {
-      throw MissingFeature(sentence: "dns.upstream needs \(name) beside tombolo-init: \(error)")
-    }
+    executable = try companion(name, neededFor: "dns.upstream")
     (proxyEnd, clientEnd) = try makeMessagePair()
   }
 

@@ -67,6 +67,9 @@ public final class Discovery {
   private var prepared: [BootStep] = []
   private var answered: [Question] = []
   private var processors = 1
+  private var hasSecurityModule = true
+  /// What the host has given, for the text that is measured.
+  private var given: [String] = []
   private var hasFile = false
   /// As far as it is known: what the end of a start that failed needs.
   public private(set) var configuration = Configuration()
@@ -143,15 +146,18 @@ public final class Discovery {
         host = StreamTarget(.vsock(cid: found, port: port))
       case .session(let timeout): session = try HostQuestions.session(host, hello, timeout: timeout)
       case .addresses(_, _, _, let timeout):
+        let asked = configuration.raw
         configuration.raw = try HostQuestions.addresses(
           host, token: BootIdentity.own.secrets.session, configuration.raw, timeout: timeout)
         notes.append("the host's addresses: \(configuration.raw.givenAddresses)")
+        given += Self.lines(asked, configuration.raw)
       // The rules name the queues, so their number is settled before them.
       case .processors: processors = processorCount()
       }
       answered.append(question)
     }
     guard let session else { throw HostQuestions.Failure(description: "no session with the host was asked for") }
+    hasSecurityModule = fileKind(EnclaveLayout.securityModule) != nil
     // Its directory is elsewhere when the enclave's root is the root.
     if kind.isLocal { host = StreamTarget(.unix(EnclaveLayout.hostSocket(in: EnclaveLayout.transportDirectory))) }
     return FoundStart(
@@ -162,7 +168,17 @@ public final class Discovery {
   private var facts: StartFacts {
     var facts = StartFacts(kind, configuration, defaultDirectory: document?.defaultDirectory)
     facts.processors = processors
+    facts.hasSecurityModule = hasSecurityModule
+    facts.given = given
     return facts
+  }
+
+  /// What of the link the host has chosen.
+  private static func lines(_ asked: RawNetwork, _ raw: RawNetwork) -> [String] {
+    var lines: [String] = []
+    if asked.asksForAddress { lines.append("address \(raw.address)") }
+    if asked.asksForAddress6, !raw.lacksIPv6 { lines.append("address \(raw.address6)") }
+    return lines + ["mtu \(raw.mtu)"]
   }
 
   private func read() throws -> ConfigurationDigest {

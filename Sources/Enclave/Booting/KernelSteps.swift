@@ -92,18 +92,12 @@ enum KernelSteps {
 
   /// {"GetRandom": {"random": 256 bytes}}, asked for as the text "GetRandom" (CBOR, RFC 8949).
   private static let getRandom: [UInt8] = [0x69] + Array("GetRandom".utf8)
-  private static let responseLimit = 0x3000
 
   static func seedEntropy(_ log: (String) -> Void) {
     guard fileKind("/dev/nsm") != nil else { return }
     do throws(SystemError) {
       let device = try openFile("/dev/nsm", O_RDWR)
-      var response = [UInt8](repeating: 0, count: responseLimit)
-      let count = Int(
-        try check(
-          "ioctl", "/dev/nsm",
-          clinux_nsm_request(device.rawValue, getRandom, getRandom.count, &response, response.count)))
-      guard let random = randomBytes(Array(response.prefix(count))) else {
+      guard let random = randomBytes(try askSecurityModule(device.rawValue, getRandom)) else {
         log("/dev/nsm gave something that is not random bytes")
         return
       }

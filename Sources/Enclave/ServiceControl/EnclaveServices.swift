@@ -16,6 +16,8 @@ public struct EnclaveServices {
   public var keeperSockets: [FileReference] = []
   /// What the DNS client is handed, where one is planned.
   public var dnsClient: DNSClientHandOver?
+  /// What the attestation service is handed, where one is planned.
+  public var attestation: AttestationHandOver?
   /// The program's standard input; nil for /dev/null.
   public var programInput: FileReference?
   /// Users and groups from 0 to below this exist: 1 in a user namespace with a single id.
@@ -61,6 +63,11 @@ public struct EnclaveServices {
           DNSClientService(
             needs: needs, executable: dnsClient.executable, servers: servers, certificates: dnsClient.certificates,
             link: dnsClient.link, hasSeparateUser: userCount > Configuration.proxyID))
+      case .attestation(let settings):
+        guard let attestation else { throw MissingHandOver(service: "the attestation service") }
+        list.append(
+          AttestationService(
+            handOver: attestation, settings: settings, hasSeparateUser: userCount > Configuration.attestationID))
       case .proxy:
         guard let proxyHandOver else { throw MissingHandOver(service: "the proxy") }
         list.append(
@@ -75,7 +82,8 @@ public struct EnclaveServices {
             input: try programInput ?? FileReference(openFile("/dev/null", O_RDONLY)), hasOtherUsers: userCount > 1,
             warn: { log(.warning, $0) }))
       }
-      needs = [id]
+      // The keeper waits for nobody; who comes next waits for what stood before it as well.
+      if case .keeper = service { needs.append(id) } else { needs = [id] }
       network = needs
     }
     return list

@@ -1,3 +1,4 @@
+import BootPlanning
 import CLinux
 import EnclaveConfig
 import LinuxSystem
@@ -21,7 +22,9 @@ public struct ProgramLaunch {
   public static let defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
   /// - Parameter defaultDirectory: where the program starts when the configuration does not say.
-  public init(_ program: Configuration.Program, hostname: String) throws(Failure) {
+  public init(
+    _ program: Configuration.Program, hostname: String, hasAttestation: Bool = false
+  ) throws(Failure) {
     guard let name = program.command.first else {
       throw Failure(sentence: "no program: [program] command is empty and none is on the command line", status: 127)
     }
@@ -37,7 +40,8 @@ public struct ProgramLaunch {
     }
     if program.user == nil { account.groups = [] }
     let searchPath = program.environment["PATH"] ?? Self.defaultPath
-    let own = [("HOME", account.home), ("HOSTNAME", hostname), ("PATH", Self.defaultPath)]
+    var own = [("HOME", account.home), ("HOSTNAME", hostname), ("PATH", Self.defaultPath)]
+    if hasAttestation { own.append((EnclaveLayout.attestationVariable, EnclaveLayout.attestationSocket)) }
     environment = own.filter { program.environment[$0.0] == nil }.map { "\($0.0)=\($0.1)" }
     environment += program.environment.map { "\($0.key)=\($0.value)" }
     // The same every time, whatever the dictionary's order is.

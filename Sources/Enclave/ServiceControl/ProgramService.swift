@@ -26,7 +26,8 @@ struct ProgramService: ServiceDescription {
   var output: ServiceOutput { .apart(output: .programOutput, error: .programError) }
 
   func request(_ ends: inout ServiceEnds) throws -> SpawnRequest {
-    let launch = try ProgramLaunch(configuration.program, hostname: configuration.hostname)
+    let launch = try ProgramLaunch(
+      configuration.program, hostname: configuration.hostname, hasAttestation: configuration.needsAttestation)
     var request = SpawnRequest(
       .path(launch.path), arguments: launch.arguments, environment: launch.environment,
       descriptors: [input.rawValue, ends.output.rawValue, ends.error.rawValue])

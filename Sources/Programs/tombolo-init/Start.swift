@@ -8,6 +8,7 @@ import LogForwarding
 import Logging
 import Proxying
 import Relaying
+import Roles
 import ServiceControl
 import Supervision
 import Wire
@@ -88,6 +89,11 @@ final class Start {
     services.keeperSockets = runner.sockets.keeper
     services.dnsClient = runner.dnsClient.map {
       DNSClientHandOver(executable: $0.executable, certificates: $0.certificates, link: $0.clientEnd)
+    }
+    services.attestation = runner.attestation.map {
+      AttestationHandOver(
+        executable: $0.executable, module: $0.module, listeners: $0.listeners, callers: $0.callers,
+        runtime: RuntimeText.text(found.facts.given))
     }
     services.programInput = input
     services.isLocal = found.facts.kind.isLocal

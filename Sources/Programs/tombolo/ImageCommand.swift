@@ -10,7 +10,7 @@ import Wire
 struct ImageCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "image", abstract: "Build enclave images (EIF, initramfs) and describe them.",
-    subcommands: [ImageBuildCommand.self, ImageDescribeCommand.self])
+    subcommands: [ImageBuildCommand.self, ImageDescribeCommand.self, ImagePCR16Command.self])
 }
 
 struct ImageBuildCommand: ParsableCommand {

@@ -102,6 +102,14 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case openDNSClient
   /// Whose certificates count, as the image has them before the program has run; nil: at one of the usual places.
   case readCertificates(String?)
+  /// The program beside init that is the attestation service.
+  case openAttestationService
+  /// The security module, for that service; and who else may open it from then on.
+  case openSecurityModule(AttestationSettings.Device)
+  /// There is none and the service makes do without, where it may.
+  case simulateSecurityModule
+  /// Where clients of the attestation service come, and who of the enclave's users that may be; nil: all.
+  case listenForAttestation(ports: [UInt16], callers: [String]?)
 
   public enum MountOption: String, Sendable, CaseIterable {
     case readOnly = "ro"
@@ -186,6 +194,19 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
       return "open the packet queues \(TunnelPlan.firstQueue) to \(Int(TunnelPlan.firstQueue) + count)"
     case .openDNSClient: return "open \(EnclaveLayout.dnsClient), beside tombolo-init"
     case .readCertificates(let path): return "read the certificates of \(path ?? "the usual file")"
+    case .openAttestationService: return "open \(EnclaveLayout.attestationService), beside tombolo-init"
+    case .openSecurityModule(let device):
+      switch device {
+      case .closed: return "open \(EnclaveLayout.securityModule), and remove it"
+      case .open: return "open \(EnclaveLayout.securityModule); chmod 666 \(EnclaveLayout.securityModule)"
+      case .group(let group):
+        return "open \(EnclaveLayout.securityModule); chgrp \(group) \(EnclaveLayout.securityModule); chmod 660 "
+          + EnclaveLayout.securityModule
+      }
+    case .simulateSecurityModule: return "simulate a security module, whose documents nobody has signed"
+    case .listenForAttestation(let ports, let callers):
+      let places = ports.reduce(into: EnclaveLayout.attestationSocket) { text, port in text += ", 127.0.0.1:\(port)" }
+      return "listen for the attestation service on \(places); callers: \(callers?.joined(separator: ", ") ?? "all")"
     case .listenAsNameServer: return "listen for the proxy on \(AgreedAddresses.nameServer): TCP and UDP port 53"
     }
   }

@@ -13,6 +13,13 @@ public enum EnclaveLayout {
   public static let dnsPort: UInt16 = 61_053
   /// The file beside init that asks the servers of `dns.upstream`.
   public static let dnsClient = "tombolo-dns"
+  /// The file beside init that is the attestation service.
+  public static let attestationService = "tombolo-attest"
+  public static let attestationDirectory = "/run/tombolo/attestation"
+  public static let attestationSocket = "/run/tombolo/attestation/attestation.sock"
+  /// The variable of the program that says where the socket is.
+  public static let attestationVariable = "TOMBOLO_ATTESTATION_SOCKET"
+  public static let securityModule = "/dev/nsm"
   /// The unix transport's directory as seen inside.
   public static let transportDirectory = "/run/tombolo/host"
 

@@ -7,6 +7,7 @@ public enum PlannedService: Sendable, CustomStringConvertible {
   case keeper
   /// What asks the servers of `dns.upstream`.
   case dnsClient([UpstreamServer])
+  case attestation(AttestationSettings)
   case proxy(ProxyWork)
   indirect case mount(PlannedMount)
   indirect case program(ProgramStart)
@@ -40,6 +41,8 @@ public enum PlannedService: Sendable, CustomStringConvertible {
     switch self {
     case .keeper: return "start the proxy's keeper of verdicts"
     case .dnsClient(let servers): return "start the DNS client: \(UpstreamServer.text(servers))"
+    case .attestation(let settings):
+      return "start the attestation service: what the host gave is in PCR\(settings.runtimeRegister), which is locked"
     case .proxy(.streams(let ports)):
       let list = ports.map(String.init).joined(separator: ", ")
       return "start the proxy: egress on port \(EnclaveLayout.egressPort), DNS on port \(EnclaveLayout.dnsPort)\n"
@@ -73,6 +76,8 @@ public enum ServiceStep: Sendable, CustomStringConvertible {
   static func all(_ facts: StartFacts) -> [ServiceStep] {
     let configuration = facts.configuration
     var list: [ServiceStep] = [.forwardLog(bytes: configuration.logs.buffer)]
+    // First: what it measures is locked before the network and the program start.
+    if configuration.needsAttestation { list.append(.start(.attestation(configuration.attestation))) }
     if configuration.needsDNSClient { list.append(.start(.dnsClient(configuration.resolver.names.upstreams))) }
     switch (configuration.networkMode, configuration.raw.capture) {
     case (.none, _): if configuration.hasProxy { list += [.start(.proxy(.forwards)), .awaitProxy] }

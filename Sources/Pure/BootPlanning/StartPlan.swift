@@ -31,6 +31,10 @@ public struct StartFacts: Sendable {
   public var configuration: Configuration
   /// That this process may run on.
   public var processors = 1
+  /// There is a /dev/nsm.
+  public var hasSecurityModule = true
+  /// What the host has given, a line each.
+  public var given: [String] = []
   /// Where the program starts unless the configuration says, if that is a directory in the enclave.
   public var defaultDirectory: String?
 
@@ -76,12 +80,15 @@ public struct StartPlan: Sendable, CustomStringConvertible {
       // Docker's or AWS's init is above us: orphans are ours to reap, the machine is not ours to end.
       case .child: [BootStep.becomeSubreaper]
       }
-    steps = (configuration.needsDNSClient ? [.openDNSClient] : []) + fileSystem
+    steps = (configuration.needsDNSClient ? [.openDNSClient] : [])
+    if configuration.needsAttestation { steps.append(.openAttestationService) }
+    steps += fileSystem
     if configuration.needsDNSClient, configuration.resolver.names.upstreams.contains(where: \.isAuthenticated) {
       steps.append(.readCertificates(configuration.resolver.names.certificateFile))
     }
     steps += Self.mounts(facts)
     steps += Self.network(facts)
+    if configuration.needsAttestation { steps += Self.attestation(facts) }
     // Behind everything that a module might be needed for. The last two cannot be undone.
     if facts.kind.isKernel {
       steps += ["kernel.yama.ptrace_scope", "kernel.kexec_load_disabled", "kernel.modules_disabled"].map {
@@ -186,6 +193,16 @@ public struct StartPlan: Sendable, CustomStringConvertible {
   private static func rootMounts(_ kind: StartKind) -> [String] {
     guard case .local(let local) = kind else { return ["/"] }
     return ["/"] + local.pieces.compactMap { if case .overlay(let path) = $0, path != "/" { path } else { nil } }
+  }
+
+  /// A local enclave has the machine's devices and kernel, and no security module of its own.
+  private static func attestation(_ facts: StartFacts) -> [BootStep] {
+    let settings = facts.configuration.attestation
+    return [
+      facts.kind.isLocal || !facts.hasSecurityModule && settings.missing == .simulate
+        ? .simulateSecurityModule : .openSecurityModule(settings.device),
+      .listenForAttestation(ports: settings.ports, callers: settings.callers),
+    ]
   }
 
   /// What the proxy is handed, opened while PID 1 still has every right.

@@ -55,6 +55,9 @@ public struct Account: Equatable, Sendable {
   private func refuseReserved() throws(AccountError) {
     for (what, id) in [("uid", uid), ("gid", gid)] + groups.map({ ("supplementary group", $0) }) {
       if id == Configuration.proxyID { throw AccountError(sentence: "\(what) \(id) is the proxy's, and no program's") }
+      if id == Configuration.attestationID {
+        throw AccountError(sentence: "\(what) \(id) is the attestation service's, and no program's")
+      }
       if id == .max { throw AccountError(sentence: "\(what) \(id) is none: it is the kernel's word for no change") }
     }
   }

@@ -101,6 +101,7 @@ public struct Configuration: Equatable, Sendable {
   public var mounts: [MountSettings] = []
   /// Plain streams of other people's tools.
   public var forwards: [StaticForward] = []
+  public var attestation = AttestationSettings()
 
   /// The one vsock port on each side.
   public static let defaultPort: UInt32 = 7766
@@ -109,6 +110,8 @@ public struct Configuration: Equatable, Sendable {
 
   /// The proxy's user and group: above what distributions and systemd give out, below 65534 (nobody).
   public static let proxyID: UInt32 = 61_042
+  /// The attestation service's; 61043 is the host side's.
+  public static let attestationID: UInt32 = 61_044
 
   public init() {}
 
@@ -167,6 +170,8 @@ public struct Configuration: Equatable, Sendable {
     try reader.table("boot") { (table) throws(ConfigurationError) in try readBoot(&table) }
     try reader.table("logs") { (table) throws(ConfigurationError) in try readLogs(&table) }
     try readMounts(&reader)
+    try reader.table("attestation") { (table) throws(ConfigurationError) in try attestation.read(&table) }
+    program.rights.makesNoDevices = attestation.isWanted && attestation.device == .closed
     try reader.finish()
   }
 

@@ -25,6 +25,8 @@ public struct ProgramRights: Equatable, Sendable {
   public var vsock = false
   public var limits: [Limit] = []
   public var readOnlyRoot = false
+  /// Device nodes that the enclave has taken away must not come back: MKNOD is not among the usual ones.
+  public var makesNoDevices = false
 
   public init() {}
 
@@ -36,7 +38,7 @@ public struct ProgramRights: Equatable, Sendable {
 
   /// The bounding set.
   public func bounding(isLocal: Bool) -> UInt64 {
-    capabilities ?? (isLocal ? Self.containers & ~Self.mknod : Self.containers)
+    capabilities ?? (isLocal || makesNoDevices ? Self.containers & ~Self.mknod : Self.containers)
   }
 
   /// In the order of their numbers (linux/capability.h), without "CAP_".

@@ -13,6 +13,8 @@ public struct RoleFilter: Equatable, Sendable {
   var signalled: [UInt32] = []
   /// Files may be opened to read them.
   var reads = false
+  /// Of ioctl(2); empty for none, unless that is among the calls.
+  var deviceRequests: [UInt32] = []
 
   /// Memory that is neither executable nor shared with a file, locks, time, the ends of threads and processes: what every
   /// program's runtime asks for.
@@ -120,6 +122,11 @@ public struct RoleFilter: Equatable, Sendable {
       334,  // rseq
       4,  // stat
     ], families: [2, 10], makesThreads: true)
+
+  /// The attestation service: asks the security module (NSM_IOCTL_RAW), and accepts on sockets that it is given.
+  public static let attestation = RoleFilter(
+    calls: runtime + data + [288],  // accept4
+    families: [], makesThreads: false, deviceRequests: [0xc020_0a00])
 
   /// What a host side does, whichever it is: connects to the network and to the enclave, accepts, asks for names.
   private static let serving: [UInt32] =
@@ -231,6 +238,9 @@ public struct RoleFilter: Equatable, Sendable {
     for call in calls.sorted() { code += [.init(Self.jumpEqual, call, 0, 1), Self.allow] }
     if !families.isEmpty {
       byArgument(41, 0, families.flatMap { [.init(Self.jumpEqual, $0, 0, 1), Self.allow] } + [Self.trap])
+    }
+    if !deviceRequests.isEmpty {
+      byArgument(16, 1, deviceRequests.flatMap { [.init(Self.jumpEqual, $0, 0, 1), Self.allow] } + [Self.trap])
     }
     // openat without O_WRONLY, O_RDWR, O_CREAT, O_TRUNC and what is of O_TMPFILE alone.
     if reads { byArgument(257, 2, [.init(Self.jumpSet, 0x400243, 0, 1), Self.trap, Self.allow]) }

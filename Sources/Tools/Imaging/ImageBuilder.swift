@@ -140,10 +140,12 @@ public struct ImageBuilder {
     }
   }
 
-  private static func dnsClient(beside initPath: String) throws(ImageError) -> FileSlice {
-    let path = (initPath.lastIndex(of: "/").map { String(initPath[...$0]) } ?? "") + "tombolo-dns"
+  private static func companion(
+    _ name: String, neededFor key: String, beside initPath: String
+  ) throws(ImageError) -> FileSlice {
+    let path = (initPath.lastIndex(of: "/").map { String(initPath[...$0]) } ?? "") + name
     guard fileKind(path) == .file else {
-      throw .refused("dns.upstream needs tombolo-dns beside the init program: \(path) is not there")
+      throw .refused("\(key) needs \(name) beside the init program: \(path) is not there")
     }
     let program = try FileSlice(path: path)
     try StaticProgram.check(program)
@@ -183,8 +185,10 @@ public struct ImageBuilder {
     }
     let plan = try ImagePlan(
       root: archive.tree, program: archive.program ?? ImageProgram(), command: request.command, given: given,
-      initProgram: initProgram, dnsClient: { () throws(ImageError) in try dnsClient(beside: request.initPath) },
-      nsm: nsm, modules: modules)
+      initProgram: initProgram,
+      companion: { (name, key) throws(ImageError) in
+        try companion(name, neededFor: key, beside: request.initPath)
+      }, nsm: nsm, modules: modules)
     return (plan, archive.configuration)
   }
 }

@@ -3,7 +3,7 @@ import EnclaveConfig
 /// The two ramdisks of an image, in the layout of AWS's own tools: what boots in the first, what it runs in the second.
 ///
 /// ```
-/// ramdisk 0   /dev/console  /init  [/tombolo-dns]  [/nsm.ko]  [/lib/modules/VERSION/…  /lib/modules/tombolo.load]
+/// ramdisk 0   /dev/console  /init  [/tombolo-dns]  [/tombolo-attest]  [/nsm.ko]  [/lib/modules/VERSION/…  /lib/modules/tombolo.load]
 /// ramdisk 1   /rootfs/…  /rootfs/etc/tombolo.toml  /cmd  /env
 /// ```
 /// Unpacked one after the other they are one initramfs.
@@ -38,11 +38,11 @@ struct ImagePlan {
 
   /// - Parameters:
   ///   - modules: in the order in which they must be loaded.
-  ///   - dnsClient: called where the configuration needs it.
+  ///   - companion: gives a program of our own that the configuration needs: its name, and the key that needs it.
   ///   - given: the configuration given explicitly; without one, the image's own `/etc/tombolo.toml` counts as given.
   init(
     root: FileTree, program: ImageProgram, command: [String], given: (name: String, text: String)?,
-    initProgram: FileSlice, dnsClient: () throws(ImageError) -> FileSlice,
+    initProgram: FileSlice, companion: (_ name: String, _ key: String) throws(ImageError) -> FileSlice,
     nsm: FileContent?, modules: [KernelModules.Module]
   ) throws(ImageError) {
     boot = FileTree()
@@ -61,8 +61,12 @@ struct ImagePlan {
     guard let first = merged.command.first, !first.isEmpty else {
       throw .refused("the image names no command: give one after --, or as program.command in --config")
     }
-    if merged.needsDNSClient {
-      try boot.insert("tombolo-dns", FileNode(.file(.slice(try dnsClient())), permissions: 0o755))
+    var companions: [(name: String, key: String)] = []
+    if merged.needsDNSClient { companions.append(("tombolo-dns", "dns.upstream")) }
+    if merged.needsAttestation { companions.append(("tombolo-attest", "[attestation]")) }
+    for needed in companions {
+      let program = try companion(needed.name, needed.key)
+      try boot.insert(needed.name, FileNode(.file(.slice(program)), permissions: 0o755))
     }
     configuration = merged.toml
     try root.insert(ImagePlan.configurationPath, ImagePlan.file(merged.toml))

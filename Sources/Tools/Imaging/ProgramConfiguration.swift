@@ -14,6 +14,8 @@ struct ProgramConfiguration {
   let environment: [String]
   /// Whether `tombolo-dns` is to be beside init.
   let needsDNSClient: Bool
+  /// Whether `tombolo-attest` is to be.
+  let needsAttestation: Bool
 
   /// - Parameter given: the configuration's name (for messages) and text, if there is one.
   /// - Throws: for a configuration that `tombolo-init` would refuse: now, not when it boots.
@@ -35,6 +37,7 @@ struct ProgramConfiguration {
     toml = completed
     command = result.program.command
     needsDNSClient = result.needsDNSClient
+    needsAttestation = result.needsAttestation
     environment = result.program.environment.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
   }
 

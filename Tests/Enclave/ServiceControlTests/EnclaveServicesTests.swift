@@ -21,6 +21,11 @@ struct EnclaveServicesTests {
     if handsOver {
       made.proxyHandOver = ProxyHandOver(
         ProxySettings(hostTarget: StreamTarget(.unix("/host")), proxyToken: .none, hostToken: .none))
+      if configuration.needsAttestation {
+        let null = FileReference(try openFile("/dev/null", 0))
+        made.attestation = AttestationHandOver(
+          executable: null, module: nil, listeners: [null], callers: nil, runtime: [])
+      }
     }
     return try made.descriptions { _, sentence in Issue.record("\(sentence)") }.map(\.service)
   }
@@ -37,6 +42,15 @@ struct EnclaveServicesTests {
       #expect(two.map(\.needs) == [[], [ServiceID(0)]])
     }
     _ = try ServicePlan(shared)
+  }
+
+  /// A program that starts before its register is locked could be measured as another.
+  @Test func everythingWaitsForTheAttestationService() throws {
+    for network in ["mode = \"none\"", "mode = \"tcp\"", "mode = \"raw\"\ncapture = \"nfqueue\""] {
+      let list = try services("[attestation]\n[network]\n\(network)")
+      let plan = try ServicePlan(list)
+      #expect(list[0].name == "the attestation service" && plan.programNeeds(ServiceID(0)), "\(network)")
+    }
   }
 
   @Test func withoutANetworkThereIsTheProgramAlone() throws {

@@ -63,7 +63,7 @@ final class DockerfileTests: XCTestCase {
 
   override class func tearDown() { World.tearDown() }
 
-  func testTheImageHoldsThreeStaticProgramsAndNothingElse() {
+  func testTheImageHoldsTheStaticProgramsAndNothingElse() {
     let outcome = bash(
       """
       \(Self.prelude) (cd product && find . -type f -printf '%P %m\\n' | sort && find . ! -type f ! -type d)
@@ -73,8 +73,8 @@ final class DockerfileTests: XCTestCase {
     let version = Self.version
     XCTAssertEqual(
       outcome.output,
-      "tombolo 755\ntombolo-dns 755\ntombolo-init 755\ntombolo \(version)tombolo-dns \(version)tombolo-init \(version)"
-        + "['/tombolo-init']\n", outcome.errors)
+      "tombolo 755\ntombolo-attest 755\ntombolo-dns 755\ntombolo-init 755\ntombolo \(version)tombolo-attest \(version)"
+        + "tombolo-dns \(version)tombolo-init \(version)['/tombolo-init']\n", outcome.errors)
   }
 
   /// The only file there is must be enough for itself: no libc, no /etc, no shell, no directory.

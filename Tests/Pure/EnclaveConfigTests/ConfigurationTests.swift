@@ -206,7 +206,7 @@ struct ConfigurationTests {
     ("[network]\nmode = \"tpc\"", "t.toml:2: network.mode: found \"tpc\", expected \"tcp\" or \"raw\" or \"none\""),
     (
       "\n[ingres]\nports = [1]",
-      "t.toml:2: ingres: unknown key; known here: boot, dns, egress, forward, hostname, ingress, logs, mount, network, program"
+      "t.toml:2: ingres: unknown key; known here: attestation, boot, dns, egress, forward, hostname, ingress, logs, mount, network, program"
     ),
     (
       "[program]\n# note\ncomand = [\"x\"]",

@@ -5,7 +5,7 @@ import Testing
 /// A small machine for classic BPF, as linux/filter.h defines it: what the kernel would answer.
 func run(
   _ code: [FilterInstruction], _ number: UInt32, arch: UInt32 = 0xc000_003e, _ argument: UInt64 = 0,
-  third: UInt64 = 0
+  second: UInt64 = 0, third: UInt64 = 0
 ) -> UInt32 {
   var accumulator: UInt32 = 0
   var index = 0
@@ -18,6 +18,7 @@ func run(
       case 0: accumulator = number
       case 4: accumulator = arch
       case 16: accumulator = UInt32(truncatingIfNeeded: argument)
+      case 24: accumulator = UInt32(truncatingIfNeeded: second)
       case 32: accumulator = UInt32(truncatingIfNeeded: third)
       default:
         Issue.record("a load from \(i.value)")

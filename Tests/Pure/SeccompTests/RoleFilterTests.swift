@@ -49,6 +49,16 @@ struct RoleFilterTests {
     }
   }
 
+  @Test func theAttestationServiceAsksItsDevice() {
+    let attestation = RoleFilter.attestation.instructions
+    for number in [2, 42, 49, 57, 59, 62, 87, 90, 101, 105, 257, 435] as [UInt32] {
+      #expect(run(attestation, number) == trap, "\(number)")
+    }
+    #expect(run(attestation, 41, 1) == trap && run(attestation, 288) == allow)
+    // NSM_IOCTL_RAW and no other request.
+    #expect(run(attestation, 16, second: 0xc020_0a00) == allow && run(attestation, 16, second: 0x5401) == trap)
+  }
+
   /// Code comes from the file alone.
   @Test func memoryIsNotMadeExecutable() {
     for call in [9, 10] as [UInt32] {

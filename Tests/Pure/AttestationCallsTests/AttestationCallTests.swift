@@ -1,0 +1,95 @@
+import HTTP
+import SecurityModule
+import Testing
+
+@testable import AttestationCalls
+
+/// Clients of Marlin, enclaver, nitriding and Evervault get what they ask for, as they ask for it.
+struct AttestationCallTests {
+  private func call(
+    _ method: String, _ target: String, _ body: String = "", accept: String = "*/*"
+  ) throws -> AttestationCall {
+    var parser = HTTPParser()
+    parser.feed(
+      Array(
+        "\(method) \(target) HTTP/1.1\r\nHost: a\r\nAccept: \(accept)\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
+          .utf8))
+    return try AttestationCall(try #require(try parser.next()))
+  }
+
+  private func status(_ method: String, _ target: String, _ body: String = "") -> Int? {
+    do {
+      _ = try call(method, target, body)
+      return nil
+    } catch { return (error as? CallDefect)?.status }
+  }
+
+  private let cbor = AttestationCall.DocumentForm.raw(contentType: "application/cbor")
+  private let bytes = AttestationCall.DocumentForm.raw(contentType: "application/octet-stream")
+
+  @Test func documents() throws {
+    #expect(try call("GET", "/attestation") == .document(.init(), cbor))
+    #expect(
+      try call("GET", "/attestation?nonce=0a0B&public_key=base64:-_8&user_data=Zm9vYg", accept: "application/json")
+        == .document(.init(userData: Array("foob".utf8), nonce: [10, 11], publicKey: [0xfb, 0xff]), .json))
+    #expect(try call("GET", "/attestation?nonce=", accept: "text/plain;q=1") == .document(.init(), .base64))
+    #expect(try call("GET", "/attestation", accept: "text/html, application/cose;q=0.5") == .document(.init(), cbor))
+    // Marlin
+    #expect(
+      try call("GET", "/attestation/raw?user_data=01&nonce=02") == .document(.init(userData: [1], nonce: [2]), bytes))
+    #expect(try call("GET", "/attestation/hex?public_key=03") == .document(.init(publicKey: [3]), .hex))
+    // enclaver
+    let pem = #"-----BEGIN PUBLIC KEY-----\nZm9v\n-----END PUBLIC KEY-----\n"#
+    #expect(
+      try call("POST", "/v1/attestation", #"{"nonce":"AQ==","user_data":null,"public_key":"\#(pem)","more":1}"#)
+        == .document(.init(nonce: [1], publicKey: Array("foo".utf8)), cbor))
+    #expect(try call("POST", "/v1/attestation") == .document(.init(), cbor))
+    // nitriding
+    let nonce = String(repeating: "a1", count: 20)
+    #expect(
+      try call("GET", "/enclave/attestation?nonce=\(nonce)")
+        == .document(.init(nonce: [UInt8](repeating: 0xa1, count: 20)), .base64))
+    // Evervault
+    #expect(
+      try call("POST", "/attestation-doc", #"{"challenge":"c","nonce":"n","publicKey":"AQ=="}"#)
+        == .document(.init(userData: [0x63], nonce: [0x6e], publicKey: [1]), bytes))
+  }
+
+  @Test func registersAndRandom() throws {
+    #expect(try call("GET", "/pcr") == .registers)
+    #expect(try call("GET", "/pcr/31") == .register(31))
+    #expect(try call("POST", "/pcr/17/extend", "data") == .extend(17, Array("data".utf8)))
+    #expect(try call("POST", "/pcr/17/extend?data=0102") == .extend(17, [1, 2]))
+    #expect(try call("POST", "/pcr/17/lock") == .lock(17))
+    #expect(try call("GET", "/random") == .random(256, .raw))
+    #expect(try call("GET", "/random?bytes=8", accept: "application/json") == .random(8, .json))
+  }
+
+  @Test func misuse() {
+    for (method, target, body, expected) in [
+      ("POST", "/attestation", "", 405), ("GET", "/v1/attestation", "", 405), ("GET", "/pcr/17/extend", "", 405),
+      ("GET", "/", "", 404), ("GET", "/pcr/32", "", 404), ("GET", "/pcr/x", "", 404), ("GET", "/pcr/17/x", "", 404),
+      ("GET", "/attestation?nonce=!", "", 400), ("GET", "/attestation?nonse=01", "", 400),
+      ("GET", "/attestation?nonce=01&nonce=01", "", 400),
+      ("GET", "/attestation?nonce=" + String(repeating: "00", count: 513), "", 400),
+      ("GET", "/enclave/attestation", "", 400), ("GET", "/enclave/attestation?nonce=a1", "", 400),
+      ("POST", "/v1/attestation", "[]", 400), ("POST", "/v1/attestation", #"{"nonce":1}"#, 400),
+      ("POST", "/v1/attestation", #"{"public_key":"AQ=="}"#, 400), ("POST", "/pcr/17/extend", "", 400),
+      ("POST", "/pcr/17/extend", String(repeating: "a", count: 513), 400), ("GET", "/random?bytes=0", "", 400),
+      ("GET", "/random?bytes=1025", "", 400),
+    ] { #expect(status(method, target, body) == expected, "\(method) \(target.prefix(60))") }
+  }
+
+  /// One that asks without end does not take the device from the others.
+  @Test func budgets() {
+    var budgets = CallerBudgets(rate: 10)
+    func take(_ cost: Int, _ caller: UInt32, _ now: UInt64) -> Bool { budgets.take(cost, caller, now: now) }
+    for _ in 0..<64 { #expect(take(1, 7, 0)) }
+    #expect(!take(1, 7, 0))
+    #expect(take(33, 8, 0))
+    #expect(!take(1, 7, 99_000_000))
+    #expect(take(1, 7, 101_000_000))
+    for caller in 0..<1000 as Range<UInt32> { #expect(take(1, caller, 200_000_000)) }
+    #expect(take(64, 7, .max))
+  }
+}
