@@ -148,7 +148,7 @@ import Wire
           serve(stream, early)
         }
       }
-      source = DatagramSource(socket: client) { [unowned self] bytes, _, _ in
+      source = DatagramSource(loop: loop, socket: client, room: DatagramRoom()) { [unowned self] bytes, _, _ in
         if let message = DNSMessage(bytes) { received.append(message) }
         loop.stop()
       }

@@ -58,7 +58,6 @@ import Testing
     let (a, b) = try nonBlockingPair()
     var taken = 0
     var answered: [Int] = []
-    var stalled = true
     let answer = [UInt8](repeating: 9, count: 20_000)
     let server = try MessageStream(loop: loop, socket: a, outputLimit: 256 * 1024, readsWhileItWrites: false) {
       taken += 1
