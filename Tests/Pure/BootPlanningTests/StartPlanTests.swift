@@ -229,6 +229,9 @@ extension StartPlanTests {
     #expect(link < rules)
     #expect(rules < listeners)
     #expect(steps[rules].description.contains("tun0"))
-    #expect(try !Self.plan(.child).description.contains("tun0"))
+    // Otherwise it is for datagrams alone.
+    let early = try Self.plan(.child).steps
+    #expect(!early.contains(.listenOnPacketLink(port: EnclaveLayout.connectionPort)))
+    #expect(early.contains(.createPacketLink(PacketLinkPlan())))
   }
 }

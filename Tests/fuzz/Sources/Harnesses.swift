@@ -4,6 +4,6 @@ let harnesses: [Harness] = [
   packets,
   sharedPackets, netlink, admission, services, relayState, filters, archives, measuredImages, compressed, vsockDevice,
   packetRings, kernelFiles, status, addresses, accounts, clientHello, dnsAnswer, flows, quicDatagrams,
-  cbor, attestation, heldSegments, volume, datagrams, upstreamMessage, upstreams, allowlist, forwards, proxyHeader, http,
-  securityModule,
+  cbor, attestation, heldSegments, volume, datagrams, upstreamMessage, upstreams, allowlist, forwards, proxyHeader,
+  http, securityModule,
 ]
