@@ -334,7 +334,7 @@ def _(v):
         own = s.getsockname()[0]
         if own in ("127.0.0.1", "::1") or own == "fd54:6f6d:626f::1":
             return "loopback"
-        return "the enclave's alone" if own in ("192.0.0.2", "fd54:6f6d:626f:1::2") else "yes"
+        return "the enclave's alone" if own in ("192.0.0.2", "2002:c000:2::2") else "yes"
 
 
 @ask_both("the server sees the address of the machine")

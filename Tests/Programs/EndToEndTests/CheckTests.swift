@@ -26,7 +26,7 @@ final class CheckTests: XCTestCase {
       Array(lines.dropLast()),
       [
         "network tcp", "default deny", "deny 10.66.0.0/16", "deny evil.example.net", "allow *.example.net",
-        "allow 10.0.0.0/8:5432", "allow api.example.com:443", "sni require 443",
+        "allow 10.0.0.0/8:5432", "allow api.example.com:443", "sni require 443", "quic check",
       ])
     let digest = bash("printf '%s\\n' \(lines.dropLast().map { "'\($0)'" }.joined(separator: " ")) | sha384sum").output
     XCTAssertEqual(lines.last, "digest \(digest.prefix(96))")

@@ -312,8 +312,9 @@ final class LocalEnclaveTests: XCTestCase {
     XCTAssertTrue(text.contains("CapEff:\t0000000000000000"), text)
     XCTAssertTrue(text.contains("NoNewPrivs:\t1"), text)
     XCTAssertTrue(text.contains("Uid:\t61042\t61042\t61042\t61042"), text)
-    XCTAssertTrue(text.contains("default dev lo scope link src 127.0.0.1") || text.contains("default dev lo"), text)
-    XCTAssertTrue(text.hasSuffix("enclave\nlo\n"), text)
+    XCTAssertTrue(text.contains("default dev tun0 scope link src 192.0.0.2"), text)
+    XCTAssertTrue(text.contains("default dev tun0 src 2002:c000:2::2"), text)
+    XCTAssertTrue(text.hasSuffix("enclave\nlo\ntun0\n"), text)
   }
 
   /// The same over legacy xtables, which is all that stock enclave kernels have.

@@ -33,7 +33,10 @@ let datagrams = Harness("datagrams", limit: 4096) { bytes in
       _ = DatagramPacket.echo(isReply: true, from: address, to: address, identifier: 3, payload, into: room)
     }
   }
-  if let message = try? DatagramMessage(bytes) { check(message.encoded() == bytes, "a message that is read otherwise") }
+  // Not the same bytes: names are kept in small letters.
+  if let message = try? DatagramMessage(bytes) {
+    check((try? DatagramMessage(message.encoded())) == message, "a message that is read otherwise")
+  }
 }
 
 /// Makes a fragment of it: the more of them, the more are of one datagram.

@@ -31,7 +31,7 @@ private func parameters(_ hello: Hello) {
   case .session:
     guard let report = try? StartReport(parameters: hello.parameters) else { return }
     check(report.parameters == hello.parameters, "a start report is read otherwise than it is written")
-  case .resolve, .logs, .listening: break
+  case .resolve, .logs, .listening, .datagrams: break
   }
   if let ports = try? ListeningPorts.decode(hello.parameters) {
     check(ListeningPorts.encode(ports) == hello.parameters, "\(ports)")
