@@ -78,6 +78,9 @@ final class Start {
         "the configuration has no section [egress], so the program may reach everything but what is denied without a rule (docs/policy.md)"
       )
     }
+    if plan.steps.contains(.simulateSecurityModule) {
+      logger.warning("there is no security module: one in memory takes its place, and nobody signs its documents")
+    }
     logger.info("policy: \(hexadecimal(found.policyDigest))")
     let trace = configuration.logs.level == .debug ? StartTrace(plan.services) { logger.debug("step: \($0)") } : nil
     trace?.begin(found.prepared, found.answered, runner.done)
