@@ -4,7 +4,7 @@
 ARG BUILDER=docker.io/library/swift:6.3-bookworm
 FROM ${BUILDER} AS build
 WORKDIR /src
-COPY rootfs/setup rootfs/ld rootfs/
+COPY rootfs/setup rootfs/ld rootfs/no-unwinding.ld rootfs/
 RUN rootfs/setup --build
 # Tests too: Package.swift names their folders, and SwiftPM loads nothing where one of them is missing.
 COPY Package.swift ./
