@@ -37,6 +37,9 @@ import Wire
 public final class RelayBuffer {
   /// Bytes moved by one read at most.
   public static let chunk = 256 * 1024
+  /// Streams that have room for more than others at a time: what they hold is the kernel's memory.
+  private static let wideLimit = 64
+  private var wide = 0
   let memory: UnsafeMutableRawBufferPointer
   let vectors: UnsafeMutableBufferPointer<iovec>
 
@@ -49,6 +52,15 @@ public final class RelayBuffer {
     memory.deallocate()
     vectors.deallocate()
   }
+
+  /// Whether one more stream may be wide; then it has to be given back.
+  fileprivate func takeWide() -> Bool {
+    guard wide < Self.wideLimit else { return false }
+    wide += 1
+    return true
+  }
+
+  fileprivate func giveWide() { wide -= 1 }
 }
 
 /// One relayed connection.
@@ -68,6 +80,11 @@ public final class Relay: EventSource {
     public var fromTransport: UInt64 = 0
   }
 
+  /// What a stream has to carry before it becomes wide: then it is one that waits for room, not for somebody's next word.
+  private static let wideAfter: UInt64 = 1 << 20
+  /// SO_SNDBUF of such a stream, if net.core.wmem_max allows it (socket(7)); the system's own is mostly 208 KiB, less than
+  /// one read gives, so that the two processes would wait for each other at every turn.
+  private static let wideRoom: Int32 = 1 << 20
   /// Reads before the next relay has its turn.
   private static let turnLimit = 8
   /// How long a reset waits for a peer that takes none of what is to go before it.
@@ -101,6 +118,7 @@ public final class Relay: EventSource {
   private var idle: UInt64 = 0
   private var lastTotals = Totals()
   private var lastWaiting = 0
+  private var isWide = false
   public private(set) var ended = false
   public private(set) var totals = Totals()
 
@@ -261,6 +279,7 @@ public final class Relay: EventSource {
       case .bytes(let count): sent += count
       case .wouldBlock:
         state.wouldBlock(side)
+        if side == .stream { widen() }
         if side == .plain {
           toPlain.append(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
         } else {
@@ -271,6 +290,12 @@ public final class Relay: EventSource {
       case .failed(let code): return refused(side, code)
       }
     }
+  }
+
+  private func widen() {
+    guard framed, !isWide, totals.toTransport >= Self.wideAfter, buffer.takeWide() else { return }
+    isWide = true
+    _ = clinux_set_option(stream.rawValue, SOL_SOCKET, SO_SNDBUF, Self.wideRoom)
   }
 
   // MARK: from the framed side
@@ -414,6 +439,7 @@ public final class Relay: EventSource {
     if let registration = plainRegistration { loop.remove(registration) }
     if let registration = streamRegistration { loop.remove(registration) }
     if let watch { loop.cancel(watch) }
+    if isWide { buffer.giveWide() }
     if end == .completed {
       setResetOnClose(plain.rawValue, false)
       if !framed { setResetOnClose(stream.rawValue, false) }

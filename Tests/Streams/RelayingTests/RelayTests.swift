@@ -229,6 +229,57 @@ final class Pump: EventSource {
     #expect(sent == -1 && received == 18 * 0x4000 && result == .completed)
   }
 
+  /// Where the transport's stream has no more room than the system gives it, the two halves of a download wait for each other at
+  /// every turn. More of it is the kernel's memory, which those who only stall, or are many, shall not get.
+  @Test func whatCarriesMuchGetsRoomAndNobodyElse() throws {
+    let loop = try EventLoop()
+    let buffer = RelayBuffer()
+    var relays: [Relay] = []
+    func room(of stream: FileReference) -> Int32 {
+      var value: Int32 = 0
+      var length = socklen_t(MemoryLayout<Int32>.size)
+      getsockopt(stream.rawValue, SOL_SOCKET, SO_SNDBUF, &value, &length)
+      return value
+    }
+    /// Sends as much through a relay as comes through, to a reader who takes `taken` bytes and then none.
+    func stream(reading taken: Int) throws -> FileReference {
+      let (near, plain) = try makeSocketPair()
+      let (framed, peer) = try makeSocketPair()
+      for socket in [near, plain, framed, peer] { try socket.descriptor.setNonblocking() }
+      relays.append(try Relay(loop: loop, buffer: buffer, plain: plain, framed: framed) { _, _ in })
+      var bytes = [UInt8](repeating: 0, count: 1 << 18)
+      var read = 0
+      var idle = 0
+      var again: TimerSource?
+      let step = TimerSource {
+        var moved = false
+        while case .bytes(let count) = bytes.withUnsafeBytes({ sendBytes(near.rawValue, $0) }), count > 0 { moved = true }
+        while read < taken,
+          case .bytes(let count) = bytes.withUnsafeMutableBytes({ readBytes(peer.rawValue, $0) }), count > 0
+        {
+          (read, moved) = (read + count, true)
+        }
+        idle = moved ? 0 : idle + 1
+        if idle < 5, let again { loop.schedule(after: .zero, again) } else { loop.stop() }
+      }
+      again = step
+      loop.schedule(after: .zero, step)
+      try withExtendedLifetime((near, peer)) { try loop.run() }
+      kept += [near, peer]
+      return framed
+    }
+    var kept: [FileReference] = []
+    let stalled = try stream(reading: 0)
+    let system = room(of: stalled)
+    let busy = try (0..<65).map { _ in try stream(reading: 4 << 20) }
+    #expect(system == room(of: kept[0]))
+    #expect(busy.prefix(64).allSatisfy { room(of: $0) > system })
+    #expect(room(of: busy[64]) == system)
+    // What one gives back, another gets.
+    relays[1].abort()
+    #expect(room(of: try stream(reading: 4 << 20)) > system)
+  }
+
   /// A server that refuses an upload says why and closes: the client must see the answer, and then the reset.
   @Test func anAnswerBeforeAResetArrives() throws {
     var far: FileReference?
