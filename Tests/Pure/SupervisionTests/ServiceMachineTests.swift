@@ -80,7 +80,7 @@ struct ServiceMachineTests {
     let ended = machine.exited(user, .exited(0), uptime: .seconds(1)).deeds
     #expect(ended.suffix(2) == [.signalStrays, .setTimer(.rest, .seconds(1))])
     #expect(
-      machine.straysEnded().deeds == [.cancelTimer(.rest), .signal(volume, 15), .setTimer(.stop(volume), .seconds(14))])
+      machine.straysEnded().deeds == [.cancelTimer(.rest), .signal(volume, 15), .setTimer(.stop(volume), .seconds(18))])
     #expect(machine.straysEnded() == [])
     #expect(machine.exited(volume, .exited(0), uptime: .seconds(1)).contains(.signal(proxy, 15)))
     #expect(machine.exited(proxy, .exited(0), uptime: .seconds(1)).contains(.signalRest))
