@@ -343,7 +343,9 @@ let package = Package(
     tests("Pure/HTTPTests", ["HTTP"]),
     tests("Pure/SecurityModuleTests", ["SecurityModule", "CBORCodec"]),
     tests("Pure/AttestationCallsTests", ["AttestationCalls", "HTTP", "SecurityModule"]),
-    tests("Enclave/AttestingTests", ["Attesting", "HTTP", "SecurityModule", "EventLoop", "LinuxSystem", "CLinux"]),
+    tests(
+      "Enclave/AttestingTests",
+      ["Attesting", "CBORCodec", "HTTP", "SecurityModule", "EventLoop", "LinuxSystem", "CLinux"]),
     tests("Pure/WireTests", ["Wire", "Inet"]),
     tests("Pure/LogTextTests", ["LogText", "Inet", "Policy", "Wire"]),
     tests("Pure/DNSTests", ["DNS", "Inet"]),

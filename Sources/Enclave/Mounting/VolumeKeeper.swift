@@ -35,6 +35,10 @@ public final class VolumeKeeper {
   private static let forcedMilliseconds: Int32 = 200
   /// How long after the last process has ended something may still count as in use.
   private static let busyMilliseconds = 20
+  /// Writing may take all of the time that there is; what follows, a few calls to the server, always has this.
+  private static let detachNanoseconds: UInt64 = 3_000_000_000
+  /// Beyond a thread's own limit, so that what it says then is heard.
+  private static let hearingNanoseconds: UInt64 = 500_000_000
 
   /// - Parameters:
   ///   - ready: gets one byte when it is mounted.
@@ -164,34 +168,43 @@ public final class VolumeKeeper {
     // By what it is called now: a directory around it may have another name.
     let path = root.path ?? work.target
     let isNetwork = work.server != nil
-    guard let (reading, writing) = try? makePipe() else { return abandon(path) }
+    guard let (reading, telling) = try? makePipe() else { return abandon(path) }
     let end = monotonicNanoseconds() + UInt64(work.unmountMilliseconds) * 1_000_000
     do throws(SystemError) {
-      try startThread { Self.unmount(path, root, isNetwork: isNetwork, until: end, telling: writing) }
+      try startThread { Self.unmount(path, root, isNetwork: isNetwork, until: end, telling: telling) }
     } catch {
       return abandon(path)
     }
-    var isWritten = !isNetwork
-    while let progress = next(reading, until: end) {
+    var writing: Progress? = isNetwork ? nil : .written
+    var limit = isNetwork ? end : end + Self.hearingNanoseconds
+    while let progress = next(reading, until: limit) {
       switch progress {
-      case .written: isWritten = true
-      case .unwritten:
-        say("error: \(work.source) did not take all that was written to \(work.target): it is lost")
+      case .written, .unwritten:
+        if progress == .unwritten {
+          say("error: \(work.source) did not take all that was written to \(work.target): it is lost")
+        }
+        writing = progress
+        limit = Self.detachLimit(end) + Self.hearingNanoseconds
       case .unmounted: return say("info: unmounted \(work.target)")
       case .stuck:
         say("warning: \(work.target) is still in use; unmounting it all the same")
         return abandon(path)
       }
     }
-    if !isWritten {
+    switch writing {
+    case nil:
       say(
         "error: \(work.source) has not taken what was written to \(work.target) within "
           + "\(work.unmountMilliseconds) ms: what it lacks is lost")
-    } else {
-      say("warning: \(work.source) does not answer to the unmounting of \(work.target)")
+    case .written:
+      say("warning: \(work.source) has all that was written to \(work.target), and does not answer to the unmounting")
+    default: say("warning: \(work.source) does not answer to the unmounting of \(work.target)")
     }
     force(path, reading)
   }
+
+  /// From now, when everything has been written.
+  private static func detachLimit(_ end: UInt64) -> UInt64 { max(end, monotonicNanoseconds() + detachNanoseconds) }
 
   /// The file that is open on the mount, for as long as there may be something to write: then it must not be, or the mount
   /// is in use. One thread has it at a time.
@@ -223,12 +236,13 @@ public final class VolumeKeeper {
       }
     }
     root.close()
+    let limit = detachLimit(end)
     while true {
       do throws(SystemError) {
         try unmountFileSystem(path, .noFollow)
         return tell(.unmounted)
       } catch {
-        guard error.errno == EBUSY, monotonicNanoseconds() < end else { return tell(.stuck) }
+        guard error.errno == EBUSY, monotonicNanoseconds() < limit else { return tell(.stuck) }
         sleepMilliseconds(busyMilliseconds)
       }
     }

@@ -17,14 +17,14 @@ struct MountService: ServiceDescription {
   private static let readinessDescriptor = 4
   /// For a mount that is tried without limit.
   private static let noLimit: Duration = .seconds(31_536_000)
-  /// Of unmounting by force, beyond the time that the configuration gives (`VolumeKeeper`).
-  private static let forceTime: Duration = .seconds(4)
+  /// Beyond the time that the configuration gives for writing: 3 s to unmount, 2 s by force, and some (`VolumeKeeper`).
+  private static let detachTime: Duration = .seconds(8)
 
   var service: Service {
     Service(
       "the mount of \(mount.target)", needs: needs,
       readiness: .notified(within: mount.timeout ?? Self.noLimit), end: .staysDown,
-      stop: .init(timeout: mount.unmountTimeout + Self.forceTime), holdsFiles: true)
+      stop: .init(timeout: mount.unmountTimeout + Self.detachTime), holdsFiles: true)
   }
 
   var reportName: String { "mount-\(number)" }

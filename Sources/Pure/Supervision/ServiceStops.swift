@@ -128,7 +128,14 @@ extension ServiceMachine {
     case .killed:
       emit(.log(.warning, "\(service.name) did not end after SIGKILL"))
       ended(index, nil, uptime: .zero)
-    case .starting where slots[index].isUnwanted: ended(index, nil, uptime: .zero)
+    case .starting where slots[index].isUnwanted:
+      // The engine still owes an answer. One that is wanted again is not asked for a second time before that: there would be
+      // two processes, and nobody would end the first.
+      if isWanted(index) {
+        emit(.setTimer(.stop(ServiceID(index)), service.stop.timeout))
+      } else {
+        ended(index, nil, uptime: .zero)
+      }
     case .starting, .down, .backoff, .up, .ready, .finished, .failed: break
     }
   }

@@ -80,7 +80,7 @@ struct ServiceMachineTests {
     let ended = machine.exited(user, .exited(0), uptime: .seconds(1)).deeds
     #expect(ended.suffix(2) == [.signalStrays, .setTimer(.rest, .seconds(1))])
     #expect(
-      machine.straysEnded().deeds == [.cancelTimer(.rest), .signal(volume, 15), .setTimer(.stop(volume), .seconds(14))])
+      machine.straysEnded().deeds == [.cancelTimer(.rest), .signal(volume, 15), .setTimer(.stop(volume), .seconds(18))])
     #expect(machine.straysEnded() == [])
     #expect(machine.exited(volume, .exited(0), uptime: .seconds(1)).contains(.signal(proxy, 15)))
     #expect(machine.exited(proxy, .exited(0), uptime: .seconds(1)).contains(.signalRest))
@@ -310,6 +310,26 @@ struct ServiceMachineTests {
     _ = machine.started(proxy)
     _ = machine.exited(proxy, .signalled(9), uptime: .seconds(20))
     #expect(machine.timerFired(.stop(keeper)).contains(.start(keeper)))
+  }
+
+  /// Whatever the engine takes to start it: a second one that is asked for meanwhile would be a second proxy, and nobody
+  /// would end the first.
+  @Test func aProxyWhoseStartIsNotAnsweredIsNotAskedForTwice() throws {
+    let keeper = ServiceID(0), proxy = ServiceID(1)
+    var machine = try Usual.withKeeper()
+    _ = machine.start()
+    #expect(machine.started(keeper).contains(.start(proxy)))
+    #expect(machine.exited(keeper, .exited(1), uptime: .zero).contains(.setTimer(.stop(proxy), .seconds(2))))
+    for _ in 0..<3 { #expect(machine.timerFired(.stop(proxy)) == [.setTimer(.stop(proxy), .seconds(2))]) }
+    var late = machine
+    #expect(late.started(proxy).contains(.kill(proxy)))
+    #expect(late.exited(proxy, .signalled(9), uptime: .zero).contains(.start(keeper)))
+    #expect(late.started(keeper).contains(.start(proxy)))
+    // The end does not wait for the answer.
+    #expect(machine.timerFired(.ready(proxy)).contains(.log(.warning, "the proxy was not ready within 10.0 seconds")))
+    #expect(machine.timerFired(.stop(proxy)).contains(.signalRest))
+    #expect(machine.started(proxy) == [.kill(proxy)])
+    #expect(machine.lastProcessEnded().contains(.finish(125)))
   }
 
   /// It is tried again with growing delays, and the start's time is bounded by the proxy's.

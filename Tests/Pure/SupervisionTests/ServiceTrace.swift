@@ -46,7 +46,7 @@ enum Usual {
   static func withVolume(required: Bool) throws -> ServiceMachine {
     let volume = Service(
       "the mount of /data", needs: [id0], readiness: .notified(within: .seconds(90)), end: .staysDown,
-      stop: .init(timeout: .seconds(14)), holdsFiles: true)
+      stop: .init(timeout: .seconds(18)), holdsFiles: true)
     return ServiceMachine(try ServicePlan([proxy(), volume, program(required ? [id0, id1] : [id0])]))
   }
 }

@@ -1,7 +1,7 @@
 import Supervision
 
 /// Any events in any order at the services of an enclave: the machine finishes once, starts nothing whose needs are not
-/// there, and asks for nothing that it has not.
+/// there or whose last start has not been answered, and asks for nothing that it has not.
 let services = Harness("services", limit: 512) { bytes in
   var choices = Choices(bytes)
   var list: [Service] = []
@@ -32,6 +32,8 @@ let services = Harness("services", limit: 512) { bytes in
 private struct World {
   var machine: ServiceMachine
   private var states: [ServiceState]
+  /// Starts that have not been answered.
+  private var asked = Set<ServiceID>()
   private var time = Duration.zero
   private var finished = false
 
@@ -45,8 +47,12 @@ private struct World {
     let id = ServiceID(choices.below(states.count + 1))
     time += .milliseconds(choices.below(256))
     switch choices.below(8) {
-    case 0, 1: perform(machine.started(id))
-    case 2: perform(machine.startFailed(id, code: choices.byte()))
+    case 0, 1:
+      asked.remove(id)
+      perform(machine.started(id))
+    case 2:
+      asked.remove(id)
+      perform(machine.startFailed(id, code: choices.byte()))
     case 3: perform(machine.ready(id))
     case 4:
       perform(machine.exited(id, choices.flag() ? .exited(choices.byte()) : .signalled(9), uptime: time))
@@ -61,6 +67,7 @@ private struct World {
     for action in actions {
       switch action {
       case .start(let id):
+        check(asked.insert(id).inserted, "\(id) is asked for twice")
         for need in machine.plan.services[id.index].needs {
           check(states[need.index] == .ready || states[need.index] == .finished, "\(id) starts before \(need)")
         }

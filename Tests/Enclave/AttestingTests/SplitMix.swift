@@ -1,0 +1,1 @@
+../../Pure/WireTests/SplitMix.swift
