@@ -66,7 +66,7 @@ extension MachineTests {
         -object memory-backend-memfd,id=m,size=1024M,share=on \
         -M microvm,memory-backend=m,acpi=off,auto-kernel-cmdline=on,pit=on,pic=on,rtc=on -device vhost-user-vsock-device,chardev=c \
         -kernel \(Self.assets)/kernel-enclave/bzImage -initrd nfs/x.cpio -append 'console=ttyS0 quiet reboot=t panic=-1' & qemu=$!; others+=($qemu)
-      said nfs/host.out '/data is not mounted yet: the server 10.9.0.2:2049: the connection is reset'
+      said nfs/host.out '/data is not mounted yet: the server 10.9.0.2:2049: Connection refused'
       grep -c 'started /bin/sh' nfs/host.out
       mkdir -p $export/given; echo given > $export/given/word; serve
       reached 10; kill -9 $host; sleep 1; host
