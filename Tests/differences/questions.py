@@ -334,7 +334,7 @@ def _(v):
         own = s.getsockname()[0]
         if own in ("127.0.0.1", "::1") or own == "fd54:6f6d:626f::1":
             return "loopback"
-        return "the enclave's alone" if own in ("192.0.0.2", "2002:c000:2::2") else "yes"
+        return "the enclave's alone" if own in ("192.0.0.2", "2002:c000:2::2", "fd54:6f6d:626f:1::2") else "yes"
 
 
 @ask_both("the server sees the address of the machine")
@@ -1692,7 +1692,7 @@ def main():
         raise OSError("no answer within 30 s")
     signal.signal(signal.SIGALRM, too_long)
     only = sys.argv[1:]
-    for name, function in QUESTIONS:
+    for name, function in list(QUESTIONS):
         if only and not any(word in name for word in only):
             continue
         signal.alarm(30)
@@ -1706,4 +1706,5 @@ def main():
         print(f"{name} → {answer}", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

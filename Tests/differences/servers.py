@@ -12,6 +12,7 @@ import hashlib
 import select
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -187,6 +188,21 @@ def serve(connection, peer):
         urgent = connection.recv(1, socket.MSG_OOB).decode() if mark.poll(3000) else "none"
         data += rest_of(connection)[0]
         board.put(rest[0], f"data {data.decode()}, urgent {urgent}")
+    elif command == "oob-in-between":
+        # Three bytes after each other, the middle one urgent, in one reading of the other side.
+        connection.sendall(b"a" * 1000)
+        connection.send(b"!", socket.MSG_OOB)
+        connection.sendall(b"b" * 1000)
+        rest_of(connection)
+    elif command == "vanish":
+        # Nothing of this machine reaches the parent any more over IPv4, for so many seconds.
+        connection.sendall(b"v")
+        time.sleep(0.2)
+        subprocess.run(["ip", "route", "add", "blackhole", "10.9.0.1/32"], check=True)
+        try:
+            time.sleep(float(rest[0]))
+        finally:
+            subprocess.run(["ip", "route", "del", "blackhole", "10.9.0.1/32"], check=True)
     elif command == "watch":
         connection.sendall(b"w")
         data, end = rest_of(connection)

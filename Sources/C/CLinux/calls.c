@@ -4,6 +4,7 @@
 #include <linux/netfilter_ipv6/ip6_tables.h>
 #include <linux/magic.h>
 #include <linux/errqueue.h>
+#include <linux/icmp.h>
 #include <linux/sockios.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
@@ -143,6 +144,16 @@ ssize_t clinux_peek(int fd, void *buffer, size_t count) { return RESULT(recv(fd,
 ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length) {
   return RESULT(sendto(fd, buffer, count, MSG_NOSIGNAL, (const struct sockaddr *)to, length));
 }
+ssize_t clinux_send_urgent(int fd, unsigned char byte) { return clinux_send(fd, &byte, 1, MSG_OOB); }
+int clinux_receive_urgent(int fd) {
+  int is_at = 0;
+  unsigned char byte = 0;
+  if (ioctl(fd, SIOCATMARK, &is_at) < 0) return -errno;
+  if (!is_at) return -EAGAIN;
+  // EINVAL where it has been taken already, and only its place is left.
+  long result = RESULT(recv(fd, &byte, 1, MSG_OOB | MSG_DONTWAIT));
+  return result == 1 ? byte : result < 0 ? (int)result : -EAGAIN;
+}
 int clinux_receive_error(int fd, uint32_t *mtu) {
   char control[512], data[1];
   struct iovec vector = {.iov_base = data, .iov_len = sizeof data};
@@ -158,6 +169,10 @@ int clinux_receive_error(int fd, uint32_t *mtu) {
     struct sock_extended_err error;
     memcpy(&error, CMSG_DATA(part), sizeof error);
     if (error.ee_errno == EMSGSIZE) *mtu = error.ee_info;
+    // The kernel makes "host unreachable" of these, and a plain socket hears of them, but not of that.
+    if (error.ee_origin == SO_EE_ORIGIN_ICMP && error.ee_type == ICMP_DEST_UNREACH &&
+        (error.ee_code == ICMP_HOST_ANO || error.ee_code == ICMP_PKT_FILTERED))
+      return EACCES;
     return (int)error.ee_errno;
   }
   return 0;

@@ -133,7 +133,7 @@ public struct BootRunner {
     case .createTunnel(let plan):
       try EnclaveTunnel.create(plan)
     case .createPacketLink(let plan):
-      sockets.hold(link: try EnclaveTunnel.createLink(plan, log))
+      sockets.hold(link: try EnclaveTunnel.createLink(plan, log), plan)
     case .listenOnPacketLink(let port):
       if try !sockets.listenOnLink(port) {
         log("network.connect is \"early\": a program's connect succeeds before the host's has")

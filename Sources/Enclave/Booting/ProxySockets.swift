@@ -11,6 +11,7 @@ public struct ProxySockets {
   public private(set) var descriptors = ProxyDescriptors<FileReference>()
   /// The keeper's pipe, then the queues' sockets; empty where there is no keeper.
   public private(set) var keeper: [FileReference] = []
+  private var linkPlan: PacketLinkPlan?
 
   init() {}
 
@@ -71,13 +72,15 @@ public struct ProxySockets {
   }
 
   /// The interface of TCP mode; nil where there is none.
-  mutating func hold(link: FileReference?) { descriptors.packetLink = link }
+  mutating func hold(link: FileReference?, _ plan: PacketLinkPlan) {
+    descriptors.packetLink = link
+    linkPlan = plan
+  }
 
   /// Where connections arrive that the host has made, on the interface's own addresses.
   /// - Returns: whether there is that interface.
   mutating func listenOnLink(_ port: UInt16) throws(SystemError) -> Bool {
-    guard descriptors.packetLink != nil else { return false }
-    let link = PacketLinkPlan()
+    guard descriptors.packetLink != nil, let link = linkPlan else { return false }
     for address in [link.address.address, link.address6.address] {
       do throws(SystemError) {
         descriptors.linkListeners.append(FileReference(try listenStream(.ip(IPEndpoint(address, port)))))

@@ -129,7 +129,9 @@ struct VolumeServer {
       switch error.errno {
       case EPROTO: throw problem(error.call)
       case ETIMEDOUT: throw problem("no answer")
-      // In TCP mode the connection is made inside first, and reset when the host could not make it.
+      case EHOSTUNREACH, EACCES:
+        throw problem("\(SystemError.text(of: error.errno)): no way leads there, or it is not allowed ([egress])")
+      // With network.connect = "early" the connection is made inside first, and reset when the host could not make it.
       case ECONNRESET: throw problem("the connection is reset: nobody listens there, or it is not allowed ([egress])")
       default: throw problem(SystemError.text(of: error.errno))
       }

@@ -253,7 +253,7 @@ final class DatagramRelay: PacketEngine {
     guard let key = keys[message.flow] else { return }
     switch message {
     case .datagram(_, _, let payload):
-      let own = PacketLink.address(like: key.remote.address)
+      let own = link.address(like: key.remote.address)
       let length = payload.withUnsafeBytes { bytes in
         switch key.kind {
         case .udp: DatagramPacket.udp(from: key.remote, to: IPEndpoint(own, key.local), bytes, into: packet)
@@ -273,7 +273,7 @@ final class DatagramRelay: PacketEngine {
 
   /// ICMP's error about a packet of the flow, as its sender would have it from a router, or from the other end.
   private func answer(_ key: Key, _ status: Status, mtu: UInt16 = 0) {
-    let own = PacketLink.address(like: key.remote.address)
+    let own = link.address(like: key.remote.address)
     let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
     let length =
       switch key.kind {

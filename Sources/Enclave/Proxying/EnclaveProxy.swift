@@ -102,7 +102,9 @@ public final class EnclaveProxy {
     }
     if !plan.descriptors.tunnelQueues.isEmpty { packets = try EnclavePackets(plan, names) }
     if let fd = plan.descriptors.packetLink {
-      let made = try PacketLink(FileReference(OwnedFileDescriptor(fd)), loop: loop)
+      let made = try PacketLink(
+        FileReference(OwnedFileDescriptor(fd)), loop: loop,
+        acceptsFirst: plan.descriptors.linkListeners.isEmpty || plan.settings.sni.check != .off)
       let datagrams = DatagramRelay(plan, names, made, loop: loop, log: log)
       if plan.settings.reportsUse { datagrams.onUse = { [unowned self] in usedDatagrams($0, $1, $2) } }
       made.datagrams = datagrams
@@ -178,9 +180,9 @@ public final class EnclaveProxy {
   /// What becomes of a program's SYN.
   private func judge(_ source: IPEndpoint, _ destination: IPEndpoint) -> HeldEgress.Judgement {
     let names = names(of: destination)
-    if case .deny(let reason) = policy.egress(to: destination, names: names) {
-      deny(destination, names.first, reason)
-      return .denied
+    if let denial = policy.destinations.denial(of: destination.address, port: destination.port, names: names) {
+      deny(destination, names.first, denial.description)
+      return denial.isOfNobody ? .nowhere : .denied
     }
     if isInspected(destination) { return .accept }
     return .ask(request(source, destination, policy.allowedName(at: destination, names)))

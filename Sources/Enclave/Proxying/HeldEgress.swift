@@ -24,6 +24,8 @@ final class HeldEgress: EventSource, PacketEngine {
   /// What the proxy makes of a SYN.
   enum Judgement {
     case denied
+    /// The same, and nobody could be there.
+    case nowhere
     /// Accept first, then look at what comes.
     case accept
     case ask(Hello)
@@ -84,9 +86,9 @@ final class HeldEgress: EventSource, PacketEngine {
     self.failed = failed
     var settings = HeldConnections.Settings(
       listener4: nil, listener6: nil, listenerPort: port, virtual4: AgreedAddresses.virtual4,
-      virtual6: AgreedAddresses.virtual6)
+      virtual6: AgreedAddresses.virtual6(of: link.prefix6))
     if case .v4(let four) = AgreedAddresses.packets4.address { settings.listener4 = four }
-    if case .v6(let six) = AgreedAddresses.packets6.address, hasIPv6 { settings.listener6 = six }
+    if case .v6(let six) = link.prefix6.address, hasIPv6 { settings.listener6 = six }
     settings.virtualCount = AgreedAddresses.virtualCount
     table = HeldConnections(settings)
     answer = .allocate(byteCount: Refusal.frameLimit, alignment: 16)
@@ -127,6 +129,7 @@ final class HeldEgress: EventSource, PacketEngine {
     startTimer()
     switch judge(source, destination) {
     case .denied: reply(id, .unreachable(.prohibited))
+    case .nowhere: reply(id, .unreachable(.network))
     case .accept: reply(id, .connected)
     case .ask(let hello):
       let opening = StreamOpening(loop: loop, target: target, hello: hello, timeout: timeout) {
@@ -208,7 +211,7 @@ final class HeldEgress: EventSource, PacketEngine {
       var connections = ConnectionTable()
       connections.add(text)
       for (local, remote) in connections.connections
-      where local.address == PacketLink.address(like: local.address) && local.port != port && !Self.isOwn(remote) {
+      where local.address == link.address(like: local.address) && local.port != port && !isOwn(remote) {
         for sequence in OrphanProbe.sequences {
           OrphanProbe.frame(from: remote, to: local, sequence: sequence).withUnsafeBytes { link.write($0) }
         }
@@ -216,7 +219,7 @@ final class HeldEgress: EventSource, PacketEngine {
     }
   }
 
-  private static func isOwn(_ end: IPEndpoint) -> Bool {
-    AgreedAddresses.packets4.contains(end.address) || AgreedAddresses.packets6.contains(end.address)
+  private func isOwn(_ end: IPEndpoint) -> Bool {
+    AgreedAddresses.packets4.contains(end.address) || link.prefix6.contains(end.address)
   }
 }

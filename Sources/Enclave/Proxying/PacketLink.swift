@@ -31,18 +31,21 @@ final class PacketLink: EventSource {
   private static let turn = 64
 
   /// The enclave's own.
-  static let address = AgreedAddresses.packets4.address
-  static let address6 = AgreedAddresses.packets6.address
+  private let address = AgreedAddresses.packets4.address
+  let prefix6: IPPrefix
 
   private let device: FileReference
   private let buffer: UnsafeMutableRawBufferPointer
-  private let sources: (four: [UInt8], six: [UInt8]) = (address.bytes, address6.bytes)
-  /// nil: the rules let no segment of TCP through.
+  private let sources: (four: [UInt8], six: [UInt8])
+  /// nil with `network.connect = "early"`.
   var connections: (any PacketEngine)?
   var datagrams: (any PacketEngine)?
 
-  init(_ device: FileReference, loop: EventLoop) throws(SystemError) {
+  /// - Parameter acceptsFirst: as the start has planned it (`PacketLinkPlan`), which gives the enclave's address.
+  init(_ device: FileReference, loop: EventLoop, acceptsFirst: Bool) throws(SystemError) {
     self.device = device
+    prefix6 = acceptsFirst ? AgreedAddresses.earlyPackets6 : AgreedAddresses.packets6
+    sources = (address.bytes, prefix6.address.bytes)
     buffer = .allocate(byteCount: PacketGuard.frameLimit, alignment: 16)
     super.init()
     // Super-packets stay whole, and nobody sums what our kernel and we hand to each other in memory.
@@ -53,10 +56,10 @@ final class PacketLink: EventSource {
   deinit { buffer.deallocate() }
 
   /// The enclave's address of the same family.
-  static func address(like other: IPAddress) -> IPAddress {
+  func address(like other: IPAddress) -> IPAddress {
     switch other {
     case .v4: address
-    case .v6: address6
+    case .v6: prefix6.address
     }
   }
 
@@ -67,10 +70,24 @@ final class PacketLink: EventSource {
       guard count > 0 else { break }
       let frame = UnsafeRawBufferPointer(rebasing: buffer[..<count])
       guard let packet = FlowPacket(frame, isLeaving: true), isOwn(frame) else { continue }
-      (packet.number == 6 ? connections : datagrams)?.take(frame, packet)
+      if packet.number != 6 {
+        datagrams?.take(frame, packet)
+      } else if let connections {
+        connections.take(frame, packet)
+      } else {
+        refuse(frame)
+      }
     }
     connections?.settle()
     datagrams?.settle()
+  }
+
+  /// A segment that a rule has turned to the proxy's socket, and that comes here all the same: its program has bound it to this
+  /// interface (SO_BINDTODEVICE). Where it wanted to go is not to be seen any more. The kernel knows it, and turns the answer.
+  private func refuse(_ frame: UnsafeRawBufferPointer) {
+    let is4 = frame[PacketGuard.offloadHeaderLength] >> 4 == 4
+    let router: IPAddress = is4 ? .v4(AgreedAddresses.virtual4) : .v6(AgreedAddresses.virtual6(of: prefix6))
+    UnreachableAnswer.make(frame, .network, from: router).withUnsafeBytes { write($0) }
   }
 
   private func isOwn(_ frame: UnsafeRawBufferPointer) -> Bool {

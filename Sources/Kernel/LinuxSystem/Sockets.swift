@@ -168,6 +168,13 @@ public func sentData(within milliseconds: Int32, _ fd: Int32) -> Bool {
   (0..<milliseconds).contains(clinux_since_last_sent(fd))
 }
 
+/// The urgent byte of a TCP socket, where the next read would begin at it; nil otherwise. A read leaves it out. The C functions
+/// are `ioctl(SIOCATMARK)` and `recv(MSG_OOB)`.
+public func receiveUrgent(_ fd: Int32) -> UInt8? { UInt8(exactly: clinux_receive_urgent(fd)) }
+
+/// Sends an urgent byte. The C function is `send(MSG_OOB)`.
+public func sendUrgent(_ fd: Int32, _ byte: UInt8) -> IOResult { IOResult(clinux_send_urgent(fd, byte)) }
+
 /// No waiting for more data before a small segment is sent (tcp(7) TCP_NODELAY).
 public func setNoDelay(_ fd: Int32) { _ = clinux_set_option(fd, Int32(IPPROTO_TCP), TCP_NODELAY, 1) }
 

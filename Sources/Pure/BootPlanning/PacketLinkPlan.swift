@@ -1,4 +1,6 @@
+import EnclaveConfig
 import Inet
+import Policy
 
 /// The interface of an enclave in TCP mode: what no rule turns to the proxy's sockets leaves through it, and the proxy reads it
 /// there as packets. A kernel without TUN devices has none, and `lo` keeps the default routes.
@@ -8,9 +10,16 @@ public struct PacketLinkPlan: Equatable, Sendable, CustomStringConvertible {
   public static let mtu: UInt32 = 1500
 
   public var address = AgreedAddresses.packets4
-  public var address6 = AgreedAddresses.packets6
+  public var address6: IPPrefix
 
-  public init() {}
+  /// - Parameter acceptsFirst: some connections are accepted before the host has connected.
+  public init(acceptsFirst: Bool) {
+    address6 = acceptsFirst ? AgreedAddresses.earlyPackets6 : AgreedAddresses.packets6
+  }
+
+  public init(_ configuration: Configuration) {
+    self.init(acceptsFirst: configuration.connect == .early || configuration.egress.sni.check != .off)
+  }
 
   public var description: String {
     func lines(_ ip: String, _ prefix: IPPrefix) -> String {

@@ -173,7 +173,7 @@ public struct StartPlan: Sendable, CustomStringConvertible {
       }
     }
     if isRouted {
-      let link = PacketLinkPlan()
+      let link = PacketLinkPlan(configuration)
       steps.append(.createPacketLink(link))
       steps.append(
         .installRules(

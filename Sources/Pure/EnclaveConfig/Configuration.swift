@@ -82,7 +82,7 @@ public struct Configuration: Equatable, Sendable {
   public var networkMode = NetworkMode.tcp
   public var raw = RawNetwork()
   public var firewall = Firewall.auto
-  public var connect = ConnectResults.early
+  public var connect = ConnectResults.real
   public var transport = Transport.vsock
   /// The CID that stands for the host; nil: 3, then 2.
   public var parentCID: UInt32?

@@ -10,17 +10,26 @@ public enum AgreedAddresses {
   public static let loopback6 = IPv6Address(high: 0xfd54_6f6d_626f_0000, low: 1)
 
   /// The addresses of an enclave's interface in TCP mode. Nobody else can have 192.0.0.0/29: it is for hosts that have no IPv4
-  /// address of their own and reach IPv4 through a translator (RFC 7335). The IPv6 one is what 6to4 made of it (RFC 3056), which
-  /// nobody can have either. Programs that sort a name's addresses (RFC 6724, rule 5) then try IPv4 first, because no other
-  /// destination has 6to4's label. With a unique local address they would begin with those of IPv6 that are unique local, and a
-  /// connection that is accepted before the host has connected ("early") leaves them no second try.
+  /// address of their own and reach IPv4 through a translator (RFC 7335). The IPv6 one is unique local. So programs that sort a
+  /// name's addresses (RFC 6724) do what they do on a machine with private addresses: those of IPv6 that are unique local come
+  /// first, then IPv4, then the rest of IPv6 (rule 5, its label is another one).
   public static let packets4 = IPPrefix(.v4(IPv4Address(192, 0, 0, 2)), clamping: 29)
-  public static let packets6 = IPPrefix(.v6(IPv6Address(high: 0x2002_c000_0002_0000, low: 2)), clamping: 64)
+  public static let packets6 = IPPrefix(.v6(IPv6Address(high: first6OfLink, low: 2)), clamping: 64)
+
+  /// Where connections are accepted before the host has connected (`network.connect = "early"`, `egress.sni`), the IPv6 one is
+  /// what 6to4 made of the other (RFC 3056), which nobody can have either. Programs then try IPv4 before all of IPv6, because no
+  /// destination has 6to4's label: such a connection leaves them no second try.
+  public static let earlyPackets6 = IPPrefix(.v6(IPv6Address(high: 0x2002_c000_0002_0000, low: 2)), clamping: 64)
 
   /// The first of those on that interface which nobody has: connections seem to come from them to the proxy (`HeldConnections`).
   public static let virtual4 = IPv4Address(192, 0, 0, 3)
-  public static let virtual6 = IPv6Address(high: 0x2002_c000_0002_0000, low: 0x100)
   public static let virtualCount = 4
+  private static let first6OfLink: UInt64 = 0xfd54_6f6d_626f_0001
+
+  /// - Parameter prefix: `packets6` or `earlyPackets6`.
+  public static func virtual6(of prefix: IPPrefix) -> IPv6Address {
+    if case .v6(let own) = prefix.address { IPv6Address(high: own.high, low: 0x100) } else { IPv6Address.loopback }
+  }
 
   /// Raw mode: where enclaves have their addresses unless somebody says otherwise. Private (RFC 1918, RFC 4193), and nothing
   /// else is known to use them.

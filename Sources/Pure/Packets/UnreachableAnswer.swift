@@ -1,3 +1,5 @@
+import Inet
+
 /// What a router answers for a packet that it has no way for: "destination unreachable" (RFC 792, RFC 4443 section 3.1).
 ///
 /// The enclave's one route leads to the host, whose own routes decide. Without an answer, a connect to where the host has
@@ -35,6 +37,11 @@ public enum UnreachableAnswer {
     make(frame) { is6 in (is6 ? 1 : 3, reason.code(is6: is6), 0) }
   }
 
+  /// The same from an address of the packet's family, where nobody would take a packet from the one that it wanted to reach.
+  public static func make(_ frame: UnsafeRawBufferPointer, _ reason: Reason, from router: IPAddress) -> [UInt8] {
+    make(frame, from: router) { is6 in (is6 ? 1 : 3, reason.code(is6: is6), 0) }
+  }
+
   /// The same for a packet that is longer than the path takes: "fragmentation needed" (RFC 1191), "packet too big" (RFC 4443
   /// section 3.2).
   /// - Parameter mtu: of the path, in bytes.
@@ -43,7 +50,8 @@ public enum UnreachableAnswer {
   }
 
   private static func make(
-    _ frame: UnsafeRawBufferPointer, _ kind: (Bool) -> (type: UInt8, code: UInt8, rest: UInt32)
+    _ frame: UnsafeRawBufferPointer, from router: IPAddress? = nil,
+    _ kind: (Bool) -> (type: UInt8, code: UInt8, rest: UInt32)
   ) -> [UInt8] {
     let start = PacketGuard.offloadHeaderLength
     guard frame.count >= start + 20 else { return [] }
@@ -53,7 +61,7 @@ public enum UnreachableAnswer {
     var answer = [UInt8](repeating: 0, count: start + Self.lengthLimit)
     let length = answer.withUnsafeMutableBytes { bytes in
       guard let base = bytes.baseAddress else { return 0 }
-      let length = write(packet, is6, kind(is6), at: base + start)
+      let length = write(packet, is6, kind(is6), from: router, at: base + start)
       OffloadHeader.write(bytes, needsChecksum: false, isChecked: true, segmentSize: nil)
       return length
     }
@@ -69,11 +77,11 @@ public enum UnreachableAnswer {
   ///   - made: room for `lengthLimit` bytes, outside the packet.
   /// - Returns: the length of the answer.
   static func write(_ packet: PacketBytes, _ is6: Bool, _ reason: Reason, at made: UnsafeMutableRawPointer) -> Int {
-    write(packet, is6, (is6 ? 1 : 3, reason.code(is6: is6), 0), at: made)
+    write(packet, is6, (is6 ? 1 : 3, reason.code(is6: is6), 0), from: nil, at: made)
   }
 
   private static func write(
-    _ packet: PacketBytes, _ is6: Bool, _ kind: (type: UInt8, code: UInt8, rest: UInt32),
+    _ packet: PacketBytes, _ is6: Bool, _ kind: (type: UInt8, code: UInt8, rest: UInt32), from router: IPAddress?,
     at made: UnsafeMutableRawPointer
   ) -> Int {
     let header = is6 ? 40 : 20
@@ -87,13 +95,18 @@ public enum UnreachableAnswer {
       put(UInt32(0x6000_0000), 0)
       put(UInt16(clamping: 8 + quote), 4)
       put(UInt16(58 << 8 | 64), 6)
-      (made + 8).copyMemory(from: packet.base + 24, byteCount: 16)
+      if case .v6(let six) = router {
+        put(six.high, 8)
+        put(six.low, 16)
+      } else {
+        (made + 8).copyMemory(from: packet.base + 24, byteCount: 16)
+      }
       (made + 24).copyMemory(from: packet.base + 8, byteCount: 16)
     } else {
       put(UInt16(0x4500), 0)
       put(UInt16(clamping: length), 2)
       put(UInt16(64 << 8 | 1), 8)
-      put(packet.u32(16), 12)
+      if case .v4(let four) = router { put(four.rawValue, 12) } else { put(packet.u32(16), 12) }
       put(packet.u32(12), 16)
       var sum = Checksum()
       sum.add(made, 20)

@@ -65,6 +65,9 @@ public struct Destinations: Equatable, Sendable {
       if case .builtIn(let sets, _) = reason { sets } else { [] }
     }
 
+    /// Nobody can have that address: to a machine without these rules it is one that no route leads to.
+    public var isOfNobody: Bool { rule == .reserved }
+
     /// `built-in rule "metadata": it stands for 169.254.169.254, in …`
     public var description: String {
       let other = meant.unmapped == destination.unmapped ? nil : "it stands for \(meant)"

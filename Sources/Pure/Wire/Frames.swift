@@ -2,7 +2,7 @@
 ///
 /// Frames, because a bare stream cannot say how it ended: the loss of the transport, or a host that is killed, must
 /// not look like the end of the data, a reset must arrive as a reset, and half-close must work on transports that
-/// lose it. `end` is the sender's FIN, `reset` its RST with the reason.
+/// lose it. `end` is the sender's FIN, `reset` its RST with the reason, `urgent` a byte that it has sent out of band.
 public enum Frame {
   public static let headerLength = 4
   /// The longest data frame, in bytes.
@@ -12,6 +12,7 @@ public enum Frame {
     case data = 0
     case end = 1
     case reset = 2
+    case urgent = 3
   }
 
   @inline(__always)
@@ -24,6 +25,9 @@ public enum Frame {
 
   public static let end: [UInt8] = [Kind.end.rawValue, 0, 0, 0]
 
+  /// The byte that TCP's urgent pointer is for, at its place in the stream.
+  public static func urgent(_ byte: UInt8) -> [UInt8] { [Kind.urgent.rawValue, 0, 0, 1, byte] }
+
   public static func reset(_ status: Status) -> [UInt8] { [Kind.reset.rawValue, 0, 0, 1, status.rawValue] }
 }
 
@@ -34,6 +38,7 @@ public struct FrameDecoder: Sendable {
     case data(Range<Int>)
     case end
     case reset(Status)
+    case urgent(UInt8)
   }
 
   private var header: UInt32 = 0
@@ -55,11 +60,12 @@ public struct FrameDecoder: Sendable {
         remaining -= end - offset
         return .data(offset..<end)
       }
-      // A reset frame's one byte of payload is read as a fifth byte of its header.
+      // The one byte of payload that a reset has, and an urgent byte, is read as a fifth byte of the header.
       if headerCount == 4 {
         let code = buffer[offset]
         offset += 1
         headerCount = 0
+        if header >> 24 == UInt32(Frame.Kind.urgent.rawValue) { return .urgent(code) }
         isEnded = true
         guard let status = Status(rawValue: code), status != .ok else { throw .unknownStatus(code) }
         return .reset(status)
@@ -88,6 +94,9 @@ public struct FrameDecoder: Sendable {
         return .end
       case .reset:
         guard length == 1 else { throw .badLength(what: "reset frame", found: length, limit: 1) }
+      case .urgent:
+        guard !isEnded else { throw .afterEnd }
+        guard length == 1 else { throw .badLength(what: "urgent frame", found: length, limit: 1) }
       }
     }
     return nil

@@ -23,6 +23,9 @@ import Wire
 // reset-on-close until both directions have ended in order, so that even SIGKILL of this process reaches the program as
 // a reset.
 //
+// An urgent byte (MSG_OOB) stops a read in front of it, and is passed on as a frame of its own. It stays at its place in the
+// stream; so it does not overtake what waits before it, as TCP's pointer to it does.
+//
 // What came before a reset is delivered before it. Linux keeps what is in a socket's receive queue when an RST comes
 // (tcp_reset in net/ipv4/tcp_input.c leaves it, tcp_recvmsg gives it before the error), but a close that sends an RST
 // throws away what is still in the send queue (tcp_disconnect). So before such a close the relay waits until the peer
@@ -112,6 +115,10 @@ public final class Relay: EventSource {
   private var decoder = FrameDecoder()
   private var toStream = ByteQueue()
   private var toPlain = ByteQueue()
+  /// Where in `toPlain` the last urgent byte is. Of an earlier one an ordinary byte remains, as in a kernel's own queue.
+  private var mark: Int?
+  /// The next read of the plain side could begin at an urgent byte of which no event has told yet.
+  private var isUnsure = true
   /// While a reset waits: the timer, its delay, how long nothing has moved, and what had moved before that.
   private var watch: TimerToken?
   private var delay: UInt64 = 0
@@ -251,12 +258,15 @@ public final class Relay: EventSource {
   // MARK: from a plain side
 
   private func readBare(_ side: RelaySide) {
-    let header = side == .plain && framed ? Frame.headerLength : 0
+    let isFramed = side == .plain && framed
+    if isFramed, isUnsure || state[side].contains(.urgent), passUrgent() { return }
+    let header = isFramed ? Frame.headerLength : 0
     let room = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[header..<room])
     switch readBytes(descriptor(side), room) {
     case .bytes(0): if isRefusal(side) { state.conclude(.reset(.reset), by: side) } else { state.ended(side) }
     case .bytes(let count):
       state.gave(side, short: count < room.count)
+      if isFramed { isUnsure = count == room.count }
       guard state.takes(side.other) else { return }
       if side == .plain { totals.toTransport &+= UInt64(count) } else { totals.fromTransport &+= UInt64(count) }
       if header > 0 { Frame.writeDataHeader(count, to: buffer.memory) }
@@ -264,6 +274,16 @@ public final class Relay: EventSource {
     case .wouldBlock: state.drained(side)
     case .failed(let code): state.conclude(state.failure(side) ?? .reset(Status(errno: code)), by: side)
     }
+  }
+
+  /// Where the plain side's next byte is an urgent one it goes as such: a read would leave it out.
+  private func passUrgent() -> Bool {
+    isUnsure = false
+    guard let byte = receiveUrgent(plain.rawValue) else { return false }
+    guard state.takes(.stream) else { return true }
+    totals.toTransport &+= 1
+    Frame.urgent(byte).withUnsafeBytes { send($0, .stream) }
+    return true
   }
 
   /// The other socket has closed both ways before it has said anything.
@@ -331,6 +351,11 @@ public final class Relay: EventSource {
             iov_len: range.count)
           vectorCount += 1
           payload += range.count
+        case .urgent(let byte):
+          if vectorCount > 0 { write(vectorCount, payload) }
+          vectorCount = 0
+          payload = 0
+          writeUrgent(byte)
         case .end: state.ended(.stream)
         case .reset(let status):
           end = .reset(status)
@@ -364,9 +389,41 @@ public final class Relay: EventSource {
     state.setQueued(.plain, true)
   }
 
+  private func writeUrgent(_ byte: UInt8) {
+    guard state.takes(.plain) else { return }
+    totals.fromTransport &+= 1
+    if toPlain.isEmpty {
+      switch sendUrgent(plain.rawValue, byte) {
+      case .bytes: return
+      case .wouldBlock: state.wouldBlock(.plain)
+      case .failed(let code): return refused(.plain, code)
+      }
+    }
+    mark = toPlain.count
+    queue([byte], .plain)
+  }
+
   // MARK: to either side
 
+  /// Up to the urgent byte, or that one.
+  private func flush(to mark: Int) {
+    let fd = plain.rawValue
+    let result = toPlain.withBytes { bytes in
+      if mark == 0, let byte = bytes.first { return sendUrgent(fd, byte) }
+      return sendBytes(fd, UnsafeRawBufferPointer(rebasing: bytes.prefix(mark)))
+    }
+    switch result {
+    case .bytes(let count):
+      toPlain.consume(count)
+      self.mark = count > mark ? nil : mark - count
+      state.setQueued(.plain, !toPlain.isEmpty)
+    case .wouldBlock: state.wouldBlock(.plain)
+    case .failed(let code): refused(.plain, code)
+    }
+  }
+
   private func flush(_ side: RelaySide) {
+    if side == .plain, let mark { return flush(to: mark) }
     let fd = descriptor(side)
     switch side == .plain ? toPlain.withBytes({ sendBytes(fd, $0) }) : toStream.withBytes({ sendBytes(fd, $0) }) {
     case .bytes(let count):
@@ -388,7 +445,12 @@ public final class Relay: EventSource {
   }
 
   private func refused(_ side: RelaySide, _ code: Int32) {
-    if side == .plain { toPlain = ByteQueue() } else { toStream = ByteQueue() }
+    if side == .plain {
+      toPlain = ByteQueue()
+      mark = nil
+    } else {
+      toStream = ByteQueue()
+    }
     state.refused(side, side == .stream && framed ? .transportLost : .reset(Status(errno: code)))
   }
 

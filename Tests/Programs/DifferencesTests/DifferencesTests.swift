@@ -16,6 +16,9 @@ final class DifferencesTests: XCTestCase {
   /// Results, errors, names, poll bits and time-outs of sockets, in each mode.
   func testSocketsAnswerAsOutside() { check("sockets") }
 
+  /// Each case of docs/tcp-semantics.md directly, in both ways of TCP mode, and in raw mode.
+  func testTheCasesOfTCPAreAsTheTableSays() { check("cases") }
+
   /// curl, wget, git, ssh, rsync, psql, redis-cli, Node, Java, Go and Python fetch, fall back and fail.
   func testClientsFetchFallBackAndFailAsOutside() { check("clients") }
 }

@@ -75,9 +75,19 @@ final class LocalEnclaveTests: XCTestCase {
         + "\(server)search lab.example b\noptions rotate\n\(server)options ndots:2 timeout:3\n", outcome.errors)
   }
 
-  /// A connection that the host cannot make must fail at once, not hang as a success that says nothing.
-  func testARefusedConnectionIsReset() {
+  /// A connection that the host cannot make must fail at once, as outside, and not hang as a success that says nothing.
+  func testARefusedConnectionIsRefused() {
     let outcome = bash("time -p \(run) -- curl -sS -m 10 http://10.9.0.2:9/; echo $?", timeout: 15)
+    XCTAssertTrue(outcome.output.hasSuffix("7\n"), outcome.output + outcome.errors)
+  }
+
+  /// With `connect = "early"` its connect succeeds first.
+  func testARefusedConnectionIsResetWhereConnectIsEarly() {
+    let outcome = bash(
+      """
+      printf '[network]\\nconnect = "early"\\n' > \(directory)/early.toml
+      time -p \(run) --config \(directory)/early.toml -- curl -sS -m 10 http://10.9.0.2:9/; echo $?
+      """, timeout: 15)
     XCTAssertTrue(outcome.output.hasSuffix("56\n") || outcome.output.hasSuffix("7\n"), outcome.output + outcome.errors)
   }
 
@@ -313,7 +323,7 @@ final class LocalEnclaveTests: XCTestCase {
     XCTAssertTrue(text.contains("NoNewPrivs:\t1"), text)
     XCTAssertTrue(text.contains("Uid:\t61042\t61042\t61042\t61042"), text)
     XCTAssertTrue(text.contains("default dev tun0 scope link src 192.0.0.2"), text)
-    XCTAssertTrue(text.contains("default dev tun0 src 2002:c000:2::2"), text)
+    XCTAssertTrue(text.contains("default dev tun0 src fd54:6f6d:626f:1::2"), text)
     XCTAssertTrue(text.hasSuffix("enclave\nlo\ntun0\n"), text)
   }
 

@@ -35,6 +35,11 @@ struct GoldenPlanTests {
 
   @Test func underAnotherInit() throws { try Self.expectGolden("child", StartPlanTests.facts(.child, Self.server)) }
 
+  /// Connections are turned to the proxy, and the interface is for datagrams alone.
+  @Test func connectEarly() throws {
+    try Self.expectGolden("child-early", StartPlanTests.facts(.child, Self.server + "\n[network]\nconnect = \"early\""))
+  }
+
   /// What is mounted by steps, what by processes of their own, and what the program waits for.
   @Test func mounts() throws {
     try Self.expectGolden(

@@ -222,16 +222,20 @@ struct StartPlanTests {
 extension StartPlanTests {
   /// Real connect results: the interface before the rules that let connections leave through it, its listeners behind both.
   @Test func heldConnections() throws {
-    let steps = try Self.plan(.child, "[network]\nconnect = \"true\"").steps
-    let link = steps.firstIndex(of: .createPacketLink(PacketLinkPlan())) ?? .max
+    let steps = try Self.plan(.child).steps
+    let link = steps.firstIndex(of: .createPacketLink(PacketLinkPlan(acceptsFirst: false))) ?? .max
     let rules = steps.firstIndex { if case .installRules = $0 { true } else { false } } ?? .min
     let listeners = steps.firstIndex(of: .listenOnPacketLink(port: EnclaveLayout.connectionPort)) ?? .min
     #expect(link < rules)
     #expect(rules < listeners)
     #expect(steps[rules].description.contains("tun0"))
     // Otherwise it is for datagrams alone.
-    let early = try Self.plan(.child).steps
+    let early = try Self.plan(.child, "[network]\nconnect = \"early\"").steps
     #expect(!early.contains(.listenOnPacketLink(port: EnclaveLayout.connectionPort)))
-    #expect(early.contains(.createPacketLink(PacketLinkPlan())))
+    #expect(early.contains(.createPacketLink(PacketLinkPlan(acceptsFirst: true))))
+    // Where the name in a ClientHello decides, both.
+    let names = try Self.plan(.child, "[egress]\nsni = \"check\"").steps
+    #expect(names.contains(.listenOnPacketLink(port: EnclaveLayout.connectionPort)))
+    #expect(names.contains(.createPacketLink(PacketLinkPlan(acceptsFirst: true))))
   }
 }

@@ -43,6 +43,7 @@ struct VectorTests {
   @Test func frames() {
     #expect(Frame.end == hex("01 00 00 00"))
     #expect(Frame.reset(.timedOut) == hex("02 00 00 01 02"))
+    #expect(Frame.urgent(0x21) == hex("03 00 00 01 21"))
     var header = [UInt8](repeating: 0, count: 4)
     header.withUnsafeMutableBytes { Frame.writeDataHeader(0x012345, to: $0) }
     #expect(header == hex("00 01 23 45"))
@@ -116,7 +117,10 @@ struct RefusalTests {
       var decoder = FrameDecoder()
       return try count(&decoder, bytes)
     }
-    #expect(throws: WireError.unknownFrame(3)) { try events([3, 0, 0, 0]) }
+    #expect(throws: WireError.unknownFrame(4)) { try events([4, 0, 0, 0]) }
+    #expect(throws: WireError.badLength(what: "urgent frame", found: 0, limit: 1)) { try events([3, 0, 0, 0]) }
+    #expect(throws: WireError.badLength(what: "urgent frame", found: 2, limit: 1)) { try events([3, 0, 0, 2, 1, 1]) }
+    #expect(throws: WireError.afterEnd) { try events(Frame.end + Frame.urgent(7)) }
     #expect(throws: WireError.badLength(what: "data frame", found: 0, limit: Frame.dataLimit)) {
       try events([0, 0, 0, 0])
     }
@@ -164,6 +168,10 @@ struct FrameDecoderTests {
       var stream: [UInt8] = []
       var expected: [UInt8] = []
       for _ in 0..<Int.random(in: 0...5, using: &random) {
+        if Bool.random(using: &random) {
+          stream += Frame.urgent(0x21)
+          expected.append(0x21)
+        }
         let payload = (0..<Int.random(in: 1...300, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random)
         }
         var header = [UInt8](repeating: 0, count: 4)
@@ -185,6 +193,7 @@ struct FrameDecoderTests {
             switch event {
             case .data(let range): got += piece[range]
             case .end: ended = true
+            case .urgent(let byte): got.append(byte)
             case .reset: Issue.record("a reset that nobody sent")
             }
           }
@@ -216,7 +225,7 @@ struct FrameDecoderTests {
         }
         // Half of the inputs begin like a frame, so that the decoder gets past the first byte.
         if round & 1 == 0 {
-          buffer[0] = UInt8(truncatingIfNeeded: next() % 3)
+          buffer[0] = UInt8(truncatingIfNeeded: next() % 4)
           buffer[1] = 0
           buffer[2] = 0
         }

@@ -135,6 +135,59 @@ final class Pump: EventSource {
     #expect(end == .reset(.timedOut))
   }
 
+  /// What a telnet client sends to interrupt, at its place, also behind more than the sockets take at once.
+  @Test(arguments: [0, 3, 300_000, 20_000_000])
+  func anUrgentByteKeepsItsPlace(_ before: Int) throws {
+    let loop = try EventLoop()
+    func connection() throws -> (FileReference, FileReference) {
+      let listener = FileReference(try listenStream(.ip(IPEndpoint(.v4(.loopback), 0))))
+      let client = FileReference(try makeSocket(AF_INET, .stream))
+      _ = try connectStream(client.rawValue, .ip(try #require(localEndpoint(listener.rawValue))))
+      let server = try #require(try acceptStream(listener.rawValue)).descriptor
+      for socket in [client, server] { try socket.descriptor.setNonblocking() }
+      return (client, server)
+    }
+    let (near, a) = try connection()
+    let (b, c) = try makeSocketPair()
+    for socket in [b, c] { try socket.descriptor.setNonblocking() }
+    let (d, far) = try connection()
+    let buffer = RelayBuffer()
+    let relays = [
+      try Relay(loop: loop, buffer: buffer, plain: a, framed: b) { _, _ in loop.stop() },
+      try Relay(loop: loop, buffer: buffer, plain: d, framed: c) { _, _ in },
+    ]
+    var sent = 0
+    var got = 0
+    var place: Int?
+    var ticks = 0
+    var room = [UInt8](repeating: 0, count: 1 << 16)
+    let timer = Ticking(loop) {
+      while sent < before {
+        let count = min(room.count, before - sent)
+        guard case .bytes(let some) = room.withUnsafeBytes({ sendBytes(near.rawValue, .init(rebasing: $0[..<count])) })
+        else { break }
+        sent += some
+      }
+      if sent == before {
+        guard case .bytes = sendUrgent(near.rawValue, 0x21) else { return }
+        self.send(near, [1, 2, 3])
+        sent += 1
+      }
+      // Nobody reads at first, so that the sockets on the way fill.
+      ticks += 1
+      if sent < before, ticks < 50 { return }
+      for _ in 0..<64 {
+        if receiveUrgent(far.rawValue) == 0x21 { place = got }
+        guard case .bytes(let count) = room.withUnsafeMutableBytes({ readBytes(far.rawValue, $0) }) else { break }
+        got += count
+      }
+      if got == before + 3 { loop.stop() }
+    }
+    try withExtendedLifetime((relays, timer)) { try loop.run() }
+    #expect(place == before)
+    #expect(relays[0].totals.toTransport == UInt64(before + 4))
+  }
+
   /// An early answer, and the reset behind it, that come at once: a client that is about to write goes on to read.
   @Test func aResetIsNotAtTheHeelsOfData() throws {
     let loop = try EventLoop()
@@ -341,5 +394,23 @@ final class Pump: EventSource {
     var bytes = [UInt8](repeating: 0, count: 10)
     #expect(bytes.withUnsafeMutableBytes { readBytes(near.rawValue, $0) } == .bytes(3))
     #expect(bytes[..<3] == [7, 8, 9])
+  }
+}
+
+/// Does the same every millisecond.
+private final class Ticking: EventSource {
+  private let loop: EventLoop
+  private let work: () -> Void
+
+  init(_ loop: EventLoop, _ work: @escaping () -> Void) {
+    self.loop = loop
+    self.work = work
+    super.init()
+    loop.schedule(after: .milliseconds(1), self)
+  }
+
+  override func timerFired(_ key: Int) {
+    work()
+    loop.schedule(after: .milliseconds(1), self)
   }
 }

@@ -135,8 +135,11 @@ ssize_t clinux_writev(int fd, const struct iovec *vectors, int count);
 ssize_t clinux_recvfrom(int fd, void *buffer, size_t count, struct sockaddr_storage *from);
 ssize_t clinux_peek(int fd, void *buffer, size_t count); // leaves the bytes in the socket
 ssize_t clinux_sendto(int fd, const void *buffer, size_t count, const struct sockaddr_storage *to, socklen_t length);
+// The urgent byte of a TCP socket, where it is the next one (tcp(7)); negative errno otherwise, EAGAIN also where it has not come yet.
+int clinux_receive_urgent(int fd);
+ssize_t clinux_send_urgent(int fd, unsigned char byte);
 // The next entry of a socket's queue of errors (ip(7), IP_RECVERR): its errno, and the MTU where that is EMSGSIZE, else 0;
-// negative errno, -EAGAIN where there is none.
+// EACCES where ICMP has said "prohibited", also of IPv4; negative errno, -EAGAIN where there is none.
 int clinux_receive_error(int fd, uint32_t *mtu);
 int clinux_path_mtu(int fd, bool v6); // of a connected socket, IP_MTU; negative errno
 // At most CLINUX_DATAGRAMS with one call (recvmmsg(2), sendmmsg(2)); they return how many, or a negative errno. Received are as
