@@ -256,12 +256,24 @@ int clinux_poll_writable(int fd) {
   return poll(&p, 1, 0) > 0;
 }
 
-void clinux_raise_nofile(void) {
-  struct rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+// The hard limit before it was raised.
+static uint64_t given_nofile;
+
+void clinux_raise_nofile(uint64_t most) {
+  struct rlimit limit, more = {(rlim_t)most, (rlim_t)most};
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+  if (!given_nofile) given_nofile = limit.rlim_max;
+  if (most > limit.rlim_max && setrlimit(RLIMIT_NOFILE, &more) == 0) return;
+  if (limit.rlim_cur < limit.rlim_max) {
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
   }
+}
+
+uint64_t clinux_given_nofile(void) {
+  struct rlimit limit;
+  if (given_nofile) return given_nofile;
+  return getrlimit(RLIMIT_NOFILE, &limit) < 0 ? 0 : limit.rlim_max;
 }
 
 int clinux_memfd(const char *name) { return (int)RESULT(syscall(SYS_memfd_create, name, 1u /* MFD_CLOEXEC */)); }

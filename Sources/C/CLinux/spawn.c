@@ -72,10 +72,12 @@ static int run(struct child *c) {
   if (place_descriptors(s) < 0) return fail(c, CLINUX_STAGE_DUP);
   if (s->new_session && setsid() < 0) return fail(c, CLINUX_STAGE_SETSID);
   if (s->nofile) {
-    struct rlimit limit;
+    struct rlimit limit, more = {(rlim_t)s->nofile, (rlim_t)s->nofile};
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return fail(c, CLINUX_STAGE_RLIMIT);
-    limit.rlim_cur = s->nofile < limit.rlim_max ? s->nofile : limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) < 0) return fail(c, CLINUX_STAGE_RLIMIT);
+    if (s->nofile <= limit.rlim_max || setrlimit(RLIMIT_NOFILE, &more) < 0) {
+      limit.rlim_cur = s->nofile < limit.rlim_max ? s->nofile : limit.rlim_max;
+      if (setrlimit(RLIMIT_NOFILE, &limit) < 0) return fail(c, CLINUX_STAGE_RLIMIT);
+    }
   }
   for (unsigned i = 0; i < s->limit_count; i++) {
     const struct clinux_limit *l = &s->limits[i];

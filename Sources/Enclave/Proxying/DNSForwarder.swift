@@ -32,6 +32,8 @@ final class DNSForwarder {
   private static let queryTimeout: Duration = .seconds(30)
   /// Bytes of answers that wait for one client that does not read them.
   private static let answersLimit = 256 * 1024
+  /// Clients over TCP.
+  private static let clientLimit = 512
   private static let servfail: UInt8 = 2
 
   private let loop: EventLoop
@@ -39,6 +41,7 @@ final class DNSForwarder {
   private let token: Token
   private let names: Locked<NameService>
   private var denials = DenialBudget()
+  private var failures = DenialBudget("failed")
   private let report: (String) -> Void
   /// Called with each question that was answered.
   var onUse: ((DNSMessage.Question) -> Void)?
@@ -89,6 +92,8 @@ final class DNSForwarder {
   }
 
   private func accepted(_ socket: FileReference, _ peer: IPEndpoint?) {
+    // The one that is accepted is closed: its resolver asks again, or another way.
+    guard clients.count < Self.clientLimit else { return }
     do throws(SystemError) {
       let client = try MessageStream(
         loop: loop, socket: socket, idleTimeout: .seconds(30), outputLimit: Self.answersLimit, readsWhileItWrites: false
@@ -100,8 +105,12 @@ final class DNSForwarder {
       }
       clients[ObjectIdentifier(client)] = client
     } catch {
-      report("dns: \(error)")
+      fail("\(error)")
     }
+  }
+
+  private func fail(_ sentence: String) {
+    if let more = failures.admit(at: monotonicNanoseconds()) { report("dns: \(sentence)\(more)") }
   }
 
   /// In seconds.
@@ -190,7 +199,7 @@ final class DNSForwarder {
 
   /// Every query under way is answered, so that the program's resolver need not wait for its own time-out.
   private func lost(_ sentence: String) {
-    report("dns: \(sentence)")
+    fail(sentence)
     waiting = []
     let failed = pending
     pending = [:]

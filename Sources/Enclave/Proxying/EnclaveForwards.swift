@@ -21,6 +21,9 @@ final class EnclaveForwards {
   private let loop: EventLoop
   private let buffer: RelayBuffer
   private let host: StreamTarget
+  private let budget: ConnectionBudget
+  private let pressure: RelayPressure
+  private let timeouts: RelayTimeouts?
   private let report: (String) -> Void
   private let debug: (String) -> Void
   private var listeners: [Listener] = []
@@ -31,11 +34,15 @@ final class EnclaveForwards {
   ///   - host: any of its ports.
   init(
     loop: EventLoop, buffer: RelayBuffer, _ forwards: [(StaticForward, FileReference)], host: StreamTarget,
-    report: @escaping (String) -> Void, debug: @escaping (String) -> Void
+    budget: ConnectionBudget, pressure: RelayPressure, timeouts: RelayTimeouts?, report: @escaping (String) -> Void,
+    debug: @escaping (String) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.buffer = buffer
     self.host = host
+    self.budget = budget
+    self.pressure = pressure
+    self.timeouts = timeouts
     self.report = report
     self.debug = debug
     for (forward, socket) in forwards {
@@ -52,10 +59,10 @@ final class EnclaveForwards {
   }
 
   private func toHost(_ connection: FileReference, _ forward: StaticForward) {
-    guard let target = host.atPort(forward.vsockPort) else { return }
+    guard let target = host.atPort(forward.vsockPort), let lease = budget.lease(.outgoing) else { return }
     PlainOpening(loop: loop, target: target, header: forward.header) { [unowned self] result in
       switch result {
-      case .success(let stream): relay(connection, stream, forward)
+      case .success(let stream): relay(connection, stream, forward, lease)
       case .failure(let failure): report("forward of \(forward): \(failure)")
       }
     }.start()
@@ -63,9 +70,10 @@ final class EnclaveForwards {
 
   private func fromHost(_ stream: FileReference, _ program: IPEndpoint, _ forward: StaticForward) {
     if let cid = peerCID(stream.rawValue), cid != Self.hypervisor, cid != hostCID { return strangers.refused(report) }
+    guard let lease = budget.lease(.incoming) else { return }
     PlainConnecting(loop: loop, address: .ip(program), timeout: Self.programTimeout) { [unowned self] _, result in
       switch result {
-      case .success(let connection): relay(connection, stream, forward)
+      case .success(let connection): relay(connection, stream, forward, lease)
       // The stream ends without a byte, which is all that it can say.
       case .failure(let error): debug("forward of \(forward): \(error)")
       }
@@ -74,10 +82,15 @@ final class EnclaveForwards {
 
   private var hostCID: UInt32? { if case .vsock(let cid, _) = host.address { cid } else { nil } }
 
-  private func relay(_ program: FileReference, _ stream: FileReference, _ forward: StaticForward) {
+  private func relay(
+    _ program: FileReference, _ stream: FileReference, _ forward: StaticForward, _ lease: ConnectionBudget.Lease
+  ) {
     do throws(SystemError) {
-      _ = try Relay(loop: loop, buffer: buffer, plain: program, other: stream, silenceIsReset: true) {
-        [debug] relay, end in
+      _ = try Relay(
+        loop: loop, buffer: buffer, plain: program, other: stream, pressure: pressure, timeouts: timeouts,
+        silenceIsReset: true
+      ) { [debug] relay, end in
+        withExtendedLifetime(lease) {}
         debug("forward of \(forward): \(end), \(relay.totals.toTransport) bytes out, \(relay.totals.fromTransport) in")
       }
     } catch {

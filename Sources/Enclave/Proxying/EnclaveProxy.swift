@@ -29,12 +29,17 @@ import Wire
 
 /// The networking proxy inside the enclave, TCP mode.
 public final class EnclaveProxy {
-  /// The host's own connect(2) gives up after about 127 s (tcp(7), tcp_syn_retries); its answer must still arrive.
-  private static let egressTimeout: Duration = .seconds(135)
   private static let programTimeout: Duration = .seconds(10)
+  /// Streams without a hello; above this the oldest goes.
+  private static let helloLimit = 512
+  /// Bytes that wait in connections for a slow reader, before less is read at a time.
+  private static let connectionBytes = 16 << 20
 
   private let loop: EventLoop
   private let buffer = RelayBuffer()
+  private let pressure = RelayPressure(limit: EnclaveProxy.connectionBytes)
+  private let timeouts: RelayTimeouts?
+  private let budget: ConnectionBudget
   private let plan: ProxyPlan
   private let policy: Policy
   /// Raw mode's threads ask for names as well.
@@ -43,6 +48,7 @@ public final class EnclaveProxy {
   private var denials = DenialBudget()
   /// A program, or the kernel's NFS client, that tries again at once while the host is away.
   private var failures = DenialBudget("failed")
+  private var losses = DenialBudget("were lost")
   /// nil where the log is not to have them.
   private var uses: FirstUses?
   private var listeners: [Listener] = []
@@ -50,6 +56,11 @@ public final class EnclaveProxy {
   private var packets: EnclavePackets?
   /// TCP mode's interface; nil where the kernel has no TUN device.
   private var link: PacketLink?
+  private var halfOpen = HalfOpenStreams()
+  /// Which of 127.0.0.1 and those behind it the program is connected to: to one address and port there are not more connections
+  /// than there are ports to come from.
+  private var loopback: UInt32 = 0
+  private static let loopbacks: UInt32 = 64
   private var strangers = Strangers(what: "ingress: a stream that does not prove that it comes from the host")
   private var watch: ListeningWatch?
   private var forwards: EnclaveForwards?
@@ -59,6 +70,9 @@ public final class EnclaveProxy {
     self.plan = plan
     self.loop = loop
     self.log = log
+    let limits = plan.settings.connections
+    timeouts = RelayTimeouts(idle: limits.idle, halfClosed: limits.halfClosed)
+    budget = ConnectionBudget(limits, log: log)
     policy = Policy(
       ingressPorts: Set(plan.settings.ingressPorts),
       destinations: Destinations(plan.settings.egress))
@@ -98,7 +112,8 @@ public final class EnclaveProxy {
         loop: loop, buffer: buffer,
         Array(
           zip(plan.settings.forwards, plan.descriptors.forwardListeners.map { FileReference(OwnedFileDescriptor($0)) })),
-        host: plan.settings.hostTarget, report: log, debug: { [unowned self] in debug($0) })
+        host: plan.settings.hostTarget, budget: budget, pressure: pressure, timeouts: timeouts,
+        report: { [unowned self] in fail($0) }, debug: { [unowned self] in debug($0) })
     }
     if !plan.descriptors.tunnelQueues.isEmpty { packets = try EnclavePackets(plan, names) }
     if let fd = plan.descriptors.packetLink {
@@ -158,10 +173,10 @@ public final class EnclaveProxy {
     guard let port = ends.first?.port else { return }
     let made = HeldEgress(
       loop: loop, link: link, port: port, hasIPv6: ends.count > 1, target: plan.settings.hostTarget,
-      timeout: Self.egressTimeout, judge: { [unowned self] in judge($0, $1) }
+      budget: budget, timeout: plan.settings.connections.connect, judge: { [unowned self] in judge($0, $1) }
     ) { [unowned self] destination, sentence, isWorthy in
       if isWorthy {
-        if let more = failures.admit(at: monotonicNanoseconds()) { log("egress to \(destination): \(sentence)\(more)") }
+        fail("egress to \(destination): \(sentence)")
       } else {
         debug("egress to \(destination): \(sentence)")
       }
@@ -212,8 +227,7 @@ public final class EnclaveProxy {
     do throws(SystemError) {
       destination = try originalDestination(connection.rawValue, v6: v6)
     } catch {
-      log("egress: \(error)")
-      return
+      return fail("egress: \(error)")
     }
     // Somebody connected to the proxy's own port: there is no original destination to go to.
     if destination == localEndpoint(connection.rawValue) { return }
@@ -222,10 +236,11 @@ public final class EnclaveProxy {
       deny(destination, names.first, reason)
       return
     }
+    guard let lease = budget.lease(.outgoing) else { return }
     if isInspected(destination) {
-      inspect(connection, peer, destination, names)
+      inspect(connection, peer, destination, names, lease)
     } else {
-      connect(connection, peer, destination, policy.allowedName(at: destination, names))
+      connect(connection, peer, destination, policy.allowedName(at: destination, names), lease)
     }
   }
 
@@ -241,7 +256,7 @@ public final class EnclaveProxy {
   /// The name that the client asks its server for must be allowed as well.
   private func inspect(
     _ connection: FileReference, _ peer: IPEndpoint?, _ destination: IPEndpoint, _ names: [DomainName],
-    _ lease: HeldEgress.Lease? = nil
+    _ lease: AnyObject
   ) {
     do throws(SystemError) {
       _ = try HelloInspection(loop: loop, socket: connection) { [unowned self] _, reading in
@@ -259,8 +274,13 @@ public final class EnclaveProxy {
         connect(connection, peer, destination, name ?? policy.allowedName(at: destination, names), lease)
       }
     } catch {
-      log("egress to \(destination): \(error)")
+      fail("egress to \(destination): \(error)")
     }
+  }
+
+  /// Says what went wrong on this side, and not more often than anybody can read.
+  private func fail(_ sentence: @autoclosure () -> String) {
+    if let more = failures.admit(at: monotonicNanoseconds()) { log(sentence() + more) }
   }
 
   /// Says that something is used, the first time.
@@ -289,39 +309,43 @@ public final class EnclaveProxy {
 
   private func connect(
     _ connection: FileReference, _ peer: IPEndpoint?, _ destination: IPEndpoint, _ name: DomainName?,
-    _ lease: HeldEgress.Lease? = nil
+    _ lease: AnyObject
   ) {
     StreamOpening(
-      loop: loop, target: plan.settings.hostTarget, hello: request(peer, destination, name), timeout: Self.egressTimeout
+      loop: loop, target: plan.settings.hostTarget, hello: request(peer, destination, name),
+      timeout: plan.settings.connections.connect
     ) { [unowned self] outcome in
       switch outcome {
       case .opened(let stream, _, let early):
         relay(plain: connection, framed: stream, early: early, lease: lease, "egress to \(destination)")
       case .refused(let status):
         debug("egress to \(destination): \(status)")
-      case .failed(let sentence):
-        if let more = failures.admit(at: monotonicNanoseconds()) { log("egress to \(destination): \(sentence)\(more)") }
+      case .failed(let sentence): fail("egress to \(destination): \(sentence)")
       }
     }.start()
   }
 
   private func relay(
-    plain: FileReference, framed: FileReference, early: [UInt8], lease: HeldEgress.Lease? = nil,
+    plain: FileReference, framed: FileReference, early: [UInt8], lease: AnyObject,
     _ what: @autoclosure @escaping () -> String
   ) {
     do throws(SystemError) {
-      _ = try Relay(loop: loop, buffer: buffer, plain: plain, framed: framed, early: early) {
-        [unowned self] relay, end in
+      _ = try Relay(
+        loop: loop, buffer: buffer, plain: plain, framed: framed, early: early, pressure: pressure, timeouts: timeouts
+      ) { [unowned self] relay, end in
         withExtendedLifetime(lease) {}
         switch end {
         case .completed, .reset:
           debug("\(what()): \(end), \(relay.totals.toTransport) bytes out, \(relay.totals.fromTransport) in")
-        case .transportLost: log("\(what()): the stream to the host was lost")
-        case .protocolError(let error): log("\(what()): the host broke the protocol: \(error)")
+        case .transportLost:
+          if let more = losses.admit(at: monotonicNanoseconds()) {
+            log("\(what()): the stream to the host was lost\(more)")
+          }
+        case .protocolError(let error): fail("\(what()): the host broke the protocol: \(error)")
         }
       }
     } catch {
-      log("\(what()): \(error)")
+      fail("\(what()): \(error)")
     }
   }
 
@@ -329,15 +353,23 @@ public final class EnclaveProxy {
 
   private func fromHost(_ stream: FileReference, _ peer: IPEndpoint?) {
     do throws(SystemError) {
-      _ = try StreamServing(loop: loop, stream: stream) { [unowned self] _, outcome in
+      // The host's own streams say what they are at once.
+      if halfOpen.count >= Self.helloLimit, halfOpen.removeOldest() {
+        fail("ingress: more than \(Self.helloLimit) streams said nothing, and the oldest was closed")
+      }
+      let number = halfOpen.next
+      let serving = try StreamServing(loop: loop, stream: stream, timeout: plan.settings.connections.hello) {
+        [unowned self] _, outcome in
+        halfOpen.remove(number)
         switch outcome {
         case .hello(let stream, let hello, let early): serve(stream, hello, early)
-        case .failed(let sentence): log("ingress: \(sentence)")
+        case .failed(let sentence): fail("ingress: \(sentence)")
         case .probed: break
         }
       }
+      halfOpen.add(serving)
     } catch {
-      log("ingress: \(error)")
+      fail("ingress: \(error)")
     }
   }
 
@@ -371,16 +403,21 @@ public final class EnclaveProxy {
       answer(stream, Answer(.denied))
       return
     }
-    connect([.v4(.loopback), .v6(.loopback)], port, stream, request, early)
+    guard let lease = budget.lease(.incoming) else { return answer(stream, Answer(.noResources)) }
+    connect([.v4(.loopback), .v6(.loopback)], port, stream, request, early, lease, tries: Self.loopbacks)
   }
 
   /// Programs listen on every address, or on one of the two loopbacks.
   private func connect(
-    _ addresses: [IPAddress], _ port: UInt16, _ stream: FileReference, _ request: ConnectRequest, _ early: [UInt8]
+    _ addresses: [IPAddress], _ port: UInt16, _ stream: FileReference, _ request: ConnectRequest, _ early: [UInt8],
+    _ lease: ConnectionBudget.Lease, tries: UInt32
   ) {
     guard let first = addresses.first else { return }
+    let tried = loopback
+    let isLoopback = first == .v4(.loopback)
+    let address = isLoopback ? IPAddress.v4(IPv4Address(rawValue: IPv4Address.loopback.rawValue &+ tried)) : first
     PlainConnecting(
-      loop: loop, address: .ip(IPEndpoint(first, port)), timeout: Self.programTimeout
+      loop: loop, address: .ip(IPEndpoint(address, port)), timeout: Self.programTimeout
     ) { [unowned self] _, result in
       switch result {
       case .success(let program):
@@ -393,11 +430,20 @@ public final class EnclaveProxy {
           }
         }
         answer(stream, Answer(.ok))
-        relay(plain: program, framed: stream, early: early, "ingress to \(request)")
+        relay(plain: program, framed: stream, early: early, lease: lease, "ingress to \(request)")
       case .failure(let error):
-        if addresses.count > 1 {
-          connect(Array(addresses.dropFirst()), port, stream, request, early)
+        if isLoopback, error.errno == EADDRNOTAVAIL, tries > 0 {
+          // Every port is in use towards that address.
+          if loopback == tried { loopback = (tried + 1) % Self.loopbacks }
+          connect(addresses, port, stream, request, early, lease, tries: tries - 1)
+        } else if isLoopback, tried > 0 {
+          // The program does not listen there.
+          loopback = 0
+          connect(addresses, port, stream, request, early, lease, tries: 0)
+        } else if addresses.count > 1 {
+          connect(Array(addresses.dropFirst()), port, stream, request, early, lease, tries: 0)
         } else {
+          if error.isExhaustion { fail("ingress to \(request): \(error)") }
           debug("ingress to \(request): \(error)")
           answer(stream, Answer(Status(errno: error.errno)))
         }

@@ -5,6 +5,7 @@ import Inet
 import LinuxSystem
 import PacketRelaying
 import Packets
+import Policy
 import Relaying
 import Wire
 
@@ -35,10 +36,12 @@ final class HeldEgress: EventSource, PacketEngine {
   final class Lease {
     private weak var owner: HeldEgress?
     private let id: HeldConnections.ID
+    private let budget: ConnectionBudget.Lease?
 
-    fileprivate init(_ owner: HeldEgress, _ id: HeldConnections.ID) {
+    fileprivate init(_ owner: HeldEgress, _ id: HeldConnections.ID, _ budget: ConnectionBudget.Lease?) {
       self.owner = owner
       self.id = id
+      self.budget = budget
     }
 
     deinit { owner?.table.closed(id) }
@@ -53,14 +56,21 @@ final class HeldEgress: EventSource, PacketEngine {
     var lease: Lease
   }
 
-  private enum Pending {
-    case asking(StreamOpening)
-    case made(FileReference, early: [UInt8])
+  private struct Pending {
+    enum State {
+      /// The host need not be asked first.
+      case accepting
+      case asking(StreamOpening)
+      case made(FileReference, early: [UInt8])
+    }
+    var lease: ConnectionBudget.Lease
+    var state: State
   }
 
   private let loop: EventLoop
   private let link: PacketLink
   private let target: StreamTarget
+  private let budget: ConnectionBudget
   private let timeout: Duration
   private let judge: (_ source: IPEndpoint, _ destination: IPEndpoint) -> Judgement
   private let failed: (_ destination: IPEndpoint, _ sentence: String, _ isWorthy: Bool) -> Void
@@ -74,13 +84,14 @@ final class HeldEgress: EventSource, PacketEngine {
   ///   - timeout: for the host's answer.
   ///   - failed: a connection was not made; worthy of the log where that is not the far end's doing.
   init(
-    loop: EventLoop, link: PacketLink, port: UInt16, hasIPv6: Bool, target: StreamTarget, timeout: Duration,
-    judge: @escaping (_ source: IPEndpoint, _ destination: IPEndpoint) -> Judgement,
+    loop: EventLoop, link: PacketLink, port: UInt16, hasIPv6: Bool, target: StreamTarget, budget: ConnectionBudget,
+    timeout: Duration, judge: @escaping (_ source: IPEndpoint, _ destination: IPEndpoint) -> Judgement,
     failed: @escaping (_ destination: IPEndpoint, _ sentence: String, _ isWorthy: Bool) -> Void
   ) {
     self.loop = loop
     self.link = link
     self.target = target
+    self.budget = budget
     self.timeout = timeout
     self.judge = judge
     self.failed = failed
@@ -127,17 +138,25 @@ final class HeldEgress: EventSource, PacketEngine {
 
   private func ask(_ id: HeldConnections.ID, _ source: IPEndpoint, _ destination: IPEndpoint) {
     startTimer()
-    switch judge(source, destination) {
-    case .denied: reply(id, .unreachable(.prohibited))
-    case .nowhere: reply(id, .unreachable(.network))
-    case .accept: reply(id, .connected)
+    let judgement = judge(source, destination)
+    switch judgement {
+    case .denied: return reply(id, .unreachable(.prohibited))
+    case .nowhere: return reply(id, .unreachable(.network))
+    case .accept, .ask: break
+    }
+    guard let lease = budget.lease(.outgoing) else { return reply(id, .refused) }
+    switch judgement {
+    case .denied, .nowhere: break
+    case .accept:
+      pending[id] = Pending(lease: lease, state: .accepting)
+      reply(id, .connected)
     case .ask(let hello):
       let opening = StreamOpening(loop: loop, target: target, hello: hello, timeout: timeout) {
         [unowned self] outcome in
         pending[id] = nil
         switch outcome {
         case .opened(let stream, _, let early):
-          pending[id] = .made(stream, early: early)
+          pending[id] = Pending(lease: lease, state: .made(stream, early: early))
           reply(id, .connected)
         case .refused(let status):
           reply(id, Self.answer(for: status))
@@ -147,7 +166,7 @@ final class HeldEgress: EventSource, PacketEngine {
           failed(destination, sentence, true)
         }
       }
-      pending[id] = .asking(opening)
+      pending[id] = Pending(lease: lease, state: .asking(opening))
       opening.start()
     }
   }
@@ -174,7 +193,7 @@ final class HeldEgress: EventSource, PacketEngine {
   }
 
   private func cancel(_ id: HeldConnections.ID) {
-    if case .asking(let opening) = pending.removeValue(forKey: id) { opening.cancel() }
+    if case .asking(let opening) = pending.removeValue(forKey: id)?.state { opening.cancel() }
   }
 
   // MARK: accepted
@@ -182,9 +201,11 @@ final class HeldEgress: EventSource, PacketEngine {
   /// What a connection that our listener has accepted stands for; nil where it is none of these.
   func accepted(_ connection: FileReference, from peer: IPEndpoint?) -> Accepted? {
     guard let peer, let found = table.accepted(from: peer) else { return nil }
+    let waiting = pending.removeValue(forKey: found.id)
     var accepted = Accepted(
-      connection: connection, source: found.source, destination: found.destination, lease: Lease(self, found.id))
-    if case .made(let stream, let early) = pending.removeValue(forKey: found.id) { accepted.stream = (stream, early) }
+      connection: connection, source: found.source, destination: found.destination,
+      lease: Lease(self, found.id, waiting?.lease))
+    if case .made(let stream, let early) = waiting?.state { accepted.stream = (stream, early) }
     return accepted
   }
 
@@ -204,10 +225,13 @@ final class HeldEgress: EventSource, PacketEngine {
 
   // MARK: an earlier proxy's connections
 
+  /// Some 150 bytes for each socket.
+  private static let tableLimit = 128 << 20
+
   /// The programs' ends of them wait for ever otherwise.
   private func resetOrphans(_ port: UInt16) {
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
-      guard let text = try? readFile(path) else { continue }
+      guard let text = try? readFile(path, limit: Self.tableLimit) else { continue }
       var connections = ConnectionTable()
       connections.add(text)
       for (local, remote) in connections.connections

@@ -54,6 +54,7 @@ public struct ProxySettings: Equatable, Sendable {
   public var egress = EgressRules()
   public var sni = SNISettings()
   public var names = NameSettings()
+  public var connections = ConnectionLimits(connect: ConnectionLimits.enclaveConnect)
   public var verbose = false
   /// Whether the log gets each new destination that the program uses.
   public var reportsUse = false
@@ -133,9 +134,24 @@ public struct ProxyHandOver {
         bytes.append(UInt8(truncatingIfNeeded: host.addresses.count))
         for address in host.addresses { bytes += [UInt8(truncatingIfNeeded: address.bytes.count)] + address.bytes }
       })
+    let limits = settings.connections
+    writer.put("max-outgoing", numbers: limits.outgoing.map { [UInt32(clamping: $0)] } ?? [])
+    writer.put("max-incoming", numbers: limits.incoming.map { [UInt32(clamping: $0)] } ?? [])
+    writer.put("idle-timeout", numbers: Self.milliseconds(limits.idle))
+    writer.put("half-closed-timeout", numbers: Self.milliseconds(limits.halfClosed))
+    writer.put("connect-timeout", numbers: Self.milliseconds(limits.connect))
+    writer.put("hello-timeout", numbers: Self.milliseconds(limits.hello))
     writer.put("verbose", flag: settings.verbose)
     writer.put("reports-use", flag: settings.reportsUse)
     return (writer.bytes, files)
+  }
+
+  /// Of which the first number counts 2³².
+  private static func milliseconds(_ time: Duration?) -> [UInt32] {
+    guard let time else { return [] }
+    let (seconds, attoseconds) = time.components
+    let all = UInt64(clamping: seconds &* 1000 &+ attoseconds / 1_000_000_000_000_000)
+    return [UInt32(truncatingIfNeeded: all >> 32), UInt32(truncatingIfNeeded: all)]
   }
 
   /// Not joined(separator:), whose first use looks through every conformance of the program.
@@ -220,10 +236,36 @@ public struct ProxyPlan: Equatable, Sendable {
       deny: try Self.rules("deny", try reader.text("deny", limit: Self.ruleLimit)))
     settings.sni = try Self.sni(&reader)
     settings.names = try Self.names(&reader)
+    try Self.read(&settings.connections, &reader)
     settings.verbose = try reader.flag("verbose")
     settings.reportsUse = try reader.flag("reports-use")
     try reader.finish()
     self.settings = settings
+  }
+
+  private static func read(_ limits: inout ConnectionLimits, _ reader: inout RoleReader) throws(RoleError) {
+    func most(_ name: String) throws(RoleError) -> Int? {
+      guard let number = try reader.numbers(name, count: 0...1).first else { return nil }
+      guard ConnectionLimits.range.contains(Int(number)) else {
+        throw RoleError("proxy", "\"\(name)\" is \(number), expected 1 to 1000000")
+      }
+      return Int(number)
+    }
+    func time(_ name: String) throws(RoleError) -> Duration? {
+      let numbers = try reader.numbers(name, count: 0...2)
+      guard let high = numbers.first, numbers.count == 2 else { return nil }
+      let time = Duration.milliseconds(Int64(truncatingIfNeeded: UInt64(high & 0xffff) << 32 | UInt64(numbers[1])))
+      guard ConnectionLimits.isTime(time) else {
+        throw RoleError("proxy", "\"\(name)\" is not \(ConnectionLimits.timeForm)")
+      }
+      return time
+    }
+    limits.outgoing = try most("max-outgoing")
+    limits.incoming = try most("max-incoming")
+    limits.idle = try time("idle-timeout")
+    limits.halfClosed = try time("half-closed-timeout")
+    limits.connect = try time("connect-timeout") ?? limits.connect
+    limits.hello = try time("hello-timeout") ?? limits.hello
   }
 
   private static func sni(_ reader: inout RoleReader) throws(RoleError) -> SNISettings {

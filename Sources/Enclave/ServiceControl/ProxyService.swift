@@ -32,7 +32,7 @@ struct ProxyService: ServiceDescription {
     request.keptCapabilities = 0
     request.clearsCapabilities = true
     request.noNewPrivileges = true
-    request.openFilesLimit = .max
+    request.openFilesLimit = openFilesCeiling()
     return request
   }
 }

@@ -39,8 +39,8 @@ enum Holding: String, CaseIterable {
 
 /// What one enclave may hold at a time.
 public struct HostLimits: Equatable, Sendable {
-  /// Connections, out and in each.
-  public var connections = 16384
+  public var outgoing = HostLimits.connectionsByDefault
+  public var incoming = HostLimits.connectionsByDefault
   /// Streams without a hello: above this the oldest goes.
   var hellos = 512
   var resolvers = 8
@@ -55,18 +55,35 @@ public struct HostLimits: Equatable, Sendable {
   var answerBytes = 256 * 1024
   /// Bytes that wait in connections for a slow reader, before less is read at a time.
   var connectionBytes = 16 << 20
+  /// RLIMIT_NOFILE.
+  let openFiles: Int
   /// Descriptors for all enclaves.
   var descriptors: Int
+
+  /// Connections, out and in each.
+  var connections: Int {
+    get { max(outgoing, incoming) }
+    set { (outgoing, incoming) = (newValue, newValue) }
+  }
+
+  /// How many connections there can be of one direction, while there is nothing else.
+  var mostConnections: Int { max(0, min(descriptors - Holding.outgoing.leaves, descriptors * 4 / 5) / 2) }
+
+  public static let connectionsByDefault = 16384
 
   public init() { self.init(openFiles: openFilesLimit()) }
 
   /// - Parameter openFiles: RLIMIT_NOFILE.
-  init(openFiles: Int) { descriptors = openFiles - min(128, openFiles / 4) }
+  init(openFiles: Int) {
+    self.openFiles = openFiles
+    descriptors = openFiles - min(128, openFiles / 4)
+  }
 
-  fileprivate func limit(_ kind: Holding) -> Int {
+  func limit(_ kind: Holding) -> Int {
     switch kind {
     case .hellos: hellos
-    case .outgoing, .incoming: connections
+    case .outgoing: outgoing
+    case .incoming: incoming
     case .resolvers: resolvers
     case .queries: queries
     case .flows: flows
@@ -122,6 +139,9 @@ struct BudgetLedger {
     held[peer] = mine.descriptors == 0 ? nil : mine
   }
 
+  /// What the enclave has as much of as it may: the kind, and not the descriptors.
+  func isAtLimit(_ kind: Holding, of peer: PeerKey) -> Bool { count(kind, of: peer) >= limits.limit(kind) }
+
   private static func index(_ kind: Holding) -> Int {
     switch kind {
     case .hellos: 0
@@ -176,6 +196,8 @@ final class Budget {
     complaints.say(
       .overLimit,
       "\(peer == 0 ? "the enclave" : "the enclave with CID \(peer)") has too many at a time: \(kind.rawValue)"
-        + " (\(ledger.count(kind, of: peer)))")
+        + " (\(ledger.count(kind, of: peer))"
+        + (ledger.isAtLimit(kind, of: peer) || kind == .queries
+          ? ")" : ", because this process may have \(limits.openFiles) files open: RLIMIT_NOFILE)"))
   }
 }

@@ -9,25 +9,25 @@ import Wire
 
 /// Connections of the program to the outside: the policy is asked, then connect(2), the answer, and a relay.
 final class ConnectServer: ChannelServer {
-  /// tcp(7): with tcp_syn_retries at its default the kernel gives up after about 127 s.
-  private static let timeout: Duration = .seconds(130)
-
   private let loop: EventLoop
   private let policy: HostPolicy
   private let connections: Connections
+  private let timeout: Duration
   private let counters: HostCounters
   private let budget: Budget
   private let complaints: ComplaintLog
   private let debug: (String) -> Void
 
   init(
-    loop: EventLoop, policy: HostPolicy, connections: Connections, counters: HostCounters, budget: Budget,
+    loop: EventLoop, policy: HostPolicy, connections: Connections, timeout: Duration, counters: HostCounters,
+    budget: Budget,
     complaints: ComplaintLog,
     debug: @escaping (String) -> Void
   ) {
     self.loop = loop
     self.policy = policy
     self.connections = connections
+    self.timeout = timeout
     self.counters = counters
     self.budget = budget
     self.complaints = complaints
@@ -54,7 +54,7 @@ final class ConnectServer: ChannelServer {
       budget.refused(.outgoing, admitted.peer)
       return admitted.answer(.noResources)
     }
-    PlainConnecting(loop: loop, address: .ip(destination), timeout: Self.timeout) { [unowned self] _, result in
+    PlainConnecting(loop: loop, address: .ip(destination), timeout: timeout) { [unowned self] _, result in
       switch result {
       case .success(let endpoint):
         admitted.answer(.ok)
@@ -63,7 +63,8 @@ final class ConnectServer: ChannelServer {
           "connection to \(request.target)")
       case .failure(let error):
         counters.traffic.outgoing.failed &+= 1
-        debug("connection to \(request.target): \(error)")
+        let sentence = "connection to \(request.target): \(error)"
+        if error.isExhaustion { complaints.say(.failedConnections, sentence) } else { debug(sentence) }
         admitted.answer(Status(errno: error.errno))
       }
     }.start()

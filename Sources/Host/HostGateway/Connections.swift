@@ -1,6 +1,7 @@
 import EventLoop
 import HostStatus
 import LinuxSystem
+import Policy
 import Relaying
 import Wire
 
@@ -9,6 +10,7 @@ final class Connections {
   private let loop: EventLoop
   private let buffer = RelayBuffer()
   private let limits: HostLimits
+  private let timeouts: RelayTimeouts?
   private var pressures: [PeerKey: RelayPressure] = [:]
   private let counters: HostCounters
   private let complaints: ComplaintLog
@@ -18,11 +20,12 @@ final class Connections {
 
   /// - Parameter debug: told how each connection ended.
   init(
-    loop: EventLoop, limits: HostLimits, counters: HostCounters, complaints: ComplaintLog,
+    loop: EventLoop, limits: HostLimits, times: ConnectionLimits, counters: HostCounters, complaints: ComplaintLog,
     debug: @escaping (String) -> Void
   ) {
     self.loop = loop
     self.limits = limits
+    timeouts = RelayTimeouts(idle: times.idle, halfClosed: times.halfClosed)
     self.counters = counters
     self.complaints = complaints
     self.debug = debug
@@ -38,10 +41,10 @@ final class Connections {
     _ open: WritableKeyPath<HostStatus.Traffic, Int>,
     _ what: @autoclosure @escaping () -> String
   ) {
-    carry(plain, lease, open, what()) { [loop, buffer] (ended) throws(SystemError) in
+    carry(plain, lease, open, what()) { [loop, buffer, timeouts] (ended) throws(SystemError) in
       try Relay(
         loop: loop, buffer: buffer, plain: plain, framed: framed, early: early, pressure: pressure(of: peer),
-        onEnd: ended)
+        timeouts: timeouts, onEnd: ended)
     }
   }
 
@@ -50,10 +53,10 @@ final class Connections {
     plain: FileReference, other: FileReference, _ lease: Budget.Lease, of peer: PeerKey,
     _ open: WritableKeyPath<HostStatus.Traffic, Int>, _ what: @autoclosure @escaping () -> String
   ) {
-    carry(plain, lease, open, what()) { [loop, buffer] (ended) throws(SystemError) in
+    carry(plain, lease, open, what()) { [loop, buffer, timeouts] (ended) throws(SystemError) in
       try Relay(
-        loop: loop, buffer: buffer, plain: plain, other: other, pressure: pressure(of: peer), silenceIsReset: true,
-        onEnd: ended)
+        loop: loop, buffer: buffer, plain: plain, other: other, pressure: pressure(of: peer), timeouts: timeouts,
+        silenceIsReset: true, onEnd: ended)
     }
   }
 

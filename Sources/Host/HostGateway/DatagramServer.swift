@@ -25,12 +25,15 @@ final class DatagramServer: ChannelServer {
   /// One for each boot: a newer one takes the place of an older one, whose proxy has been started again.
   private var streams: [BootID: DatagramStream] = [:]
   private var saidNoPing = false
+  fileprivate let idle: UInt64
 
+  /// - Parameter idle: how long a flow of UDP is kept that nobody uses.
   init(
     loop: EventLoop, policy: HostPolicy, counters: HostCounters, budget: Budget, complaints: ComplaintLog,
-    log: @escaping (String) -> Void
+    idle: Duration, log: @escaping (String) -> Void
   ) {
     self.loop = loop
+    self.idle = idle.nanoseconds / 1_000_000_000
     self.policy = policy
     self.counters = counters
     self.budget = budget
@@ -95,11 +98,9 @@ private struct FlowRefusal: Error { var status: Status }
 
 /// All flows of one enclave.
 private final class DatagramStream: EventSource {
-  /// How often flows are looked at that nobody uses.
-  private static let sweep: Duration = .seconds(15)
-  /// RFC 4787 section 4.3 has at least 2 minutes, better 5, in seconds.
-  private static let idle: UInt64 = 300
-  /// An echo's answer comes soon or never.
+  /// How often flows are looked at that nobody uses, in seconds; more often where they are kept for less.
+  private static let sweep: UInt64 = 15
+  /// In seconds. An echo's answer comes soon or never.
   private static let echoIdle: UInt64 = 60
 
   private let loop: EventLoop
@@ -185,13 +186,14 @@ private final class DatagramStream: EventSource {
   private func scheduleSweep() {
     guard !isSweeping else { return }
     isSweeping = true
-    loop.schedule(after: Self.sweep, TimerSource { [weak self] in self?.sweep() })
+    let pause = Int64(min(Self.sweep, max(server.idle / 4, 1)))
+    loop.schedule(after: .seconds(pause), TimerSource { [weak self] in self?.sweep() })
   }
 
   private func sweep() {
     isSweeping = false
     let now = monotonicNanoseconds() / 1_000_000_000
-    for (number, flow) in flows where now &- flow.used > (flow.isEcho ? Self.echoIdle : Self.idle) {
+    for (number, flow) in flows where now &- flow.used > (flow.isEcho ? Self.echoIdle : server.idle) {
       flow.close()
       flows[number] = nil
       messages?.send(DatagramMessage.close(number).encoded())

@@ -36,11 +36,13 @@ final class Dispatcher {
   private let budget: Budget
   private var halfOpen: [PeerKey: HalfOpenStreams] = [:]
   private let complaints: ComplaintLog
+  private let helloTimeout: Duration
   private let log: (String) -> Void
 
   init(
     loop: EventLoop, peers: PeerRule, sessions: SessionServer, servers: [Channel: any ChannelServer],
-    counters: HostCounters, budget: Budget, complaints: ComplaintLog, log: @escaping (String) -> Void
+    counters: HostCounters, budget: Budget, complaints: ComplaintLog,
+    helloTimeout: Duration = StreamServing.timeout, log: @escaping (String) -> Void
   ) {
     self.loop = loop
     self.peers = peers
@@ -49,6 +51,7 @@ final class Dispatcher {
     self.counters = counters
     self.budget = budget
     self.complaints = complaints
+    self.helloTimeout = helloTimeout
     self.log = log
   }
 
@@ -61,7 +64,7 @@ final class Dispatcher {
     guard let lease = helloLease(peer) else { return budget.refused(.hellos, peer) }
     do throws(SystemError) {
       let number = halfOpen[peer, default: HalfOpenStreams()].next
-      let serving = try StreamServing(loop: loop, stream: stream) { [unowned self] _, outcome in
+      let serving = try StreamServing(loop: loop, stream: stream, timeout: helloTimeout) { [unowned self] _, outcome in
         // From here on it is counted as what it asks for.
         withExtendedLifetime(lease) { forget(number, peer) }
         switch outcome {
@@ -100,35 +103,5 @@ final class Dispatcher {
       complaints.say(.refusedRequests, "a \(hello.channel) stream from the enclave: \(error)")
       answer(stream, Answer(error is WireError ? .badRequest : error is RawGatewayError ? .denied : .noResources))
     }
-  }
-}
-
-/// The streams of one enclave that have not said yet what they are, in the order in which they came.
-private struct HalfOpenStreams {
-  private var streams: [UInt64: StreamServing] = [:]
-  private var oldest: UInt64 = 0
-  /// The number of the one that is added next.
-  private(set) var next: UInt64 = 0
-
-  var isEmpty: Bool { streams.isEmpty }
-
-  mutating func add(_ stream: StreamServing) {
-    streams[next] = stream
-    next += 1
-  }
-
-  mutating func remove(_ number: UInt64) { streams[number] = nil }
-
-  /// - Returns: false where there is none.
-  mutating func removeOldest() -> Bool {
-    guard !streams.isEmpty else { return false }
-    while oldest < next {
-      let stream = streams.removeValue(forKey: oldest)
-      oldest += 1
-      guard let stream else { continue }
-      stream.cancel()
-      return true
-    }
-    return false
   }
 }

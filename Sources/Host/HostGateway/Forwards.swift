@@ -109,7 +109,8 @@ final class Forwards {
       case .failure(let error):
         guard rest.isEmpty else { return connect(stream, rest, destination, port, peer, lease, forward) }
         counters.traffic.outgoing.failed &+= 1
-        debug("\(forward): connection to \(shown): \(error)")
+        let sentence = "\(forward): connection to \(shown): \(error)"
+        if error.isExhaustion { complaints.say(.failedConnections, sentence) } else { debug(sentence) }
       }
     }.start()
   }

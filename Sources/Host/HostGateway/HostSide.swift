@@ -57,8 +57,8 @@ public struct HostSettings {
   public var verbose = false
   /// What one enclave may hold at a time; nil for the defaults, by the files that this process may open.
   var limits: HostLimits?
-  /// Connections that one enclave may have at a time, out and in each.
-  public var connections = HostLimits().connections
+  /// Connections that one enclave may have at a time, where that is said, and how long they may take and stay.
+  public var connections = ConnectionLimits(connect: ConnectionLimits.hostConnect)
   /// Raw mode's way into the network; its maker closes it.
   public var rawGateway: (any RawGateway)?
   /// For `tombolo status`.
@@ -153,7 +153,7 @@ public final class HostSide {
   /// What every process needs that is a host side.
   public static func makeLoop() throws(SystemError) -> EventLoop {
     ignoreBrokenPipes()
-    raiseOpenFilesLimit()
+    raiseOpenFilesLimits()
     return try EventLoop(spin: EventLoop.dataSpin)
   }
 
@@ -175,11 +175,20 @@ public final class HostSide {
     let complaints = ComplaintLog(loop: loop, log: log)
     let sessions = SessionServer(loop: loop, store: boots, counters: counters, complaints: complaints, log: log)
     var limits = settings.limits ?? HostLimits()
-    limits.connections = settings.connections
+    limits.outgoing = settings.connections.outgoing ?? limits.outgoing
+    limits.incoming = settings.connections.incoming ?? limits.incoming
+    let wanted = max(settings.connections.outgoing ?? 0, settings.connections.incoming ?? 0)
+    if wanted > limits.mostConnections {
+      log(
+        "\(wanted) connections are more than there are descriptors for: about \(limits.mostConnections) of one direction,"
+          + " because this process may have \(limits.openFiles) files open (RLIMIT_NOFILE) and may not raise that")
+    }
     // These are the program's own connections then.
     if rawGateway != nil { limits.resolvers = 64 }
     let budget = Budget(limits, isShared: place.peers == .any, counters: counters, complaints: complaints)
-    let connections = Connections(loop: loop, limits: limits, counters: counters, complaints: complaints, debug: debug)
+    let connections = Connections(
+      loop: loop, limits: limits, times: settings.connections, counters: counters, complaints: complaints,
+      debug: debug)
     let policy = try HostPolicy(
       settings.destinations, settings.names, checksQUIC: settings.checksQUIC, loop: loop, rawGateway: rawGateway,
       log: log)
@@ -212,9 +221,8 @@ public final class HostSide {
       loop: loop, peers: place.peers, sessions: sessions,
       servers: [
         .connect: ConnectServer(
-          loop: loop, policy: policy, connections: connections, counters: counters, budget: budget,
-          complaints: complaints,
-          debug: debug),
+          loop: loop, policy: policy, connections: connections, timeout: settings.connections.connect,
+          counters: counters, budget: budget, complaints: complaints, debug: debug),
         .resolve: ResolveServer(loop: loop, resolver: resolver, budget: budget),
         .logs: logs,
         .packets: PacketsServer(
@@ -222,8 +230,9 @@ public final class HostSide {
         .control: ControlServer(rawGateway: rawGateway, complaints: complaints),
         .listening: publishedPorts,
         .datagrams: DatagramServer(
-          loop: loop, policy: policy, counters: counters, budget: budget, complaints: complaints, log: log),
-      ], counters: counters, budget: budget, complaints: complaints, log: log)
+          loop: loop, policy: policy, counters: counters, budget: budget, complaints: complaints,
+          idle: settings.connections.datagrams, log: log),
+      ], counters: counters, budget: budget, complaints: complaints, helloTimeout: settings.connections.hello, log: log)
     listener = try Listener(loop: loop, socket: transport, report: log) { stream, _ in dispatcher.accept(stream) }
     self.complaints = complaints
     self.sessions = sessions

@@ -64,6 +64,8 @@ public final class EventLoop {
   }
 
   private let epoll: OwnedFileDescriptor
+  /// Where no descriptor is left, it is given up for one that has to be got rid of.
+  private var spare: FileReference?
   private var slots: [Slot] = []
   private var freeSlots: [Int] = []
   private var timers = TimerQueue()
@@ -80,6 +82,22 @@ public final class EventLoop {
     self.spin = spin > 0 && processorCount() > 1 ? min(spin, 1_000_000) : 0
     epoll = OwnedFileDescriptor(try checkErrno("epoll_create1") { epoll_create1(Int32(CLINUX_EPOLL_CLOEXEC)) })
     events = .allocate(capacity: 256)
+    takeSpare()
+  }
+
+  private func takeSpare() {
+    do throws(SystemError) { spare = FileReference(try epoll.duplicate()) } catch { spare = nil }
+  }
+
+  /// For when there are no more descriptors (EMFILE, ENFILE): `body` has one more for its own time.
+  /// - Returns: false where there was none to give, and `body` was not called.
+  public func withSpareDescriptor(_ body: () -> Void) -> Bool {
+    if spare == nil { takeSpare() }
+    guard spare != nil else { return false }
+    spare = nil
+    body()
+    takeSpare()
+    return true
   }
 
   deinit { events.deallocate() }

@@ -27,7 +27,8 @@ public struct SpawnRequest {
   public var clearsCapabilities = false
   public var noNewPrivileges = false
   public var parentDeathSignal: Int32 = 0
-  /// The soft limit of open files, clamped to the hard one; 0 leaves it.
+  /// Both limits of open files; where the hard one may not be raised so far, the soft one is set, at most to the hard one. 0
+  /// leaves them.
   public var openFilesLimit: UInt64 = 0
   /// Signals that are blocked here stay so in a program that opens a signalfd itself: what comes before that waits.
   public var keepsSignalMask = false
@@ -43,6 +44,11 @@ public struct SpawnRequest {
     self.arguments = arguments
     self.environment = environment
     self.descriptors = descriptors
+  }
+
+  /// Both limits of open files, exactly.
+  public mutating func limitOpenFiles(_ count: UInt64) {
+    limits.append(clinux_limit(resource: Int32(RLIMIT_NOFILE.rawValue), soft: count, hard: count))
   }
 
   func withSpecification<R>(_ body: (UnsafePointer<clinux_spawn>) -> R) -> R {
@@ -230,7 +236,20 @@ public func effectiveUserID() -> UInt32 { geteuid() }
 public func groupID() -> UInt32 { getgid() }
 
 /// The soft limit of open files becomes the hard one. The corresponding C function is `setrlimit(RLIMIT_NOFILE)`.
-public func raiseOpenFilesLimit() { clinux_raise_nofile() }
+public func raiseOpenFilesLimit() { clinux_raise_nofile(0) }
+
+/// Both limits of open files become as many as a process may have at all, where this one may do that (CAP_SYS_RESOURCE), and
+/// else the soft one the hard one.
+public func raiseOpenFilesLimits() { clinux_raise_nofile(openFilesCeiling()) }
+
+/// The hard limit of open files that this process was started with.
+public func givenOpenFilesLimit() -> UInt64 { clinux_given_nofile() }
+
+/// How many files one process may have open, whatever its limits (proc_sys_fs(5), nr_open).
+public func openFilesCeiling() -> UInt64 {
+  let text = (try? readText("/proc/sys/fs/nr_open")) ?? ""
+  return UInt64(text.prefix { $0.isNumber }) ?? 1 << 20
+}
 
 /// How many descriptors this process may have now. The C function is `sysconf(_SC_OPEN_MAX)`.
 public func openFilesLimit() -> Int { max(3, sysconf(Int32(_SC_OPEN_MAX))) }

@@ -21,6 +21,9 @@ public struct SystemError: Error, Equatable, CustomStringConvertible, Sendable {
     return "\(call)\(object.isEmpty ? "" : " \(shownText(object))"): \(Self.text(of: errno))\(name)"
   }
 
+  /// Whether this machine had too little of something, and not the other side.
+  public var isExhaustion: Bool { [EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL, ENOSPC].contains(errno) }
+
   /// The sentence of strerror(3).
   public static func text(of errno: Int32) -> String {
     String(cString: strerror(errno))

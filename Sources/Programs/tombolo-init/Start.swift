@@ -147,6 +147,7 @@ final class Start {
     settings.egress = configuration.egress.rules
     settings.sni = configuration.egress.sni
     settings.names = configuration.resolver.names
+    settings.connections = configuration.connections
     settings.verbose = configuration.logs.level == .debug
     settings.reportsUse = configuration.logs.level <= .info
     if configuration.networkMode == .raw {

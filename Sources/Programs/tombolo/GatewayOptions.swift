@@ -43,9 +43,30 @@ struct GatewayOptions: ParsableArguments {
   var dns: String?
   @Option(
     help: ArgumentHelp(
-      "Connections that one enclave may have at a time, out and in each; fewer where this process may not open that many files (ulimit -n).",
+      "Connections that one enclave may have at a time, out and in each (default: \(HostLimits.connectionsByDefault)); fewer where this process may not open that many files (ulimit -Hn).",
       valueName: "number"))
-  var maxConnections = HostLimits().connections
+  var maxConnections: Int?
+  @Option(help: ArgumentHelp("The same for connections out alone.", valueName: "number"))
+  var maxConnectionsOut: Int?
+  @Option(help: ArgumentHelp("The same for connections in alone, to published ports.", valueName: "number"))
+  var maxConnectionsIn: Int?
+  @Option(
+    help: ArgumentHelp(
+      "Reset connections on which no byte has moved for so long, such as 1h (default: forever).", valueName: "time"))
+  var idleTimeout: String?
+  @Option(
+    help: ArgumentHelp(
+      "The same for connections of which one direction has ended (default: forever).", valueName: "time"))
+  var halfClosedTimeout: String?
+  @Option(
+    help: ArgumentHelp("How long a connection out may take until it is there (default: 130s).", valueName: "time"))
+  var connectTimeout: String?
+  @Option(
+    help: ArgumentHelp(
+      "How long a stream of the enclave's may be open before it says what it is (default: 10s).", valueName: "time"))
+  var helloTimeout: String?
+  @Option(help: ArgumentHelp("How long a flow of UDP is kept that nobody uses (default: 5m).", valueName: "time"))
+  var udpTimeout: String?
   @Option(
     help: ArgumentHelp(
       "Let the enclave reach what is denied otherwise: link-local and reserved addresses, clouds' metadata, this machine's own. An address or a prefix, with or without :port or :port-port; may be repeated.",
@@ -169,9 +190,35 @@ struct GatewayOptions: ParsableArguments {
       settings.names = file.names
       settings.checksQUIC = file.egress.sni.checksQUIC
     }
-    guard maxConnections > 0 else { throw Misuse("--max-connections: found \(maxConnections), expected 1 or more") }
-    settings.connections = maxConnections
+    settings.connections = try limits()
     return settings
+  }
+
+  private func limits() throws -> ConnectionLimits {
+    func most(_ option: String, _ given: Int?) throws -> Int? {
+      guard let given else { return nil }
+      let range = ConnectionLimits.range
+      guard range.contains(given) else {
+        throw Misuse("\(option): found \(given), expected \(range.lowerBound) to \(range.upperBound)")
+      }
+      return given
+    }
+    func time<T>(_ option: String, _ given: String?, _ form: String, _ parse: (String) -> T?) throws -> T? {
+      guard let given else { return nil }
+      guard let time = parse(given) else { throw Misuse("\(option): found \"\(given)\", expected \(form)") }
+      return time
+    }
+    let (limit, single) = (ConnectionLimits.limitForm, ConnectionLimits.timeForm)
+    let all = try most("--max-connections", maxConnections)
+    var limits = ConnectionLimits(
+      connect: try time("--connect-timeout", connectTimeout, single, connectionTime) ?? ConnectionLimits.hostConnect)
+    limits.outgoing = try most("--max-connections-out", maxConnectionsOut) ?? all
+    limits.incoming = try most("--max-connections-in", maxConnectionsIn) ?? all
+    limits.idle = try time("--idle-timeout", idleTimeout, limit, connectionLimit) ?? nil
+    limits.halfClosed = try time("--half-closed-timeout", halfClosedTimeout, limit, connectionLimit) ?? nil
+    limits.hello = try time("--hello-timeout", helloTimeout, single, connectionTime) ?? limits.hello
+    limits.datagrams = try time("--udp-timeout", udpTimeout, single, connectionTime) ?? limits.datagrams
+    return limits
   }
 
   /// What the enclave may reach, as this machine sees it.

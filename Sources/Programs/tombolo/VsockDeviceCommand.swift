@@ -33,7 +33,7 @@ struct VsockDeviceCommand: ParsableCommand {
 
   func run() throws {
     // One descriptor a stream: the usual soft limit of 1024 is too few.
-    clinux_raise_nofile()
+    raiseOpenFilesLimits()
     let signals = OwnedFileDescriptor(
       try [SIGTERM, SIGINT].withUnsafeBufferPointer { list throws(SystemError) in
         try check("signalfd", "", clinux_signalfd(list.baseAddress, Int32(list.count)))

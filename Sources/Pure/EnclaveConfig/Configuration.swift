@@ -83,6 +83,7 @@ public struct Configuration: Equatable, Sendable {
   public var raw = RawNetwork()
   public var firewall = Firewall.auto
   public var connect = ConnectResults.real
+  public var connections = ConnectionLimits(connect: ConnectionLimits.enclaveConnect)
   public var transport = Transport.vsock
   /// The CID that stands for the host; nil: 3, then 2.
   public var parentCID: UInt32?
@@ -157,6 +158,7 @@ public struct Configuration: Equatable, Sendable {
       try raw.read(&table)
       connect =
         try table.value("connect", Self.choices(ConnectResults.self)) { ConnectResults(rawValue: $0) } ?? connect
+      try readConnections(&table)
       firewall = try table.value("firewall", Self.choices(Firewall.self)) { Firewall(rawValue: $0) } ?? firewall
     }
     try reader.table("dns") { (table) throws(ConfigurationError) in try resolver.read(&table) }

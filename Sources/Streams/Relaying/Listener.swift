@@ -3,8 +3,8 @@ import EventLoop
 import Inet
 import LinuxSystem
 
-/// Accepts connections on a listening socket. Out of descriptors it pauses instead of spinning or dying. It can stop
-/// listening, and start again.
+/// Accepts connections on a listening socket. Out of descriptors it refuses clients, out of memory it pauses, instead of
+/// spinning or dying. It can stop listening, and start again.
 public final class Listener: EventSource {
   private let loop: EventLoop
   private let socket: FileReference
@@ -12,11 +12,14 @@ public final class Listener: EventSource {
   private let report: (String) -> Void
   private var registration: Registration?
   public private(set) var isListening: Bool
-  /// The last failure has been reported, and nothing was accepted since.
-  private var isFailing = false
+  /// When a failure was last reported, and how many there were since.
+  private var reported: UInt64?
+  private var unreported = 0
   /// Connections taken per turn before others have theirs.
   private static let turnLimit = 64
   private static let pause: Duration = .milliseconds(100)
+  /// Nanoseconds between two reports.
+  private static let silence: UInt64 = 10_000_000_000
 
   /// - Parameter listening: whether the socket does; one that does not was made by `reserveListener`.
   public init(
@@ -45,7 +48,6 @@ public final class Listener: EventSource {
     do throws(SystemError) {
       try startListening(socket.rawValue)
       registration = try loop.add(socket.rawValue, [.readable], self)
-      isFailing = false
     } catch {
       fail(error)
     }
@@ -56,20 +58,40 @@ public final class Listener: EventSource {
   }
 
   private func fail(_ error: SystemError) {
-    if !isFailing { report("\(error); accepting again as soon as it works") }
-    isFailing = true
+    complain(error, "accepting again as soon as it works")
     close()
     loop.schedule(after: Self.pause, self)
+  }
+
+  private func complain(_ error: SystemError, _ consequence: String) {
+    let now = monotonicNanoseconds()
+    if let reported, now &- reported < Self.silence { return unreported += 1 }
+    report("\(error); \(consequence)" + (unreported == 0 ? "" : " (and \(unreported) more since the last such line)"))
+    reported = now
+    unreported = 0
+  }
+
+  /// Takes the client that waits, and lets it go at once: it is refused, and does not wait for a place that may never come.
+  /// - Returns: whether there was one.
+  private func refuseOne() -> Bool {
+    var refused = false
+    let had = loop.withSpareDescriptor {
+      if let taken = try? acceptStream(socket.rawValue) {
+        refused = true
+        withExtendedLifetime(taken) {}
+      }
+    }
+    return had && refused
   }
 
   override public func ready(_ events: EventSet, tag: Int) {
     for _ in 0..<Self.turnLimit {
       do throws(SystemError) {
         guard let connection = try acceptStream(socket.rawValue) else { return }
-        isFailing = false
         accepted(connection.descriptor, connection.peer)
       } catch {
-        return fail(error)
+        guard error.errno == EMFILE || error.errno == ENFILE, refuseOne() else { return fail(error) }
+        complain(error, "clients are refused until there are fewer connections")
       }
     }
   }

@@ -108,6 +108,7 @@ public final class Relay: EventSource {
   private var streamRegistration: Registration?
   private let onEnd: (Relay, End) -> Void
   private let pressure: RelayPressure?
+  private var quiet: RelayQuiet?
   /// What `pressure` knows of this relay.
   private var reported = 0
 
@@ -135,12 +136,14 @@ public final class Relay: EventSource {
   ///   - early: bytes of the framed stream that came with its handshake.
   ///   - patience: how long a reset waits for a peer that takes nothing of what goes before it.
   ///   - pressure: what this relay shares with others.
+  ///   - timeouts: when it is reset although nothing is wrong.
   ///   - onEnd: called once, from the loop; the descriptors close when this object goes.
   public convenience init(
     loop: EventLoop, buffer: RelayBuffer, plain: FileReference, framed: FileReference, early: [UInt8] = [],
-    patience: Duration = Relay.patience, pressure: RelayPressure? = nil, onEnd: @escaping (Relay, End) -> Void
+    patience: Duration = Relay.patience, pressure: RelayPressure? = nil, timeouts: RelayTimeouts? = nil,
+    onEnd: @escaping (Relay, End) -> Void
   ) throws(SystemError) {
-    try self.init(loop, buffer, plain, framed, framed: true, patience, pressure, silenceIsReset: false, onEnd)
+    try self.init(loop, buffer, plain, framed, framed: true, patience, pressure, timeouts, silenceIsReset: false, onEnd)
     if !early.isEmpty { early.withUnsafeBytes { deliver($0) } }
   }
 
@@ -149,17 +152,19 @@ public final class Relay: EventSource {
   ///   is what it means.
   public convenience init(
     loop: EventLoop, buffer: RelayBuffer, plain: FileReference, other: FileReference,
-    patience: Duration = Relay.patience, pressure: RelayPressure? = nil, silenceIsReset: Bool = false,
-    onEnd: @escaping (Relay, End) -> Void
+    patience: Duration = Relay.patience, pressure: RelayPressure? = nil, timeouts: RelayTimeouts? = nil,
+    silenceIsReset: Bool = false, onEnd: @escaping (Relay, End) -> Void
   ) throws(SystemError) {
     setNoDelay(other.rawValue)
     setResetOnClose(other.rawValue, true)
-    try self.init(loop, buffer, plain, other, framed: false, patience, pressure, silenceIsReset: silenceIsReset, onEnd)
+    try self.init(
+      loop, buffer, plain, other, framed: false, patience, pressure, timeouts, silenceIsReset: silenceIsReset, onEnd)
   }
 
   private init(
     _ loop: EventLoop, _ buffer: RelayBuffer, _ plain: FileReference, _ stream: FileReference, framed: Bool,
-    _ patience: Duration, _ pressure: RelayPressure?, silenceIsReset: Bool, _ onEnd: @escaping (Relay, End) -> Void
+    _ patience: Duration, _ pressure: RelayPressure?, _ timeouts: RelayTimeouts?, silenceIsReset: Bool,
+    _ onEnd: @escaping (Relay, End) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.buffer = buffer
@@ -182,9 +187,17 @@ public final class Relay: EventSource {
       if let registration = plainRegistration { loop.remove(registration) }
       throw error
     }
+    if let timeouts {
+      let quiet = RelayQuiet(timeouts, now: monotonicNanoseconds())
+      quiet.timer = loop.schedule(after: quiet.look, self, key: Self.quietKey)
+      self.quiet = quiet
+    }
     // Data may have come before the registration.
     loop.enqueue(self)
   }
+
+  /// Of the timer; that of `watch` has 0.
+  private static let quietKey = 1
 
   private static func tag(_ side: RelaySide) -> Int { side == .plain ? 0 : 1 }
 
@@ -474,6 +487,7 @@ public final class Relay: EventSource {
   override public func timerFired(_ key: Int) {
     resume()
     guard !ended else { return }
+    if key == Self.quietKey { return lookWhetherQuiet() }
     guard state.isImpatient else {
       watch = nil
       return
@@ -493,6 +507,20 @@ public final class Relay: EventSource {
     finish(.reset(Status(errno: code != 0 || framed ? code : socketError(stream.rawValue))))
   }
 
+  // MARK: a connection on which nothing happens
+
+  private func lookWhetherQuiet() {
+    guard let quiet else { return }
+    guard !quiet.isOver(totals, isHalfClosed: state.isHalfClosed, now: monotonicNanoseconds()) else {
+      // What waits is not taken: without it the stream ends in the middle, which is as good as a reset.
+      if framed, toStream.isEmpty {
+        _ = Frame.reset(.timedOut).withUnsafeBytes { sendBytes(stream.rawValue, $0) }
+      }
+      return finish(.reset(.timedOut))
+    }
+    quiet.timer = loop.schedule(after: quiet.look, self, key: Self.quietKey)
+  }
+
   // MARK: the end
 
   private func finish(_ end: End) {
@@ -502,6 +530,7 @@ public final class Relay: EventSource {
     if let registration = streamRegistration { loop.remove(registration) }
     if let watch { loop.cancel(watch) }
     if isWide { buffer.giveWide() }
+    if let timer = quiet?.timer { loop.cancel(timer) }
     if end == .completed {
       setResetOnClose(plain.rawValue, false)
       if !framed { setResetOnClose(stream.rawValue, false) }

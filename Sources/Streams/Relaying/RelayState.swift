@@ -148,6 +148,9 @@ struct RelayState: Equatable, Sendable {
     failure(side) != nil || self[side].contains(.broken) && !self[side].contains(.framed)
   }
 
+  /// Whether one side has said that it sends no more.
+  var isHalfClosed: Bool { plain.contains(.finReceived) || stream.contains(.finReceived) }
+
   // MARK: what came of it
 
   mutating func happened(_ bits: Bits, _ side: RelaySide) { self[side].formUnion(bits) }

@@ -18,20 +18,24 @@ public final class StreamServing: EventSource {
 
   private let loop: EventLoop
   private let completion: (StreamServing, Outcome) -> Void
+  private let timeout: Duration
   private var stream: FileReference?
   private var registration: Registration?
   private var deadline: TimerToken?
   private var received: [UInt8] = []
 
+  /// - Parameter timeout: for the whole hello.
   public init(
-    loop: EventLoop, stream: FileReference, completion: @escaping (StreamServing, Outcome) -> Void
+    loop: EventLoop, stream: FileReference, timeout: Duration = StreamServing.timeout,
+    completion: @escaping (StreamServing, Outcome) -> Void
   ) throws(SystemError) {
     self.loop = loop
+    self.timeout = timeout
     self.stream = stream
     self.completion = completion
     super.init()
     registration = try loop.add(stream.rawValue, [.readable], self)
-    deadline = loop.schedule(after: Self.timeout, self)
+    deadline = loop.schedule(after: timeout, self)
   }
 
   override public func ready(_ events: EventSet, tag: Int) {
@@ -54,7 +58,7 @@ public final class StreamServing: EventSource {
     }
   }
 
-  override public func timerFired(_ key: Int) { finish(.failed("no hello within \(Self.timeout)")) }
+  override public func timerFired(_ key: Int) { finish(.failed("no hello within \(timeout)")) }
 
   /// Closes the stream without a word to anybody.
   public func cancel() { cleanUp() }

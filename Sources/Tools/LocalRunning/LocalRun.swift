@@ -159,6 +159,9 @@ public final class LocalRun: EventSource {
     // What we pass on before init has its signalfd waits for it.
     spawnRequest.keepsSignalMask = true
     spawnRequest.parentDeathSignal = SIGKILL
+    // Not ours, which may have been raised for the connections: a program that goes through all that it may have open would
+    // take long.
+    spawnRequest.limitOpenFiles(givenOpenFilesLimit())
     var namespaces: Namespaces = [.pid, .network, .mount, .uts, .ipc]
     if needsUserNamespace { namespaces.insert(.user) }
     let gate = try makePipe()

@@ -86,7 +86,7 @@ final class FloodTests: XCTestCase {
     let outcome = bash(
       #"""
       cd \#(directory); export XDG_RUNTIME_DIR=$PWD/flooded; mkdir -p flooded; chmod 755 flooded
-      (ulimit -n \#(files); exec ip netns exec \#(World.host) \#(World.tombolo) host --transport unix:$PWD/flooded --dns 10.9.0.2 \
+      (ulimit -n \#(files); exec setpriv --bounding-set -sys_resource ip netns exec \#(World.host) \#(World.tombolo) host --transport unix:$PWD/flooded --dns 10.9.0.2 \
         -p 10.9.0.1:9480:80 --log-format json > flooded.out 2> flooded.err) & h=$!
       for i in $(seq 100); do [ -S flooded/host_7766 ] && break; sleep 0.05; done
       python3 twin.py $PWD/flooded \#(what) > twin.out 2>&1 & t=$!

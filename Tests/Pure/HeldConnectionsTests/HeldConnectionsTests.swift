@@ -1,3 +1,4 @@
+import Foundation
 import HeldConnections
 import Inet
 import Packets
@@ -8,6 +9,9 @@ private let synAck: UInt8 = 0x12
 private let ack: UInt8 = 0x10
 private let fin: UInt8 = 0x11
 private let rst: UInt8 = 0x04
+
+/// More of them than in every run: $TOMBOLO_HOSTILE_PACKETS.
+private let hostilePackets = ProcessInfo.processInfo.environment["TOMBOLO_HOSTILE_PACKETS"].flatMap { Int($0) }
 
 /// A program that connects to a server, in either family.
 private struct Pair {
@@ -289,7 +293,7 @@ private func open(_ table: inout HeldConnections, _ pair: Pair, now: UInt32 = 0)
     var ids: [HeldConnections.ID] = []
     let pairs = (0..<32).map { Pair(v6: $0 & 1 == 1, port: UInt16($0 / 2)) }
     var now: UInt32 = 0
-    for round in 0..<200_000 {
+    for round in 0..<(hostilePackets ?? 200_000) {
       guard let pair = pairs.randomElement(using: &random) else { continue }
       var made: [UInt8]
       switch round & 7 {

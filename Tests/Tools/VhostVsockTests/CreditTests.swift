@@ -40,7 +40,7 @@ import Testing
   /// However many streams a guest opens, it can have the device hold so much and no more; every stream has room all the same,
   /// and gets more of it when others have ended. Without this a guest had 16,384 buffers of 256 KiB of the parent's memory.
   @Test func manyStreamsShareOneBound() throws {
-    clinux_raise_nofile()
+    clinux_raise_nofile(0)
     let device = try RunningDevice()
     let listener = try device.listen(80, backlog: 4096)
     let guest = try GuestTwin(device)

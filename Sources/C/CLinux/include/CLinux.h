@@ -78,7 +78,7 @@ struct clinux_spawn {
   bool clear_capabilities;    // no capability in any set after exec
   bool no_new_privileges;
   int parent_death_signal;    // 0 for none
-  uint64_t nofile;            // RLIMIT_NOFILE soft limit, 0 to leave it
+  uint64_t nofile;            // RLIMIT_NOFILE, or the hard limit where more is not allowed; 0 to leave it
   bool keep_signal_mask;      // what is blocked here waits for the program; otherwise it starts with nothing blocked
   const struct clinux_limit *limits;
   unsigned limit_count;
@@ -182,7 +182,8 @@ int clinux_syncfs(int fd); // -1 and errno
 int clinux_poll(int fd, bool writing, int milliseconds); // poll(2) of one descriptor: 1 ready, 0 not within that time
 int clinux_poll_writable(int fd); // 1 when a write of PIPE_BUF bytes would not block (or would fail), else 0
 enum { CLINUX_MNT_DETACH = MNT_DETACH };
-void clinux_raise_nofile(void);
+void clinux_raise_nofile(uint64_t most); // the hard limit to `most`, where that may be done, and the soft one to the hard one
+uint64_t clinux_given_nofile(void); // the hard limit before that
 void clinux_close_on_exec_from(int first); // every open descriptor from `first` on
 bool clinux_has_ended(pid_t pid); // a child that is still to be waited for
 void clinux_wait(pid_t pid); // until that child has ended
