@@ -31,6 +31,10 @@ public struct AttestationSettings: Equatable, Sendable {
   /// Where what the host gave is measured.
   public var runtimeRegister: UInt16 = 16
   public var missing = Missing.end
+  /// Where a document is that is always valid; below /run.
+  public var document: String?
+  /// Made at the start; the first one's public half is in every document that names no other.
+  public var keys: [Key] = []
 
   static let portLimit = 8
   static let callerLimit = 256
@@ -71,6 +75,11 @@ public struct AttestationSettings: Equatable, Sendable {
     if let index = try table.integer("runtime_pcr", in: 16...31) { runtimeRegister = UInt16(index) }
     missing =
       try table.value("without_module", "\"end\" or \"simulate\"") { Missing(rawValue: $0) } ?? missing
+    document =
+      try table.value(
+        "document", "an absolute path below /run without \".\" and \"..\", not in /run/tombolo", Self.documentPath)
+      ?? document
+    try readKeys(&table)
     if callers != nil, !ports.isEmpty {
       throw table.error(
         "listen",
@@ -81,6 +90,13 @@ public struct AttestationSettings: Equatable, Sendable {
       throw table.error(
         "pcrs", "found \(runtimeRegister), which is attestation.runtime_pcr: it is locked before a program starts")
     }
+  }
+
+  private static func documentPath(_ text: String) -> String? {
+    guard !text.hasSuffix("/"), let path = MountSettings.path(text), path.hasPrefix("/run/"),
+      !MountSettings.isReserved(path)
+    else { return nil }
+    return path
   }
 
   private static func device(_ text: String) -> Device? {
