@@ -14,7 +14,7 @@ public struct AttestationSettings: Equatable, Sendable {
   public enum Missing: String, CaseIterable, Sendable { case end, simulate }
 
   /// What the host may give at run time.
-  public enum Given: String, CaseIterable, Sendable { case addresses }
+  public enum Given: String, CaseIterable, Sendable { case addresses, arguments, variables }
 
   /// There is such a section: the service is there, and what the host gives is measured.
   public var isWanted = false
@@ -109,7 +109,7 @@ public struct AttestationSettings: Equatable, Sendable {
 }
 
 struct RuntimeWordError: Error, CustomStringConvertible {
-  var description: String { "expected \"addresses\"" }
+  var description: String { "expected \"addresses\", \"arguments\" or \"variables\"" }
 }
 
 extension AttestationSettings.Given {
@@ -120,6 +120,10 @@ extension AttestationSettings.Given {
 }
 
 extension Configuration {
+  /// What the host may give for the program; nothing without a section `[attestation]`, which measures it.
+  public var takesArguments: Bool { attestation.isWanted && attestation.runtime.contains(.arguments) }
+  public var takesVariables: Bool { attestation.isWanted && attestation.runtime.contains(.variables) }
+
   /// Whether the attestation service is there.
   public var needsAttestation: Bool { attestation.isWanted }
 

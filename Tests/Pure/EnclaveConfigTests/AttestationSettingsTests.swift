@@ -13,16 +13,19 @@ struct AttestationSettingsTests {
       device = "ne"
       pcrs = [17, 31]
       rate = 7
-      runtime = ["addresses"]
+      runtime = ["addresses", "variables"]
       runtime_pcr = 18
       without_module = "simulate"
       """
     ).attestation
     #expect(settings.isWanted && settings.callers == ["root", "1000"] && settings.device == .group("ne"))
-    #expect(settings.registers == [17, 31] && settings.rate == 7 && settings.runtime == [.addresses])
+    #expect(settings.registers == [17, 31] && settings.rate == 7 && settings.runtime == [.addresses, .variables])
     #expect(settings.runtimeRegister == 18 && settings.missing == .simulate)
     #expect(try read("[attestation]\nlisten = [1300, 9999]").attestation.ports == [1300, 9999])
     #expect(try read("[attestation]\ndocument = \"/run//app/a.cbor\"").attestation.document == "/run/app/a.cbor")
+    let variables = try read("[attestation]\nruntime = [\"variables\"]")
+    #expect(variables.takesVariables && !variables.takesArguments)
+    #expect(try !read("[attestation]").takesVariables)
     #expect(try !read("").needsAttestation && read("[attestation]").needsAttestation)
   }
 
