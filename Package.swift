@@ -109,6 +109,9 @@ let package = Package(
       linkerSettings: [.linkedLibrary("ssl"), .linkedLibrary("crypto")]),
     .target(
       name: "CHTTP2", path: "Sources/C/CHTTP2", cSettings: hardenedC, linkerSettings: [.linkedLibrary("nghttp2")]),
+    // Key pairs over OpenSSL: of `tombolo-attest` alone.
+    .target(
+      name: "CKeys", path: "Sources/C/CKeys", cSettings: hardenedC, linkerSettings: [.linkedLibrary("crypto")]),
 
     // Pure
     // Addresses, endpoints, prefixes; what an address is for.
@@ -226,7 +229,8 @@ let package = Package(
     // The attestation service: the security module over HTTP.
     module(
       "Enclave/Attesting",
-      ["AttestationCalls", "HTTP", "SecurityModule", "LinuxSystem", "EventLoop", "Relaying"], forSize: true),
+      ["AttestationCalls", "CKeys", "HTTP", "Roles", "SecurityModule", "LinuxSystem", "EventLoop", "Relaying"],
+      forSize: true),
 
     // Host
     // Raw mode on the host: its TUN device or its share of the host's ports, rules, settings, and their undoing.
@@ -298,7 +302,9 @@ let package = Package(
       path: "Sources/Programs/tombolo-dns", swiftSettings: strict + small, linkerSettings: staticLink),
     .executableTarget(
       name: "tombolo-attest",
-      dependencies: ["CLinux", "Attesting", "LinuxSystem", "EventLoop", "Roles", "Seccomp", "Wire"],
+      dependencies: [
+        "CLinux", "AttestationCalls", "Attesting", "LinuxSystem", "EventLoop", "Roles", "Seccomp", "Wire",
+      ],
       path: "Sources/Programs/tombolo-attest", swiftSettings: strict + small, linkerSettings: staticLink),
     .executableTarget(
       name: "tombolo",
@@ -345,7 +351,9 @@ let package = Package(
     tests("Pure/AttestationCallsTests", ["AttestationCalls", "HTTP", "SecurityModule"]),
     tests(
       "Enclave/AttestingTests",
-      ["Attesting", "CBORCodec", "HTTP", "SecurityModule", "EventLoop", "LinuxSystem", "CLinux"]),
+      [
+        "Attesting", "AttestationCalls", "CBORCodec", "HTTP", "Roles", "SecurityModule", "EventLoop", "LinuxSystem", "CLinux",
+      ]),
     tests("Pure/WireTests", ["Wire", "Inet"]),
     tests("Pure/LogTextTests", ["LogText", "Inet", "Policy", "Wire"]),
     tests("Pure/DNSTests", ["DNS", "Inet"]),

@@ -49,11 +49,11 @@ void clinux_keep_descriptors(const int *kept, int count) {
 // linux/landlock.h of 6.12; the headers here may be older than the kernel.
 struct ruleset { uint64_t files, network, scoped; };
 struct __attribute__((packed)) beneath { uint64_t allowed; int32_t parent; };
-enum { READ_FILE = 1 << 2, READ_DIR = 1 << 3, REMOVE_DIR = 1 << 4, REMOVE_FILE = 1 << 5, BIND_TCP = 1 << 0, SCOPE_ABSTRACT_UNIX = 1 << 0, SCOPE_SIGNAL = 1 << 1 };
+enum { READ_FILE = 1 << 2, READ_DIR = 1 << 3, REMOVE_DIR = 1 << 4, REMOVE_FILE = 1 << 5, MAKE_FILE = 1 << 8, BIND_TCP = 1 << 0, SCOPE_ABSTRACT_UNIX = 1 << 0, SCOPE_SIGNAL = 1 << 1 };
 
 int clinux_landlock_version(void) { return (int)RESULT(syscall(444, NULL, 0, 1 /* LANDLOCK_CREATE_RULESET_VERSION */)); }
 
-int clinux_landlock(const char *const *readable, int count, bool removable, bool signals) {
+int clinux_landlock(const char *const *readable, int count, bool removable, bool replaceable, bool signals) {
   int version = clinux_landlock_version();
   if (version < 0) return version;
   // The first 13 rights came with version 1; then refer, truncate, ioctl on devices.
@@ -67,7 +67,8 @@ int clinux_landlock(const char *const *readable, int count, bool removable, bool
   for (int i = 0; i < count && result == 0; i++) {
     int directory = open(readable[i], O_PATH | O_CLOEXEC | O_DIRECTORY);
     if (directory < 0) continue; // nothing is there to be read
-    struct beneath rule = {.allowed = READ_FILE | READ_DIR | (removable ? REMOVE_FILE | REMOVE_DIR : 0), .parent = directory};
+    struct beneath rule = {.allowed = READ_FILE | READ_DIR | (removable ? REMOVE_FILE | REMOVE_DIR : 0) |
+                                       (replaceable ? REMOVE_FILE | MAKE_FILE : 0), .parent = directory};
     result = (int)RESULT(syscall(445, rules, 1 /* LANDLOCK_RULE_PATH_BENEATH */, &rule, 0));
     close(directory);
   }

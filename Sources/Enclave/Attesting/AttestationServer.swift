@@ -15,6 +15,8 @@ import SecurityModule
 //   time         a request must be whole within `patience` of its first byte, and an answer be taken within the same
 //   the device   a budget for each caller (`CallerBudgets`); one request, then the others have their turn
 //
+// Keys are `BootKeys`, the document in a file is `DocumentFile`.
+//
 // A caller is a user (SO_PEERCRED). Over TCP nobody can tell who it is: all of these are one caller.
 
 public final class AttestationServer: EventSource {
@@ -25,11 +27,16 @@ public final class AttestationServer: EventSource {
     public var registers: Set<UInt16>
     /// Requests to the device, a second and caller.
     public var rate: Int
+    /// The first one's public half is in every document that names no other.
+    public var keys: [AttestationKey]
 
-    public init(callers: Set<UInt32>? = nil, registers: Set<UInt16> = [], rate: Int = 100) {
+    public init(
+      callers: Set<UInt32>? = nil, registers: Set<UInt16> = [], rate: Int = 100, keys: [AttestationKey] = []
+    ) {
       self.callers = callers
       self.registers = registers
       self.rate = rate
+      self.keys = keys
     }
   }
 
@@ -116,7 +123,7 @@ public final class AttestationServer: EventSource {
       return HTTPResponse(403, "\(who) is none of attestation.callers")
     }
     do throws(CallDefect) {
-      let call = try AttestationCall(request)
+      let call = try AttestationCall(request, keys: settings.keys)
       guard budgets.take(call.cost, caller, now: monotonicNanoseconds()) else {
         var response = HTTPResponse(429, "more than attestation.rate allows: \(settings.rate) a second")
         response.headers.append(.init("Retry-After", "1"))
@@ -154,6 +161,8 @@ public final class AttestationServer: EventSource {
           bytes += more
         }
         return form.response(Array(bytes.prefix(count)))
+      case .keys(let keys): return AttestationKey.response(keys)
+      case .key(let key, let isDefault, let form): return key.response(isDefault: isDefault, form)
       }
     } catch {
       return failed(error)

@@ -3,6 +3,7 @@ import CLinux
 import EnclaveConfig
 import Inet
 import LinuxSystem
+import Roles
 
 /// What the attestation service is handed, opened while PID 1 still has every right. All of it stays open there, so that the
 /// service can be started again.
@@ -14,6 +15,12 @@ public struct AttestationFiles {
   public private(set) var listeners: [FileReference] = []
   /// nil: all.
   public private(set) var callers: [UInt32]?
+  /// The files of the keys' private halves, which can be written, in the configuration's order.
+  public private(set) var keys: [FileReference] = []
+  /// Where the service keeps the public halves for its next life; nil without keys.
+  public private(set) var publicHalves: FileReference?
+  /// The two files of `attestation.document`, which can be written; empty without.
+  public private(set) var document: [FileReference] = []
 
   init() throws {
     executable = try companion(EnclaveLayout.attestationService, neededFor: "[attestation]")
@@ -58,18 +65,64 @@ public struct AttestationFiles {
     }
   }
 
+  mutating func makeKeyFiles(_ files: [BootStep.KeyFile]) throws {
+    let passwd = Self.text("/etc/passwd")
+    let group = Self.text("/etc/group")
+    for file in files {
+      let owner = try Self.account(file.user, passwd, group, "attestation.key \"\(file.name)\"")
+      let path = EnclaveLayout.keyFile(file.name)
+      keys.append(FileReference(try openFile(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o400)))
+      try changeOwner(path, user: owner.uid, group: owner.gid)
+    }
+    publicHalves = try makeMemoryFile([])
+  }
+
+  mutating func makeDocument(at path: String) throws {
+    let directory = EnclaveLayout.documentDirectory
+    try makeDirectories(directory)
+    try changeMode(directory, 0o755)
+    do throws(SystemError) {
+      try changeOwner(directory, user: Configuration.attestationID, group: Configuration.attestationID)
+    } catch {
+      // In a user namespace with a single id the service has that.
+      guard error.errno == EINVAL else { throw error }
+    }
+    for name in [AttestationPlan.documentName, AttestationPlan.spareName] {
+      let file = "\(directory)/\(name)"
+      // Of another start, under another init.
+      removeFile(file)
+      document.append(FileReference(try openFile(file, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o444)))
+      try changeMode(file, 0o444)
+    }
+    let target = "\(directory)/\(AttestationPlan.documentName)"
+    if fileKind(path, followLinks: false) == .symbolicLink, try readLink(path) == target { removeFile(path) }
+    guard fileKind(path, followLinks: false) == nil else {
+      throw MissingFeature(
+        sentence: "attestation.document: found \(path), which is there already, expected a free name")
+    }
+    if let end = path.lastIndex(of: "/") { try makeDirectories(String(path[..<end])) }
+    try makeSymbolicLink(path, to: target)
+  }
+
   private static func users(_ names: [String]) throws -> [UInt32] {
     let passwd = text("/etc/passwd")
     let group = text("/etc/group")
     var users: [UInt32] = []
     for name in names {
-      do throws(AccountError) {
-        users.append(try Account(name, passwd: passwd, group: group).uid)
-      } catch {
-        throw MissingFeature(sentence: "attestation.callers: \(error)")
-      }
+      users.append(try account(name, passwd, group, "attestation.callers").uid)
     }
     return users
+  }
+
+  /// - Parameter key: of the configuration.
+  private static func account(
+    _ name: String, _ passwd: String, _ group: String, _ key: String
+  ) throws(MissingFeature) -> Account {
+    do throws(AccountError) {
+      return try Account(name, passwd: passwd, group: group)
+    } catch {
+      throw MissingFeature(sentence: "\(key): \(error)")
+    }
   }
 
   private static func text(_ path: String) -> String { (try? readText(path)) ?? "" }

@@ -173,6 +173,10 @@ public struct BootRunner {
     case .simulateSecurityModule: break
     case .listenForAttestation(let ports, let callers):
       try attestation?.listen(ports: ports, callers: callers)
+    case .makeKeyFiles(let files):
+      try attestation?.makeKeyFiles(files)
+    case .makeDocument(let path):
+      try attestation?.makeDocument(at: path)
     case .readCertificates(let path):
       try dnsClient?.readCertificates(path)
     }

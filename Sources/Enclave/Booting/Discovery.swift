@@ -5,6 +5,7 @@ import EnclaveConfig
 import Inet
 import LinuxSystem
 import Relaying
+import SystemText
 import Wire
 
 // Theory of operation.
@@ -137,6 +138,7 @@ public final class Discovery {
     let hello = BootIdentity.own.hello(digest, policy: policy)
     var host = Self.host(document, configuration)
     var session: (stream: FileReference, early: [UInt8])?
+    var offer: RuntimeOffer?
     for question in Question.rest(kind, configuration) {
       switch question {
       case .configuration, .contract: break
@@ -144,7 +146,17 @@ public final class Discovery {
       case .host(let cid, let port, let timeout):
         let found = try ParentSearch.find(cid: cid, port: port, timeout: timeout)
         host = StreamTarget(.vsock(cid: found, port: port))
-      case .session(let timeout): session = try HostQuestions.session(host, hello, timeout: timeout)
+      case .session(let timeout):
+        let opened = try HostQuestions.session(host, hello, timeout: timeout)
+        session = (opened.stream, opened.early)
+        offer = opened.offer
+        try refuse(opened.offer)
+      case .runtime(_, _, let timeout):
+        guard let offer, offer.hasArguments || offer.hasVariables else { break }
+        let taken = try HostQuestions.runtime(host, token: BootIdentity.own.secrets.session, timeout: timeout)
+        // The answer counts, not what was announced.
+        try refuse(RuntimeOffer(taken))
+        try take(taken)
       case .addresses(_, _, _, let timeout):
         let asked = configuration.raw
         configuration.raw = try HostQuestions.addresses(
@@ -171,6 +183,32 @@ public final class Discovery {
     facts.hasSecurityModule = hasSecurityModule
     facts.given = given
     return facts
+  }
+
+  /// - Throws: where the host gives what the image does not take.
+  private func refuse(_ offer: RuntimeOffer) throws(HostQuestions.Failure) {
+    for (isThere, isTaken, word, option) in [
+      (offer.hasArguments, configuration.takesArguments, "arguments", "--enclave-argument"),
+      (offer.hasVariables, configuration.takesVariables, "variables", "--enclave-variable"),
+    ] where isThere && !isTaken {
+      throw HostQuestions.Failure(
+        description: "the host gives \(word) (\(option)), which this image does not take: expected \"\(word)\" in "
+          + "attestation.runtime, or a host that gives none")
+    }
+  }
+
+  private func take(_ taken: RuntimeParameters) throws(HostQuestions.Failure) {
+    guard taken.arguments.isEmpty || !configuration.program.command.isEmpty else {
+      throw HostQuestions.Failure(
+        description: "the host gives arguments, and the image has no program that they could be of (program.command)")
+    }
+    configuration.program.command += taken.arguments.map { systemText($0) }
+    for variable in taken.variables { configuration.program.environment[variable.name] = systemText(variable.value) }
+    let names = taken.variables.map(\.name).joined(separator: ", ")
+    notes.append(
+      "the host gives \(taken.arguments.count) arguments, and \(names.isEmpty ? "no variables" : "the variables \(names)")"
+    )
+    given += taken.lines
   }
 
   /// What of the link the host has chosen.

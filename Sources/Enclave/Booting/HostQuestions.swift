@@ -34,15 +34,38 @@ public enum HostQuestions {
 
   /// Opens the first session of a boot.
   /// - Parameter timeout: for the whole of it; a host that is not there yet is tried again until then.
-  /// - Returns: the stream, and bytes that came behind the host's answer.
+  /// - Returns: the stream, bytes that came behind the host's answer, and what it has to give.
   public static func session(
     _ host: StreamTarget, _ hello: Hello, timeout: Duration
-  ) throws -> (stream: FileReference, early: [UInt8]) {
+  ) throws -> (stream: FileReference, early: [UInt8], offer: RuntimeOffer) {
     let answer = try ask(host, hello, timeout, "no session with the host", "boot.host_timeout") { status in
       status == .noResources
         ? .notYet("it has no room") : .failure("the host at \(host) refuses this enclave's session: \(status)")
     }
-    return (answer.stream, answer.early)
+    do throws(WireError) {
+      return (answer.stream, answer.early, try RuntimeOffer(parameters: answer.parameters))
+    } catch {
+      throw Failure(description: "the host gives what this version does not know: \(error)")
+    }
+  }
+
+  /// Asks for arguments and variables, piece by piece.
+  /// - Parameters:
+  ///   - token: opens the questions' streams.
+  ///   - timeout: for each piece.
+  public static func runtime(_ host: StreamTarget, token: Token, timeout: Duration) throws -> RuntimeParameters {
+    var assembly = RuntimeAssembly()
+    while true {
+      let answer = try ask(
+        host, assembly.next.hello.proven(by: token), timeout, "the host gave no arguments or variables",
+        "attestation.runtime, boot.host_timeout"
+      ) { status in .failure("asked for arguments and variables, the host answered: \(status)") }
+      do throws(WireError) {
+        if let given = try assembly.take(answer.parameters) { return given }
+      } catch {
+        throw Failure(description: "asked for arguments and variables, the host answered with something else: \(error)")
+      }
+    }
   }
 
   /// Asks for the enclave's addresses, before there is a link that could have them.

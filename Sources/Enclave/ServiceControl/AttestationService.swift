@@ -1,3 +1,4 @@
+import BootPlanning
 import EnclaveConfig
 import LinuxSystem
 import Roles
@@ -14,6 +15,12 @@ public struct AttestationHandOver {
   public var callers: [UInt32]?
   /// What the host gave, as it is measured.
   public var runtime: [UInt8]
+  /// The files of private halves, in the configuration's order.
+  public var keys: [FileReference] = []
+  /// Where the service keeps the public halves for its next life; nil without keys.
+  public var publicHalves: FileReference?
+  /// The two files of `attestation.document`; empty without.
+  public var document: [FileReference] = []
 
   public init(
     executable: FileReference, module: FileReference?, listeners: [FileReference], callers: [UInt32]?, runtime: [UInt8]
@@ -50,15 +57,23 @@ struct AttestationService: ServiceDescription {
       files.append(file.rawValue)
       return Self.firstDescriptor + UInt32(clamping: files.count - 1)
     }
+    let keys = zip(settings.keys, handOver.keys).map { key, file in
+      AttestationPlan.Key(
+        name: key.name, type: key.kind.rawValue, isRaw: key.publicForm == .raw, file: number(file))
+    }
     let plan = AttestationPlan(
       module: handOver.module.map(number), listeners: handOver.listeners.map(number), callers: handOver.callers,
       registers: settings.registers.map { UInt32($0) }, runtimeRegister: UInt32(settings.runtimeRegister),
-      runtime: handOver.runtime, rate: settings.rate, readiness: Self.firstDescriptor)
+      runtime: handOver.runtime, rate: settings.rate, keys: keys,
+      publicHalves: handOver.publicHalves.map(number), documentFiles: handOver.document.map(number),
+      readiness: Self.firstDescriptor)
     let handed = ends.hold(try makeMemoryFile(plan.document))
     var request = SpawnRequest(
       .descriptor(handOver.executable.rawValue), arguments: ["tombolo-attest", "--handed"], environment: [],
       descriptors: [ends.null.rawValue, ends.output.rawValue, ends.error.rawValue, handed] + files)
     if hasSeparateUser { request.identity = (Configuration.attestationID, Configuration.attestationID, []) }
+    // The one directory in which it may do something.
+    if !handOver.document.isEmpty { request.workingDirectory = EnclaveLayout.documentDirectory }
     request.keptCapabilities = 0
     request.clearsCapabilities = true
     request.noNewPrivileges = true

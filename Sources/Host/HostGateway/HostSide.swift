@@ -63,6 +63,8 @@ public struct HostSettings {
   public var rawGateway: (any RawGateway)?
   /// For `tombolo status`.
   public var name = "enclave"
+  /// What every enclave is given that takes it.
+  public var given = RuntimeParameters()
 
   public init() {}
 
@@ -173,7 +175,9 @@ public final class HostSide {
     rawGateway = settings.rawGateway
     let debug: (String) -> Void = settings.verbose ? log : { _ in }
     let complaints = ComplaintLog(loop: loop, log: log)
-    let sessions = SessionServer(loop: loop, store: boots, counters: counters, complaints: complaints, log: log)
+    let sessions = SessionServer(
+      loop: loop, offer: RuntimeOffer(settings.given), store: boots, counters: counters, complaints: complaints,
+      log: log)
     var limits = settings.limits ?? HostLimits()
     limits.outgoing = settings.connections.outgoing ?? limits.outgoing
     limits.incoming = settings.connections.incoming ?? limits.incoming
@@ -227,7 +231,7 @@ public final class HostSide {
         .logs: logs,
         .packets: PacketsServer(
           loop: loop, rawGateway: rawGateway, resolver: resolver, budget: budget, complaints: complaints, log: log),
-        .control: ControlServer(rawGateway: rawGateway, complaints: complaints),
+        .control: ControlServer(rawGateway: rawGateway, given: settings.given, complaints: complaints),
         .listening: publishedPorts,
         .datagrams: DatagramServer(
           loop: loop, policy: policy, counters: counters, budget: budget, complaints: complaints,

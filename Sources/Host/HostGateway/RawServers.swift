@@ -45,17 +45,23 @@ final class PacketsServer: ChannelServer {
   }
 }
 
-/// An enclave in raw mode asks for its addresses before it opens anything else.
+/// An enclave asks for what the host gives it before it opens anything else: its addresses, its program's arguments and
+/// variables.
 final class ControlServer: ChannelServer {
   private let rawGateway: (any RawGateway)?
+  private let given: [UInt8]
   private let complaints: ComplaintLog
 
-  init(rawGateway: (any RawGateway)?, complaints: ComplaintLog) {
+  init(rawGateway: (any RawGateway)?, given: RuntimeParameters, complaints: ComplaintLog) {
     self.rawGateway = rawGateway
+    self.given = given.encoded
     self.complaints = complaints
   }
 
   func serve(_ admitted: AdmittedStream) throws {
+    if let request = try RuntimeRequest(parameters: admitted.hello.parameters) {
+      return admitted.answer(.ok, parameters: request.answer(given))
+    }
     guard let request = try AddressRequest(parameters: admitted.hello.parameters) else {
       return admitted.answer(.unsupported)
     }

@@ -21,6 +21,7 @@ final class SessionServer {
   private static let serviceLimit = 64
 
   private let loop: EventLoop
+  private let offer: RuntimeOffer
   private let store: BootStore?
   private let counters: HostCounters
   private let complaints: ComplaintLog
@@ -28,12 +29,15 @@ final class SessionServer {
   private var admission: BootAdmission
   private var sessions: [PeerKey: Session] = [:]
 
-  /// - Parameter store: where boots outlive this process; nil where the enclaves end with it.
+  /// - Parameters:
+  ///   - offer: what there is for every enclave that takes it.
+  ///   - store: where boots outlive this process; nil where the enclaves end with it.
   init(
-    loop: EventLoop, store: BootStore?, counters: HostCounters, complaints: ComplaintLog,
+    loop: EventLoop, offer: RuntimeOffer, store: BootStore?, counters: HostCounters, complaints: ComplaintLog,
     log: @escaping (String) -> Void
   ) {
     self.loop = loop
+    self.offer = offer
     self.store = store
     self.counters = counters
     self.complaints = complaints
@@ -85,7 +89,7 @@ final class SessionServer {
       sessions[peer] = session
       // Before the answer: from it on the enclave counts on being known.
       save()
-      answer(stream, Answer(.ok))
+      answer(stream, Answer(.ok, parameters: offer.parameters))
     }
   }
 

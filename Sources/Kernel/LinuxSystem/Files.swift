@@ -62,6 +62,19 @@ public func writeAll(_ fd: Int32, _ bytes: some Collection<UInt8>, _ object: Str
   }
 }
 
+/// Makes these the contents of an open file, whatever it had. The C functions are `lseek`, `write` and `ftruncate`.
+public func rewriteFile(_ fd: Int32, _ bytes: [UInt8], _ object: String) throws(SystemError) {
+  try checkErrno("lseek", object) { lseek(fd, 0, SEEK_SET) }
+  try writeAll(fd, bytes, object)
+  try checkErrno("ftruncate", object) { ftruncate(fd, off_t(bytes.count)) }
+}
+
+/// An open file from its beginning.
+public func readFromStart(_ fd: Int32, limit: Int) throws(SystemError) -> [UInt8] {
+  try checkErrno("lseek", "descriptor \(fd)") { lseek(fd, 0, SEEK_SET) }
+  return try readToEnd(fd, limit: limit)
+}
+
 /// Creates or truncates `path` and writes `text`.
 public func writeFile(_ path: String, _ text: String, mode: UInt32 = 0o644) throws(SystemError) {
   try writeFile(path, Array(text.utf8), mode: mode)
@@ -234,6 +247,22 @@ public func changeMode(_ path: String, _ mode: UInt32) throws(SystemError) {
 /// The corresponding C function is `rename`.
 public func renameFile(_ path: String, to target: String) throws(SystemError) {
   try checkErrno("rename", path) { rename(path, target) }
+}
+
+/// Each of the two gets the other's name, in one step. The C function is `renameat2(RENAME_EXCHANGE)`.
+public func exchangeFiles(_ path: String, _ other: String) throws(SystemError) {
+  try checkErrno("renameat2", "\(path) and \(other)") {
+    path.withSystemCString { path in
+      other.withSystemCString { renameat2(AT_FDCWD, path, AT_FDCWD, $0, UInt32(RENAME_EXCHANGE)) }
+    }
+  }
+}
+
+/// Whether an open file has this name. The C functions are `fstat` and `stat`.
+public func isFile(_ fd: Int32, at path: String) -> Bool {
+  var (own, named) = (stat(), stat())
+  guard fstat(fd, &own) == 0, path.withSystemCString({ stat($0, &named) }) == 0 else { return false }
+  return own.st_dev == named.st_dev && own.st_ino == named.st_ino
 }
 
 /// Locks a file against every other descriptor that asks, until it is closed. The C function is `flock(LOCK_EX)`.

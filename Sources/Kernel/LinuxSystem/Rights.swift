@@ -25,13 +25,16 @@ public func filterSystemCalls(_ filter: [sock_filter]) throws(SystemError) {
 /// can tell that (6.7). landlock(7); what is open stays so.
 /// - Parameters:
 ///   - removable: files and directories in them may be removed.
+///   - replaceable: files in them may get other names in them.
 ///   - signalsOthers: processes of others may be signalled; without it not where the kernel can tell that (6.12).
 /// - Throws: ENOSYS or EOPNOTSUPP where the kernel has no Landlock.
-public func restrictFiles(readable: [String], removable: Bool = false, signalsOthers: Bool) throws(SystemError) {
+public func restrictFiles(
+  readable: [String], removable: Bool = false, replaceable: Bool = false, signalsOthers: Bool
+) throws(SystemError) {
   let paths = readable.map(duplicateSystemCString)
   defer { for path in paths { free(path) } }
   let result = paths.map { UnsafePointer($0) }.withUnsafeBufferPointer {
-    clinux_landlock($0.baseAddress, Int32(truncatingIfNeeded: $0.count), removable, signalsOthers)
+    clinux_landlock($0.baseAddress, Int32(truncatingIfNeeded: $0.count), removable, replaceable, signalsOthers)
   }
   try check("landlock_restrict_self", "", result)
 }

@@ -1,3 +1,4 @@
+import AttestationCalls
 import Attesting
 import CLinux
 import EventLoop
@@ -12,7 +13,7 @@ import Wire
 let help = """
   usage: tombolo-attest --version
 
-  Gives programs of the enclave attestation documents (docs/attestation.md). It stands beside tombolo-init, which starts it.
+  Gives programs of the enclave attestation documents and keys (docs/attestation.md). It stands beside tombolo-init, which starts it.
 
   """
 
@@ -47,25 +48,36 @@ func serve() throws {
   _ = try loop.add(signals.rawValue, [.readable], stop)
   let module: any ModuleDevice = plan.module.map { OpenModule(file($0)) } ?? ModuleInMemory()
   let listeners = plan.listeners.map(file)
+  let keyFiles = plan.keys.map { BootKeys.File($0, file($0.file)) }
+  let publicHalves = plan.publicHalves.map(file)
+  if !keyFiles.isEmpty { try BootKeys.prepare() }
   // Before the first foreign byte is read. Kernels without Landlock have the other two.
   try forbidNewPrivileges()
-  try? restrictFiles(readable: [], signalsOthers: false)
+  let documentFiles = plan.documentFiles.map(file)
+  let hasDocument = !documentFiles.isEmpty
+  try? restrictFiles(readable: hasDocument ? ["."] : [], replaceable: hasDocument, signalsOthers: false)
   if hasSystemCallFilters() {
     try confineSystemCalls(
-      RoleFilter.attestation.instructions.map {
+      (hasDocument ? RoleFilter.attestationWithDocument : .attestation).instructions.map {
         sock_filter(code: $0.code, jt: $0.jumpTrue, jf: $0.jumpFalse, k: $0.value)
       })
   }
   try RuntimeMeasurement.record(plan.runtime, in: UInt16(clamping: plan.runtimeRegister), of: module)
+  let keys = try publicHalves.map { try BootKeys.all(keyFiles, keptIn: $0, module) } ?? []
   let server = try AttestationServer(
     loop: loop, module: module, listeners: listeners,
     settings: .init(
       callers: plan.callers.map { Set($0) }, registers: Set(plan.registers.map { UInt16(clamping: $0) }),
-      rate: Int(plan.rate))
+      rate: Int(plan.rate), keys: keys)
   ) { say("attestation: \($0)\n") }
+  let document =
+    try hasDocument
+    ? DocumentFile(
+      loop: loop, module: module, publicKey: keys.first?.publicHalf, files: documentFiles,
+      report: { say("attestation: \($0)\n") }) : nil
   let readiness = OwnedFileDescriptor(Int32(plan.readiness))
   try writeAll(readiness.rawValue, [UInt8(1)], "readiness pipe")
-  try withExtendedLifetime((server, stop)) { try loop.run() }
+  try withExtendedLifetime((server, document, stop)) { try loop.run() }
 }
 
 do {

@@ -93,10 +93,14 @@ final class Start {
     services.dnsClient = runner.dnsClient.map {
       DNSClientHandOver(executable: $0.executable, certificates: $0.certificates, link: $0.clientEnd)
     }
-    services.attestation = runner.attestation.map {
-      AttestationHandOver(
-        executable: $0.executable, module: $0.module, listeners: $0.listeners, callers: $0.callers,
+    services.attestation = runner.attestation.map { files in
+      var made = AttestationHandOver(
+        executable: files.executable, module: files.module, listeners: files.listeners, callers: files.callers,
         runtime: RuntimeText.text(found.facts.given))
+      made.keys = files.keys
+      made.publicHalves = files.publicHalves
+      made.document = files.document
+      return made
     }
     services.programInput = input
     services.isLocal = found.facts.kind.isLocal

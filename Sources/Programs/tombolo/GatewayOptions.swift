@@ -78,6 +78,9 @@ struct GatewayOptions: ParsableArguments {
       valueName: "file"))
   var policy: String?
 
+  @OptionGroup
+  var runtime: RuntimeOptions
+
   /// - Throws: a sentence with what was found and what was expected.
   func published() throws -> [PublishedPort] {
     try publish.flatMap { text in
@@ -178,6 +181,7 @@ struct GatewayOptions: ParsableArguments {
   func settings() throws -> HostSettings {
     var settings = HostSettings()
     settings.published = try published()
+    settings.given = try runtime.parameters()
     settings.forwards = try forwards()
     settings.acceptsProxyProtocol = acceptProxyProtocol
     settings.nameServer = try nameServer()

@@ -3,6 +3,7 @@ import Inet
 import LinuxSystem
 import Roles
 import SecurityModule
+import Wire
 
 /// `tombolo image pcr16`: what an enclave measures of what its host gives at run time.
 struct ImagePCR16Command: ParsableCommand {
@@ -20,6 +21,8 @@ struct ImagePCR16Command: ParsableCommand {
   var addresses: [String] = []
   @Option(help: ArgumentHelp("The link's MTU in bytes, with --address; by default 1500.", valueName: "bytes"))
   var mtu: Int?
+  @OptionGroup
+  var runtime: RuntimeOptions
   @Flag(help: "Print the text that is measured, not the register.")
   var text = false
 
@@ -39,6 +42,7 @@ struct ImagePCR16Command: ParsableCommand {
     guard (1280...65535).contains(mtu) else { throw fail("--mtu: found \(mtu), expected 1280 to 65535") }
     var lines = zip(families, prefixes).sorted { $0.0 < $1.0 }.map { "address \($0.1)" }
     if !lines.isEmpty { lines.append("mtu \(mtu)") }
+    do { lines += try runtime.parameters().lines } catch { throw fail("\(error)") }
     let measured = RuntimeText.text(lines)
     if text { return try writeAll(1, measured, "standard output") }
     let digits = measuredRegister(measured).map { byte in

@@ -10,6 +10,9 @@ public enum AttestationCall: Equatable, Sendable {
   case extend(UInt16, [UInt8])
   case lock(UInt16)
   case random(Int, RandomForm)
+  /// The public halves of all keys.
+  case keys([AttestationKey])
+  case key(AttestationKey, isDefault: Bool, RandomForm)
 
   public enum DocumentForm: Equatable, Sendable {
     case raw(contentType: String)
@@ -33,6 +36,7 @@ public enum AttestationCall: Equatable, Sendable {
     case .extend: 1
     case .registers: SimulatedModule.count + 1
     case .random(let count, _): max(1, (count + 255) / 256)
+    case .keys, .key: 0
     }
   }
 }
@@ -58,18 +62,28 @@ public struct CallDefect: Error, Equatable, Sendable {
 }
 
 extension AttestationCall {
-  public init(_ request: HTTPRequest) throws(CallDefect) {
+  /// - Parameter keys: those that were made at the start. The first one's public half is in every document for which the client
+  ///   names no other, as in Marlin's images.
+  public init(_ request: HTTPRequest, keys: [AttestationKey] = []) throws(CallDefect) {
+    self = try Self.read(request, keys)
+    if case .document(var contents, let form) = self, contents.publicKey == nil, let key = keys.first {
+      contents.publicKey = key.publicHalf
+      self = .document(contents, form)
+    }
+  }
+
+  private static func read(_ request: HTTPRequest, _ keys: [AttestationKey]) throws(CallDefect) -> AttestationCall {
     switch request.path {
     case "/attestation":
       try Self.expect("GET", request)
-      self = .document(try Self.query(request), Self.form(request))
+      return .document(try Self.query(request, keys), Self.form(request))
     // Marlin's oyster-attestation-server.
     case "/attestation/raw":
       try Self.expect("GET", request)
-      self = .document(try Self.query(request), .raw(contentType: "application/octet-stream"))
+      return .document(try Self.query(request, keys), .raw(contentType: "application/octet-stream"))
     case "/attestation/hex":
       try Self.expect("GET", request)
-      self = .document(try Self.query(request), .hex)
+      return .document(try Self.query(request, keys), .hex)
     // enclaver's.
     case "/v1/attestation":
       try Self.expect("POST", request)
@@ -78,14 +92,14 @@ extension AttestationCall {
         userData: try Self.bytes(members, "user_data", "base64", TextCodings.bytes(base64:)),
         nonce: try Self.bytes(members, "nonce", "base64", TextCodings.bytes(base64:)),
         publicKey: try Self.bytes(members, "public_key", "PEM", TextCodings.bytes(pem:)))
-      self = .document(try Self.bounded(contents), .raw(contentType: "application/cbor"))
+      return .document(try Self.bounded(contents), .raw(contentType: "application/cbor"))
     // nitriding's.
     case "/enclave/attestation":
       try Self.expect("GET", request)
       guard let text = request.query.first(where: { $0.name == "nonce" })?.value, text.utf8.count == 40,
         let nonce = TextCodings.bytes(hex: text)
       else { throw CallDefect(400, "nonce: expected 40 hexadecimal digits") }
-      self = .document(.init(nonce: nonce), .base64)
+      return .document(.init(nonce: nonce), .base64)
     // Evervault's.
     case "/attestation-doc":
       try Self.expect("POST", request)
@@ -94,15 +108,32 @@ extension AttestationCall {
         userData: try Self.bytes(members, "challenge", "text") { Array($0.utf8) },
         nonce: try Self.bytes(members, "nonce", "text") { Array($0.utf8) },
         publicKey: try Self.bytes(members, "publicKey", "base64", TextCodings.bytes(base64:)))
-      self = .document(try Self.bounded(contents), .raw(contentType: "application/octet-stream"))
+      return .document(try Self.bounded(contents), .raw(contentType: "application/octet-stream"))
     case "/pcr":
       try Self.expect("GET", request)
-      self = .registers
+      return .registers
     case "/random":
       try Self.expect("GET", request)
-      self = .random(try Self.count(request), Self.randomForm(request))
-    default: self = try Self.register(request)
+      return .random(try Self.count(request), Self.randomForm(request))
+    case "/key":
+      try Self.expect("GET", request)
+      return .keys(keys)
+    default:
+      let prefix = "/key/"
+      guard request.path.hasPrefix(prefix) else { return try Self.register(request) }
+      try Self.expect("GET", request)
+      let name = String(request.path.dropFirst(prefix.count))
+      let key = try Self.key(name, of: keys, status: 404)
+      return .key(key, isDefault: key == keys.first, Self.randomForm(request))
     }
+  }
+
+  private static func key(
+    _ name: String, of keys: [AttestationKey], status: Int
+  ) throws(CallDefect) -> AttestationKey {
+    if let key = keys.first(where: { $0.name == name }) { return key }
+    let names = keys.isEmpty ? "none (attestation.key)" : keys.map(\.name).joined(separator: ", ")
+    throw CallDefect(status, "key: found \(shown(name)); there is \(names)")
   }
 
   /// `/pcr/N`, `/pcr/N/extend`, `/pcr/N/lock`
@@ -142,7 +173,8 @@ extension AttestationCall {
     CallDefect(
       404,
       "there is nothing at \(shown(request.path)); there are /attestation, /attestation/raw, /attestation/hex, "
-        + "/v1/attestation, /enclave/attestation, /attestation-doc, /pcr, /pcr/N, /pcr/N/extend, /pcr/N/lock, /random")
+        + "/v1/attestation, /enclave/attestation, /attestation-doc, /key, /key/NAME, /pcr, /pcr/N, /pcr/N/extend, "
+        + "/pcr/N/lock, /random")
   }
 
   private static func shown(_ text: String) -> String { JSONText.quoted(String(text.prefix(64))) }
@@ -165,15 +197,24 @@ extension AttestationCall {
     throw CallDefect(400, "\(name): expected hexadecimal digits or base64url")
   }
 
-  private static func query(_ request: HTTPRequest) throws(CallDefect) -> ModuleRequest.DocumentContents {
+  private static func query(
+    _ request: HTTPRequest, _ keys: [AttestationKey]
+  ) throws(CallDefect) -> ModuleRequest.DocumentContents {
     var contents = ModuleRequest.DocumentContents()
     var seen: [String] = []
     for field in request.query {
-      guard ["nonce", "public_key", "user_data"].contains(field.name) else {
-        throw CallDefect(400, "\(shown(field.name)): expected nonce, public_key and user_data")
+      guard ["nonce", "public_key", "user_data", "key"].contains(field.name) else {
+        throw CallDefect(400, "\(shown(field.name)): expected nonce, public_key, user_data and key")
       }
       guard !seen.contains(field.name) else { throw CallDefect(400, "\(field.name) is there twice") }
       seen.append(field.name)
+      guard !seen.contains("key") || !seen.contains("public_key") else {
+        throw CallDefect(400, "key and public_key are there together, expected one of them")
+      }
+      if field.name == "key" {
+        contents.publicKey = try key(field.value, of: keys, status: 400).publicHalf
+        continue
+      }
       let bytes = try value(field.name, field.value)
       switch field.name {
       case "nonce": contents.nonce = bytes

@@ -26,6 +26,36 @@ extension AttestationCall.RandomForm {
   }
 }
 
+/// A key pair of the enclave, as clients see it: the private half is in a file, and not known here.
+public struct AttestationKey: Equatable, Sendable {
+  public var name: String
+  public var type: String
+  /// As it stands in documents: DER, or raw.
+  public var publicHalf: [UInt8]
+
+  public init(name: String, type: String, publicHalf: [UInt8]) {
+    self.name = name
+    self.type = type
+    self.publicHalf = publicHalf
+  }
+
+  func json(isDefault: Bool) -> String {
+    "{\"name\":\(JSONText.quoted(name)),\"type\":\(JSONText.quoted(type)),"
+      + "\"public_key\":\"\(TextCodings.hex(publicHalf))\",\"default\":\(isDefault)}"
+  }
+
+  public func response(isDefault: Bool, _ form: AttestationCall.RandomForm) -> HTTPResponse {
+    if form == .json { return HTTPResponse(200, "application/json", Array((json(isDefault: isDefault) + "\n").utf8)) }
+    return form.response(publicHalf)
+  }
+
+  /// The first is the default.
+  public static func response(_ keys: [AttestationKey]) -> HTTPResponse {
+    let list = keys.enumerated().map { $0.element.json(isDefault: $0.offset == 0) }.joined(separator: ",\n ")
+    return HTTPResponse(200, "application/json", Array("[\(list)]\n".utf8))
+  }
+}
+
 /// A register as clients see it.
 public struct ShownRegister: Equatable, Sendable {
   public var index: UInt16

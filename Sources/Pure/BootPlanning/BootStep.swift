@@ -110,6 +110,16 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
   case simulateSecurityModule
   /// Where clients of the attestation service come, and who of the enclave's users that may be; nil: all.
   case listenForAttestation(ports: [UInt16], callers: [String]?)
+  /// Empty files for the private halves of keys, each its user's alone, which that service fills.
+  case makeKeyFiles([KeyFile])
+  /// The files of documents, in a directory of that service's, and the name that the configuration has for the one.
+  case makeDocument(at: String)
+
+  public struct KeyFile: Equatable, Sendable {
+    public var name: String
+    /// As `program.user`.
+    public var user: String
+  }
 
   public enum MountOption: String, Sendable, CaseIterable {
     case readOnly = "ro"
@@ -207,6 +217,10 @@ public enum BootStep: Equatable, Sendable, CustomStringConvertible {
     case .listenForAttestation(let ports, let callers):
       let places = ports.reduce(into: EnclaveLayout.attestationSocket) { text, port in text += ", 127.0.0.1:\(port)" }
       return "listen for the attestation service on \(places); callers: \(callers?.joined(separator: ", ") ?? "all")"
+    case .makeKeyFiles(let files):
+      return files.map { "make \(EnclaveLayout.keyFile($0.name)), of user \($0.user) alone, for a key" }
+        .joined(separator: "\n")
+    case .makeDocument(let path): return "make the document's file, and a link to it, \(path)"
     case .listenAsNameServer: return "listen for the proxy on \(AgreedAddresses.nameServer): TCP and UDP port 53"
     }
   }

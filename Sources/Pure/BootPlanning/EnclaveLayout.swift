@@ -19,6 +19,11 @@ public enum EnclaveLayout {
   public static let attestationSocket = "/run/tombolo/attestation/attestation.sock"
   /// The variable of the program that says where the socket is.
   public static let attestationVariable = "TOMBOLO_ATTESTATION_SOCKET"
+  /// Where the file of `attestation.document` is; the service's own directory.
+  public static let documentDirectory = "/run/tombolo/attestation/document"
+  /// Where the private halves of `[[attestation.key]]` are.
+  public static let keyDirectory = "/run/tombolo/keys"
+  public static func keyFile(_ name: String) -> String { "\(keyDirectory)/\(name).pem" }
   public static let securityModule = "/dev/nsm"
   /// The unix transport's directory as seen inside.
   public static let transportDirectory = "/run/tombolo/host"

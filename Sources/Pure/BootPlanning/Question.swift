@@ -13,6 +13,8 @@ public enum Question: Sendable, CustomStringConvertible {
   case session(within: Duration)
   /// In these networks; nil: wherever the host's own address is.
   case addresses(ipv4: Bool, ipv6: Bool, networks: [IPPrefix]?, within: Duration)
+  /// What the image lets the host give for the program.
+  case runtime(arguments: Bool, variables: Bool, within: Duration)
   /// How many queues there are to be.
   case processors
 
@@ -41,9 +43,13 @@ public enum Question: Sendable, CustomStringConvertible {
       list.append(.host(cid: configuration.parentCID, port: configuration.parentPort, within: boot.hostTimeout))
     }
     list.append(.session(within: boot.hostTimeout))
-    guard configuration.networkMode == .raw else { return list }
-    if configuration.raw.asksHost { list.append(addresses(configuration.raw, boot.hostTimeout)) }
-    if configuration.raw.queues == nil { list.append(.processors) }
+    let isRaw = configuration.networkMode == .raw
+    if isRaw, configuration.raw.asksHost { list.append(addresses(configuration.raw, boot.hostTimeout)) }
+    let (arguments, variables) = (configuration.takesArguments, configuration.takesVariables)
+    if arguments || variables {
+      list.append(.runtime(arguments: arguments, variables: variables, within: boot.hostTimeout))
+    }
+    if isRaw, configuration.raw.queues == nil { list.append(.processors) }
     return list
   }
 
@@ -61,6 +67,9 @@ public enum Question: Sendable, CustomStringConvertible {
     case .session(let time): return "open the session with the host, for \(time)"
     case .addresses(let ipv4, let ipv6, let networks, _):
       return Self.asked(ipv4 ? "IPv4" : nil, ipv6 ? "IPv6" : nil, networks)
+    case .runtime(let arguments, let variables, _):
+      let kinds = (arguments ? ["arguments"] : []) + (variables ? ["variables"] : [])
+      return "take the \(kinds.joined(separator: " and ")) that the host gives"
     case .processors: return "count the processors: a queue for each, at most 4"
     }
   }

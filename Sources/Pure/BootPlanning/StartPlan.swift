@@ -198,11 +198,25 @@ public struct StartPlan: Sendable, CustomStringConvertible {
   /// A local enclave has the machine's devices and kernel, and no security module of its own.
   private static func attestation(_ facts: StartFacts) -> [BootStep] {
     let settings = facts.configuration.attestation
-    return [
+    var steps: [BootStep] = [
       facts.kind.isLocal || !facts.hasSecurityModule && settings.missing == .simulate
         ? .simulateSecurityModule : .openSecurityModule(settings.device),
       .listenForAttestation(ports: settings.ports, callers: settings.callers),
     ]
+    if !settings.keys.isEmpty {
+      let directory = EnclaveLayout.keyDirectory
+      let user = facts.configuration.program.user ?? "0"
+      steps += [
+        .makeDirectory(directory, mode: 0o755),
+        // Of its own: under another init /run may be on a disk.
+        .mount(
+          source: "tmpfs", target: directory, type: "tmpfs", options: [.noSetUID, .noDevices, .noExecution],
+          data: "mode=755,size=1m"),
+        .makeKeyFiles(settings.keys.map { .init(name: $0.name, user: $0.user ?? user) }),
+      ]
+    }
+    if let path = settings.document { steps.append(.makeDocument(at: path)) }
+    return steps
   }
 
   /// What the proxy is handed, opened while PID 1 still has every right.

@@ -14,7 +14,7 @@ public struct AttestationSettings: Equatable, Sendable {
   public enum Missing: String, CaseIterable, Sendable { case end, simulate }
 
   /// What the host may give at run time.
-  public enum Given: String, CaseIterable, Sendable { case addresses }
+  public enum Given: String, CaseIterable, Sendable { case addresses, arguments, variables }
 
   /// There is such a section: the service is there, and what the host gives is measured.
   public var isWanted = false
@@ -31,6 +31,10 @@ public struct AttestationSettings: Equatable, Sendable {
   /// Where what the host gave is measured.
   public var runtimeRegister: UInt16 = 16
   public var missing = Missing.end
+  /// Where a document is that is always valid; below /run.
+  public var document: String?
+  /// Made at the start; the first one's public half is in every document that names no other.
+  public var keys: [Key] = []
 
   static let portLimit = 8
   static let callerLimit = 256
@@ -71,6 +75,11 @@ public struct AttestationSettings: Equatable, Sendable {
     if let index = try table.integer("runtime_pcr", in: 16...31) { runtimeRegister = UInt16(index) }
     missing =
       try table.value("without_module", "\"end\" or \"simulate\"") { Missing(rawValue: $0) } ?? missing
+    document =
+      try table.value(
+        "document", "an absolute path below /run without \".\" and \"..\", not in /run/tombolo", Self.documentPath)
+      ?? document
+    try readKeys(&table)
     if callers != nil, !ports.isEmpty {
       throw table.error(
         "listen",
@@ -83,6 +92,13 @@ public struct AttestationSettings: Equatable, Sendable {
     }
   }
 
+  private static func documentPath(_ text: String) -> String? {
+    guard !text.hasSuffix("/"), let path = MountSettings.path(text), path.hasPrefix("/run/"),
+      !MountSettings.isReserved(path)
+    else { return nil }
+    return path
+  }
+
   private static func device(_ text: String) -> Device? {
     switch text {
     case "closed": .closed
@@ -93,7 +109,7 @@ public struct AttestationSettings: Equatable, Sendable {
 }
 
 struct RuntimeWordError: Error, CustomStringConvertible {
-  var description: String { "expected \"addresses\"" }
+  var description: String { "expected \"addresses\", \"arguments\" or \"variables\"" }
 }
 
 extension AttestationSettings.Given {
@@ -104,6 +120,10 @@ extension AttestationSettings.Given {
 }
 
 extension Configuration {
+  /// What the host may give for the program; nothing without a section `[attestation]`, which measures it.
+  public var takesArguments: Bool { attestation.isWanted && attestation.runtime.contains(.arguments) }
+  public var takesVariables: Bool { attestation.isWanted && attestation.runtime.contains(.variables) }
+
   /// Whether the attestation service is there.
   public var needsAttestation: Bool { attestation.isWanted }
 

@@ -191,7 +191,7 @@ public struct Configuration: Equatable, Sendable {
       program.environment.merge(variables) { _, new in new }
     }
     program.user =
-      try table.value("user", "name or uid, and after a \":\" group or gid") { Self.isUser($0) ? $0 : nil }
+      try table.value("user", "name or uid, and after a \":\" group or gid") { Self.user($0) }
       ?? program.user
     let base = program.workingDirectory ?? "/"
     program.workingDirectory =
@@ -255,8 +255,9 @@ public struct Configuration: Equatable, Sendable {
     return good && (1...64).contains(text.utf8.count) ? text : nil
   }
 
-  private static func isUser(_ text: String) -> Bool {
+  /// `name` or `uid`, with `:group` or `:gid`.
+  static func user(_ text: String) -> String? {
     let parts = text.split(separator: ":", omittingEmptySubsequences: false)
-    return (1...2).contains(parts.count) && parts.allSatisfy { !$0.isEmpty }
+    return (1...2).contains(parts.count) && parts.allSatisfy { !$0.isEmpty } ? text : nil
   }
 }

@@ -1,5 +1,23 @@
 /// What PID 1 hands to the attestation service.
 public struct AttestationPlan: Equatable, Sendable {
+  /// A key pair that is made at the start.
+  public struct Key: Equatable, Sendable {
+    /// Neither of these two has a space or a line feed.
+    public var name: String
+    public var type: String
+    /// The public half is said without SubjectPublicKeyInfo.
+    public var isRaw: Bool
+    /// The descriptor of the private half's file, which can be written.
+    public var file: UInt32
+
+    public init(name: String, type: String, isRaw: Bool, file: UInt32) {
+      self.name = name
+      self.type = type
+      self.isRaw = isRaw
+      self.file = file
+    }
+  }
+
   /// The descriptor of /dev/nsm; nil: there is none, and a module is simulated.
   public var module: UInt32?
   /// Listening sockets: the Unix one, then those on 127.0.0.1.
@@ -13,6 +31,13 @@ public struct AttestationPlan: Equatable, Sendable {
   public var runtime: [UInt8]
   /// Requests to the device, a second and caller.
   public var rate: UInt32
+  public var keys: [Key]
+  /// The descriptor of a file in memory where the public halves are kept for the next life of the service; there where there
+  /// are keys.
+  public var publicHalves: UInt32?
+  /// The descriptors of the two files of `attestation.document`, which can be written; empty without. The working directory is
+  /// theirs.
+  public var documentFiles: [UInt32]
   /// The pipe that gets one byte when the service is ready.
   public var readiness: UInt32
 
@@ -22,10 +47,15 @@ public struct AttestationPlan: Equatable, Sendable {
   public static let listenerLimit = 9
   public static let callerLimit = 256
   public static let runtimeLimit = 1 << 20
+  public static let keyLimit = 16
+  /// The file that programs read, and the one beside it that is to be the next.
+  public static let documentName = "attestation.cbor"
+  public static let spareName = ".attestation.cbor"
 
   public init(
     module: UInt32?, listeners: [UInt32], callers: [UInt32]?, registers: [UInt32], runtimeRegister: UInt32,
-    runtime: [UInt8], rate: UInt32, readiness: UInt32
+    runtime: [UInt8], rate: UInt32, keys: [Key] = [], publicHalves: UInt32? = nil, documentFiles: [UInt32] = [],
+    readiness: UInt32
   ) {
     self.module = module
     self.listeners = listeners
@@ -34,6 +64,9 @@ public struct AttestationPlan: Equatable, Sendable {
     self.runtimeRegister = runtimeRegister
     self.runtime = runtime
     self.rate = rate
+    self.keys = keys
+    self.publicHalves = publicHalves
+    self.documentFiles = documentFiles
     self.readiness = readiness
   }
 
@@ -47,13 +80,17 @@ public struct AttestationPlan: Equatable, Sendable {
     writer.put("runtime-register", numbers: [runtimeRegister])
     writer.put("runtime", runtime)
     writer.put("rate", numbers: [rate])
+    writer.put("keys", text: keys.reduce(into: "") { $0 += "\($1.name) \($1.type) \($1.isRaw ? "raw" : "der")\n" })
+    writer.put("key-files", numbers: keys.map(\.file))
+    writer.put("public-halves", numbers: publicHalves.map { [$0] } ?? [])
+    writer.put("document", numbers: documentFiles)
     writer.put("ready", numbers: [readiness])
     return writer.bytes
   }
 
   /// - Throws: a sentence that names the field.
-  public init(document: [UInt8]) throws(RoleError) {
-    var reader = try RoleReader(document, role: Self.role)
+  public init(document bytes: [UInt8]) throws(RoleError) {
+    var reader = try RoleReader(bytes, role: Self.role)
     // Behind the document's descriptor.
     let descriptors: ClosedRange<UInt32> = 4...65535
     module = try reader.numbers("module", count: 0...1).first
@@ -80,8 +117,40 @@ public struct AttestationPlan: Equatable, Sendable {
       throw RoleError(Self.role, "\"runtime\" has \(runtime.count) bytes, expected at most 1 MiB")
     }
     rate = try reader.number("rate", in: Self.rateRange)
+    keys = try Self.keys(&reader, descriptors)
+    publicHalves = try reader.numbers("public-halves", count: keys.isEmpty ? 0...0 : 1...1).first
+    guard publicHalves.map(descriptors.contains) != false else {
+      throw RoleError(Self.role, "\"public-halves\" is no descriptor")
+    }
+    documentFiles = try reader.numbers("document", count: 0...2)
+    guard documentFiles.count != 1, documentFiles.allSatisfy(descriptors.contains) else {
+      throw RoleError(Self.role, "\"document\" is not two descriptors")
+    }
     readiness = try reader.number("ready", in: descriptors)
     try reader.finish()
+  }
+
+  /// A line `NAME TYPE der` or `NAME TYPE raw` for each, and a descriptor.
+  private static func keys(
+    _ reader: inout RoleReader, _ descriptors: ClosedRange<UInt32>
+  ) throws(RoleError) -> [Key] {
+    let text = try reader.text("keys")
+    let files = try reader.numbers("key-files", count: 0...keyLimit)
+    let lines = text.utf8.split(separator: 0x0a, omittingEmptySubsequences: false)
+    guard lines.last?.isEmpty == true, lines.count - 1 == files.count, files.allSatisfy(descriptors.contains) else {
+      throw RoleError(role, "\"keys\" and \"key-files\" do not fit together")
+    }
+    var keys: [Key] = []
+    for (line, file) in zip(lines, files) {
+      let words = line.split(separator: 0x20, omittingEmptySubsequences: false).map {
+        String(decoding: $0, as: UTF8.self)
+      }
+      guard words.count == 3, !words[0].isEmpty, !words[1].isEmpty, ["der", "raw"].contains(words[2]),
+        !keys.contains(where: { $0.name == words[0] })
+      else { throw RoleError(role, "\"keys\" has a line that is no key") }
+      keys.append(Key(name: words[0], type: words[1], isRaw: words[2] == "raw", file: file))
+    }
+    return keys
   }
 }
 

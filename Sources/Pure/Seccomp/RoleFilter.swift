@@ -125,8 +125,15 @@ public struct RoleFilter: Equatable, Sendable {
 
   /// The attestation service: asks the security module (NSM_IOCTL_RAW), and accepts on sockets that it is given.
   public static let attestation = RoleFilter(
-    calls: runtime + data + [288],  // accept4
-    families: [], makesThreads: false, deviceRequests: [0xc020_0a00])
+    calls: runtime + data + [
+      77,  // ftruncate
+      288,  // accept4
+    ], families: [], makesThreads: false, deviceRequests: [0xc020_0a00])
+
+  /// The same with `attestation.document`: two files exchange their names, in directories of its own user.
+  public static let attestationWithDocument = RoleFilter(
+    calls: attestation.calls + [316],  // renameat2
+    families: [], makesThreads: false, deviceRequests: attestation.deviceRequests)
 
   /// What a host side does, whichever it is: connects to the network and to the enclave, accepts, asks for names.
   private static let serving: [UInt32] =

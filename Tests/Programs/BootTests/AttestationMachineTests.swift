@@ -85,4 +85,51 @@ final class AttestationMachineTests: XCTestCase {
     XCTAssertTrue(lines[8].hasPrefix("{\"pcr\":17,"), lines[8])
     XCTAssertEqual(lines[10], "closed")
   }
+
+  /// In a machine with its own module: keys are made before the program starts, documents have their public halves, and the file
+  /// has the first one's. What the host gave is in the register.
+  func testKeysAndTheDocumentsFile() throws {
+    let outcome = script(
+      """
+      \(Self.root)
+      for p in openssl stat od tr; do p=$(readlink -f $(command -v $p)); cp -n $p root/bin; cp -n --parents $(ldd $p | grep -o '/[^ ]*') root; done
+      cat > root/keys.sh <<'X'
+      for key in a b; do openssl pkey -in /run/tombolo/keys/$key.pem -pubout -outform der | od -An -v -tx1 | tr -d ' \\n'; echo; done
+      stat -L -c '%a %u' /run/tombolo/keys/b.pem /run/document.cbor
+      base64 -w0 /run/document.cbor; echo
+      echo "$1 $STAGE"
+      curl -sS --unix-socket $TOMBOLO_ATTESTATION_SOCKET 'http://localhost/attestation?key=b&nonce=07' > /tmp/d; base64 -w0 /tmp/d; echo
+      X
+      cat > keys.toml <<'X'
+      [network]
+      mode = "none"
+      [attestation]
+      document = "/run/document.cbor"
+      runtime = ["arguments", "variables"]
+      [[attestation.key]]
+      name = "a"
+      type = "secp256k1"
+      [[attestation.key]]
+      name = "b"
+      type = "x25519"
+      user = "33"
+      X
+      tombolo image build --rootfs root --kernel bzImage --config keys.toml -o keys.eif -- bash /keys.sh > /dev/null
+      given="--enclave-argument --given --enclave-variable STAGE=test"
+      tombolo image pcr16 $given
+      tombolo boot keys.eif --memory 512 $given
+      """)
+    let lines = outcome.output.split(separator: "\n").map(String.init)
+    guard lines.count == 8 else { return XCTFail(outcome.output + outcome.errors) }
+    XCTAssertEqual(Array(lines[3...4]) + [lines[6]], ["400 33", "444 0", "--given test"])
+    for (line, options) in [(5, "--public-key \(lines[1])"), (7, "--public-key \(lines[2]) --nonce 07")] {
+      let file = "\(Self.directory)/keys-\(line)"
+      try XCTUnwrap(Data(base64Encoded: lines[line])).write(to: URL(fileURLWithPath: file))
+      let verified = bash(
+        """
+        \(World.tombolo) verify --allow-unsigned --pcrs \(Self.directory)/keys.eif --pcr 16=\(lines[0]) \(options) \(file)
+        """)
+      XCTAssertEqual(verified.status, 0, verified.errors)
+    }
+  }
 }

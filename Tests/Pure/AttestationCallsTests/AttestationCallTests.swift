@@ -7,14 +7,14 @@ import Testing
 /// Clients of Marlin, enclaver, nitriding and Evervault get what they ask for, as they ask for it.
 struct AttestationCallTests {
   private func call(
-    _ method: String, _ target: String, _ body: String = "", accept: String = "*/*"
+    _ method: String, _ target: String, _ body: String = "", accept: String = "*/*", keys: [AttestationKey] = []
   ) throws -> AttestationCall {
     var parser = HTTPParser()
     parser.feed(
       Array(
         "\(method) \(target) HTTP/1.1\r\nHost: a\r\nAccept: \(accept)\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
           .utf8))
-    return try AttestationCall(try #require(try parser.next()))
+    return try AttestationCall(try #require(try parser.next()), keys: keys)
   }
 
   private func status(_ method: String, _ target: String, _ body: String = "") -> Int? {
@@ -53,6 +53,44 @@ struct AttestationCallTests {
     #expect(
       try call("POST", "/attestation-doc", #"{"challenge":"c","nonce":"n","publicKey":"AQ=="}"#)
         == .document(.init(userData: [0x63], nonce: [0x6e], publicKey: [1]), bytes))
+  }
+
+  /// Where a client names no public key the first one's stands in the document, whichever client it is.
+  @Test func keys() throws {
+    let keys = [
+      AttestationKey(name: "a", type: "p256", publicHalf: [1]),
+      AttestationKey(name: "b", type: "ed25519", publicHalf: [2]),
+    ]
+    func half(_ method: String, _ target: String, _ body: String = "") throws -> [UInt8]? {
+      guard case .document(let contents, _) = try call(method, target, body, keys: keys) else { return nil }
+      return contents.publicKey
+    }
+    let nonce = String(repeating: "a1", count: 20)
+    for (method, target, body) in [
+      ("GET", "/attestation", ""), ("GET", "/attestation?public_key=", ""), ("GET", "/attestation/raw?nonce=01", ""),
+      ("GET", "/attestation/hex", ""), ("POST", "/v1/attestation", ""), ("POST", "/attestation-doc", "{}"),
+      ("GET", "/enclave/attestation?nonce=\(nonce)", ""), ("GET", "/attestation?key=a", ""),
+    ] { #expect(try half(method, target, body) == [1], "\(target)") }
+    #expect(try half("GET", "/attestation?key=b") == [2] && half("GET", "/attestation/hex?nonce=01&key=b") == [2])
+    #expect(try half("GET", "/attestation?public_key=07") == [7])
+    #expect(try half("POST", "/attestation-doc", #"{"publicKey":"Bw=="}"#) == [7])
+    #expect(try call("GET", "/key", keys: keys) == .keys(keys))
+    #expect(try call("GET", "/key/a", keys: keys) == .key(keys[0], isDefault: true, .raw))
+    #expect(try call("GET", "/key/b", accept: "application/json", keys: keys) == .key(keys[1], isDefault: false, .json))
+    for target in [
+      "/attestation?key=c", "/attestation?key=a&public_key=01", "/attestation?key=a&key=b", "/key/c", "/key/",
+    ] {
+      #expect(throws: CallDefect.self, "\(target)") { try call("GET", target, keys: keys) }
+    }
+    #expect(status("GET", "/key/a") == 404 && status("GET", "/attestation?key=a") == 400)
+    #expect(status("POST", "/key") == 405)
+    let list = String(decoding: AttestationKey.response(keys).body, as: UTF8.self)
+    #expect(
+      list == """
+        [{"name":"a","type":"p256","public_key":"01","default":true},
+         {"name":"b","type":"ed25519","public_key":"02","default":false}]
+
+        """)
   }
 
   @Test func registersAndRandom() throws {

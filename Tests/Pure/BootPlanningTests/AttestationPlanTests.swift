@@ -25,6 +25,31 @@ struct AttestationPlanTests {
       })
   }
 
+  /// In a file system of their own, each its user's, and before the service is started, which fills them.
+  @Test func keysHaveTheirFiles() throws {
+    let keys = """
+      [program]
+      user = "www-data"
+      [[attestation.key]]
+      name = "a"
+      type = "ed25519"
+      [[attestation.key]]
+      name = "b"
+      type = "p256"
+      user = "7:7"
+      """
+    let lines = try StartPlanTests.plan(.kernel(hasRootfs: true), keys).description.split(separator: "\n")
+    func place(_ line: String) throws -> Int { try #require(lines.firstIndex { $0.hasPrefix(line) }, "\(line)") }
+    let mount = try place("mount -t tmpfs -o nosuid,nodev,noexec,mode=755,size=1m tmpfs /run/tombolo/keys")
+    #expect(try place("make /run/tombolo/keys/a.pem, of user www-data alone, for a key") == mount + 1)
+    #expect(try place("make /run/tombolo/keys/b.pem, of user 7:7 alone, for a key") == mount + 2)
+    #expect(try mount < place("start the attestation service"))
+    let document = try StartPlanTests.plan(.child, "[attestation]\ndocument = \"/run/a.cbor\"")
+    #expect(document.steps.contains(.makeDocument(at: "/run/a.cbor")))
+    #expect(document.description.contains("make the document's file, and a link to it, /run/a.cbor\n"))
+    #expect(try !StartPlanTests.plan(.kernel(hasRootfs: true), text).description.contains("/run/tombolo/keys"))
+  }
+
   /// A local enclave's devices are the machine's; a machine without a module ends, or does as it is told.
   @Test func withoutAModule() throws {
     let local = try StartPlanTests.plan(.local(StartPlanTests.local), "[attestation]")

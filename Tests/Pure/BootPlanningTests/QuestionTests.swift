@@ -45,6 +45,15 @@ struct QuestionTests {
       try questions(.child, unix + "capture = \"nfqueue\"\naddress6 = \"none\"").suffix(2) == [
         "ask the host for its IPv4 address", "count the processors: a queue for each, at most 4",
       ])
+    let local = StartKind.local(StartPlanTests.local)
+    for (runtime, kinds) in [
+      ("\"arguments\"", "arguments"), ("\"variables\"", "variables"),
+      ("\"addresses\", \"variables\", \"arguments\"", "arguments and variables"),
+    ] {
+      #expect(
+        try questions(local, "[attestation]\nruntime = [\(runtime)]").last == "take the \(kinds) that the host gives")
+    }
+    #expect(try questions(local, "[attestation]\nruntime = [\"addresses\"]").count == 1)
     // Without raw mode there is nothing of it to be asked.
     #expect(try questions(.child, "[network]\nmode = \"none\"\naddress = \"host\"").count == 2)
   }

@@ -51,10 +51,16 @@ struct RoleFilterTests {
 
   @Test func theAttestationServiceAsksItsDevice() {
     let attestation = RoleFilter.attestation.instructions
-    for number in [2, 42, 49, 57, 59, 62, 87, 90, 101, 105, 257, 435] as [UInt32] {
+    for number in [2, 42, 49, 57, 59, 62, 82, 87, 90, 101, 105, 257, 435] as [UInt32] {
       #expect(run(attestation, number) == trap, "\(number)")
     }
     #expect(run(attestation, 41, 1) == trap && run(attestation, 288) == allow)
+    // It exchanges names where a document's file is wanted, and opens nothing there either.
+    let withDocument = RoleFilter.attestationWithDocument.instructions
+    #expect(
+      run(attestation, 316) == trap && run(withDocument, 316) == allow
+        && run(withDocument, 16, second: 0xc020_0a00) == allow)
+    for number in [2, 41, 82, 87, 257, 264] as [UInt32] { #expect(run(withDocument, number) == trap, "\(number)") }
     // NSM_IOCTL_RAW and no other request.
     #expect(run(attestation, 16, second: 0xc020_0a00) == allow && run(attestation, 16, second: 0x5401) == trap)
   }

@@ -45,6 +45,7 @@ let securityModule = Harness("security-module") { bytes in
       check((try? ModuleAnswer(answer.bytes(to: request), to: request)) == answer, "an answer is written otherwise")
     }
   }
+  _ = DocumentLife.remaining(bytes)
   if let request = ModuleRequest(bytes: bytes) {
     check(ModuleRequest(bytes: request.bytes) == request, "a request is written otherwise")
   }
@@ -56,4 +57,11 @@ let securityModule = Harness("security-module") { bytes in
       check(false, "the module in memory answers what is no answer")
     }
   }
+}
+
+/// When the certificate ends that the security module has signed with.
+let certificateDates = Harness("certificate-dates") { bytes in
+  let end = CertificateDates.end(bytes)
+  // What stands behind a certificate is none of its business.
+  check(CertificateDates.end(bytes + [0]) == end, "a byte behind the certificate changes when it ends")
 }

@@ -5,5 +5,5 @@ let harnesses: [Harness] = [
   sharedPackets, netlink, admission, services, relayState, filters, archives, measuredImages, compressed, vsockDevice,
   packetRings, kernelFiles, status, addresses, accounts, clientHello, dnsAnswer, flows, quicDatagrams,
   cbor, attestation, heldSegments, volume, datagrams, upstreamMessage, upstreams, allowlist, forwards, proxyHeader,
-  http, securityModule,
+  http, securityModule, certificateDates, runtimeParameters,
 ]

@@ -12,7 +12,7 @@ void clinux_exit_now(int status) __attribute__((noreturn)); // without destructo
 // Closes every descriptor from 3 on but those.
 void clinux_keep_descriptors(const int *kept, int count);
 int clinux_landlock_version(void); // what the kernel can, from 1 on
-// No file but those below some directories, which can be read, and with `removable` also removed; no new listening port;
-// signals to others only with `signals`.
-int clinux_landlock(const char *const *readable, int count, bool removable, bool signals);
+// No file but those below some directories, which can be read, and with `removable` also removed, with `replaceable`
+// files get other names; no new listening port; signals to others only with `signals`.
+int clinux_landlock(const char *const *readable, int count, bool removable, bool replaceable, bool signals);
 int clinux_wait_readable(int fd); // poll(2) without a limit; 1, or a negative errno
