@@ -352,7 +352,8 @@ let package = Package(
     tests(
       "Enclave/AttestingTests",
       [
-        "Attesting", "AttestationCalls", "CBORCodec", "HTTP", "Roles", "SecurityModule", "EventLoop", "LinuxSystem", "CLinux",
+        "Attesting", "AttestationCalls", "CBORCodec", "HTTP", "Roles", "SecurityModule", "EventLoop", "LinuxSystem",
+        "CLinux",
       ]),
     tests("Pure/WireTests", ["Wire", "Inet"]),
     tests("Pure/LogTextTests", ["LogText", "Inet", "Policy", "Wire"]),

@@ -306,7 +306,9 @@ final class Pump: EventSource {
       var again: TimerSource?
       let step = TimerSource {
         var moved = false
-        while case .bytes(let count) = bytes.withUnsafeBytes({ sendBytes(near.rawValue, $0) }), count > 0 { moved = true }
+        while case .bytes(let count) = bytes.withUnsafeBytes({ sendBytes(near.rawValue, $0) }), count > 0 {
+          moved = true
+        }
         while read < taken,
           case .bytes(let count) = bytes.withUnsafeMutableBytes({ readBytes(peer.rawValue, $0) }), count > 0
         {
