@@ -185,7 +185,7 @@ public final class HostSide {
     if wanted > limits.mostConnections {
       log(
         "\(wanted) connections are more than there are descriptors for: about \(limits.mostConnections) of one direction,"
-          + " because this process may have \(limits.openFiles) files open (RLIMIT_NOFILE) and may not raise that")
+          + " because this process may have \(limits.openFiles) files open (RLIMIT_NOFILE) and cannot have more")
     }
     // These are the program's own connections then.
     if rawGateway != nil { limits.resolvers = 64 }
