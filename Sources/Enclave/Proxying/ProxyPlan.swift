@@ -253,19 +253,23 @@ public struct ProxyPlan: Equatable, Sendable {
     }
     func time(_ name: String) throws(RoleError) -> Duration? {
       let numbers = try reader.numbers(name, count: 0...2)
-      guard let high = numbers.first, numbers.count == 2 else { return nil }
-      let time = Duration.milliseconds(Int64(truncatingIfNeeded: UInt64(high & 0xffff) << 32 | UInt64(numbers[1])))
-      guard ConnectionLimits.isTime(time) else {
+      guard let high = numbers.first, let low = numbers.last else { return nil }
+      let time = Duration.milliseconds(Int64(truncatingIfNeeded: UInt64(high & 0xffff) << 32 | UInt64(low)))
+      guard numbers.count == 2, ConnectionLimits.isTime(time) else {
         throw RoleError("proxy", "\"\(name)\" is not \(ConnectionLimits.timeForm)")
       }
+      return time
+    }
+    func needed(_ name: String) throws(RoleError) -> Duration {
+      guard let time = try time(name) else { throw RoleError("proxy", "\"\(name)\" has no time") }
       return time
     }
     limits.outgoing = try most("max-outgoing")
     limits.incoming = try most("max-incoming")
     limits.idle = try time("idle-timeout")
     limits.halfClosed = try time("half-closed-timeout")
-    limits.connect = try time("connect-timeout") ?? limits.connect
-    limits.hello = try time("hello-timeout") ?? limits.hello
+    limits.connect = try needed("connect-timeout")
+    limits.hello = try needed("hello-timeout")
   }
 
   private static func sni(_ reader: inout RoleReader) throws(RoleError) -> SNISettings {

@@ -29,6 +29,9 @@ struct RolesTests {
         .out(listen: IPEndpoint(.v4(IPv4Address(127, 0, 0, 2)), 443)), vsockPort: 8000, header: [1, 2, 3, 4, 5, 6]),
       StaticForward(.incoming(connect: IPEndpoint(.v6(.loopback), 5432)), vsockPort: 4_294_967_294),
     ]
+    settings.connections.outgoing = 100_000
+    settings.connections.idle = .seconds(1 << 23)
+    settings.connections.hello = .milliseconds(1500)
     settings.verbose = true
     settings.reportsUse = true
     var made = ProxyHandOver(settings)
@@ -73,7 +76,7 @@ struct RolesTests {
         (String(decoding: document[(start + 1)..<(start + 1 + Int(count))], as: UTF8.self), document[start..<end]))
       rest = document[end...]
     }
-    #expect(fields.count == 33)
+    #expect(fields.count == 39)
     for (index, field) in fields.enumerated() {
       var less = fields
       less.remove(at: index)
@@ -100,7 +103,8 @@ struct RolesTests {
       ("forward-listeners", []), ("verbose", [2]), ("egress", [0, 0, 0, 3]),
       ("egress", [255, 255, 255, 255]), ("egress", [1]),
       ("addresses", [4, 33, 1, 2, 3, 4]), ("addresses", [5, 1, 1, 2, 3, 4, 5]), ("addresses", [4]),
-      ("proxy-token", [1]), ("host-unix", [0xff]),
+      ("proxy-token", [1]), ("host-unix", [0xff]), ("max-outgoing", [0, 0, 0, 0]), ("max-incoming", [0, 15, 66, 65]),
+      ("idle-timeout", [0, 0, 0, 1]), ("hello-timeout", [0, 0, 0, 0, 0, 0, 3, 231]), ("connect-timeout", []),
     ] as [(String, [UInt8])] {
       let (document, _) = try Self.handOver(StreamTarget(.unix("/host"))).encoded()
       let key = [UInt8(name.utf8.count)] + Array(name.utf8)
