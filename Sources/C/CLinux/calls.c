@@ -154,13 +154,18 @@ int clinux_receive_urgent(int fd) {
   long result = RESULT(recv(fd, &byte, 1, MSG_OOB | MSG_DONTWAIT));
   return result == 1 ? byte : result < 0 ? (int)result : -EAGAIN;
 }
-int clinux_receive_error(int fd, uint32_t *mtu) {
+int clinux_receive_error(int fd, uint32_t *mtu, struct clinux_peer *peer) {
   char control[512], data[1];
   struct iovec vector = {.iov_base = data, .iov_len = sizeof data};
   struct msghdr message = {
       .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+  if (peer) {
+    message.msg_name = peer->bytes;
+    message.msg_namelen = sizeof peer->bytes;
+  }
   long result = RESULT(recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT));
   if (result < 0) return (int)result;
+  if (peer) peer->length = message.msg_namelen < sizeof peer->bytes ? message.msg_namelen : sizeof peer->bytes;
   *mtu = 0;
   for (struct cmsghdr *part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
     bool is4 = part->cmsg_level == IPPROTO_IP && part->cmsg_type == IP_RECVERR;
@@ -177,11 +182,13 @@ int clinux_receive_error(int fd, uint32_t *mtu) {
   }
   return 0;
 }
+int clinux_int_option(int fd, int level, int name) {
+  int value = 0;
+  socklen_t length = sizeof value;
+  return getsockopt(fd, level, name, &value, &length) < 0 ? -errno : value;
+}
 int clinux_path_mtu(int fd, bool v6) {
-  int mtu = 0;
-  socklen_t length = sizeof mtu;
-  if (getsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &length) < 0) return -errno;
-  return mtu;
+  return clinux_int_option(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU);
 }
 int64_t clinux_peer_user(int fd) {
   struct ucred peer;

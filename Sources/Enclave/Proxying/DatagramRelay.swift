@@ -15,8 +15,9 @@ import Wire
 //          ▶ its flow, or a new one ▶ message on the one stream to the host ▶ the host's socket
 //   message ▶ its flow ▶ packet: a datagram, an echo reply, or ICMP's error about the flow ▶ the enclave's kernel
 //
-// One stream carries all flows, so that a flow's datagrams stay in order, and a flow costs no connection. The host says when a
-// flow ends; what the program sends then begins a new one. When the stream is lost, all flows end.
+// One stream (`DatagramChannel`) carries all flows, so that a flow's datagrams stay in order, and a flow costs no connection. The
+// host says when a flow ends; what the program sends then begins a new one. When the stream is lost, all flows end. What the
+// program answers to clients of its published ports is no flow of its own (`ArrivalRelay`).
 
 /// Carries the program's datagrams and echo requests to the host, TCP mode.
 final class DatagramRelay: PacketEngine {
@@ -29,15 +30,12 @@ final class DatagramRelay: PacketEngine {
 
   /// More than any program has; each costs some 200 bytes.
   private static let flowLimit = 16384
-  /// Bytes that may wait for the stream while it is being opened.
-  private static let waitingLimit = 1 << 20
   /// After a failure, for as long everything is answered "unreachable" at once, in nanoseconds.
   private static let pause: UInt64 = 1_000_000_000
 
-  private let loop: EventLoop
   private unowned let link: PacketLink
-  private let target: StreamTarget
-  private let token: Token
+  private let channel: DatagramChannel
+  private let arrivals: ArrivalRelay?
   private let gate: FlowGate
   private let policy: Policy
   private let names: Locked<NameService>
@@ -50,24 +48,21 @@ final class DatagramRelay: PacketEngine {
   private var flows: [Key: UInt32] = [:]
   private var keys: [UInt32: Key] = [:]
   private var nextFlow: UInt32 = 0
-  private var stream: MessageStream?
-  private var opening = false
-  private var waiting: [[UInt8]] = []
-  private var waitingBytes = 0
   private var failed: UInt64?
+  /// No flow begins any more.
+  var isDraining = false
   private let packet = UnsafeMutableRawBufferPointer.allocate(byteCount: PacketGuard.frameLimit, alignment: 16)
   private let refusal = UnsafeMutableRawBufferPointer.allocate(byteCount: Refusal.frameLimit, alignment: 16)
 
   init(
-    _ plan: ProxyPlan, _ names: Locked<NameService>, _ link: PacketLink, loop: EventLoop,
-    log: @escaping (String) -> Void
+    _ plan: ProxyPlan, _ names: Locked<NameService>, _ link: PacketLink, _ channel: DatagramChannel,
+    _ arrivals: ArrivalRelay?, log: @escaping (String) -> Void
   ) {
-    self.loop = loop
     self.link = link
+    self.channel = channel
+    self.arrivals = arrivals
     self.names = names
     self.log = log
-    target = plan.settings.hostTarget
-    token = plan.settings.proxyToken
     let destinations = Destinations(plan.settings.egress)
     policy = Policy(destinations: destinations)
     // Queries are turned to the forwarder.
@@ -76,6 +71,8 @@ final class DatagramRelay: PacketEngine {
       SharedFlows(judge) { address in names.with { $0.names(of: address, now: monotonicNanoseconds() / 1_000_000_000) }
       })
     gate.tick()
+    channel.received = { [unowned self] message throws(WireError) in try received(message) }
+    channel.lost = { [unowned self] in lost($0, hadWaiting: $1) }
   }
 
   deinit {
@@ -99,6 +96,7 @@ final class DatagramRelay: PacketEngine {
   }
 
   private func judge(_ frame: UnsafeRawBufferPointer, _ packet: FlowPacket, mayFragment: Bool) {
+    if let arrivals, arrivals.take(frame, packet, mayFragment: mayFragment) { return }
     switch gate.leaving(frame) {
     case .open, .pass: carry(frame, packet, mayFragment: mayFragment)
     case .release(let held):
@@ -139,19 +137,12 @@ final class DatagramRelay: PacketEngine {
       guard monotonicNanoseconds() &- failed > Self.pause else { return answer(key, .networkUnreachable) }
       self.failed = nil
     }
+    if isDraining, flows[key] == nil { return answer(key, .refused) }
     guard let flow = flows[key] ?? open(key) else { return answer(key, .hostUnreachable) }
-    if kind == .udp, packet.segmentSize > 0 {
-      var start = packet.payload.lowerBound
-      while start < packet.payload.upperBound {
-        let end = min(start + packet.segmentSize, packet.payload.upperBound)
-        send(flow, mayFragment, UnsafeRawBufferPointer(rebasing: frame[start..<end]))
-        start = end
-      }
-    } else {
-      // Of an echo request the sequence number too.
-      let start = packet.payload.lowerBound - (kind == .echo ? 2 : 0)
-      send(flow, mayFragment, UnsafeRawBufferPointer(rebasing: frame[start..<packet.payload.upperBound]))
-    }
+    guard kind == .echo else { return channel.send(flow, packet, frame, mayFragment: mayFragment) }
+    // The sequence number too.
+    let data = frame[(packet.payload.lowerBound - 2)..<packet.payload.upperBound]
+    channel.send(DatagramMessage.encode(flow, mayFragment: mayFragment, UnsafeRawBufferPointer(rebasing: data)))
   }
 
   private func open(_ key: Key) -> UInt32? {
@@ -159,16 +150,17 @@ final class DatagramRelay: PacketEngine {
       complain("there are \(flows.count) flows of datagrams, and no further one is carried")
       return nil
     }
-    while keys[nextFlow] != nil { nextFlow &+= 1 }
+    func advance() { nextFlow = (nextFlow &+ 1) % DatagramMessage.firstArrival }
+    while keys[nextFlow] != nil { advance() }
     let flow = nextFlow
-    nextFlow &+= 1
+    advance()
     flows[key] = flow
     keys[flow] = key
     let transport: FlowTransport = key.kind == .udp ? .udp : .icmp
     let found = names.with { $0.names(of: key.remote.address, now: monotonicNanoseconds() / 1_000_000_000) }
     let name = policy.allowedName(at: key.remote, found, transport)
     onUse?(key.remote, transport, name)
-    send(DatagramMessage.open(flow, DatagramFlow(key.kind, key.remote, name: name)).encoded())
+    channel.send(DatagramMessage.open(flow, DatagramFlow(key.kind, key.remote, name: name)).encoded())
     return flow
   }
 
@@ -176,66 +168,13 @@ final class DatagramRelay: PacketEngine {
     if let key = keys.removeValue(forKey: flow) { flows[key] = nil }
   }
 
-  private func send(_ flow: UInt32, _ mayFragment: Bool, _ payload: UnsafeRawBufferPointer) {
-    send(DatagramMessage.encode(flow, mayFragment: mayFragment, payload))
-  }
-
-  private func send(_ message: [UInt8]) {
-    if let stream {
-      // Where the host does not keep up it is lost, as on any link.
-      stream.send(message)
-    } else if waitingBytes + message.count <= Self.waitingLimit {
-      waiting.append(message)
-      waitingBytes += message.count
-      openStream()
-    }
-  }
-
   // MARK: the stream
 
-  private func openStream() {
-    guard !opening else { return }
-    opening = true
-    StreamOpening(loop: loop, target: target, hello: Hello(.datagrams, token: token), timeout: .seconds(5)) {
-      [unowned self] in
-      opening = false
-      switch $0 {
-      case .opened(let socket, _, let early): adopt(socket, early)
-      case .refused(let status): lost("the host carries no datagrams: \(status)")
-      case .failed(let sentence): lost("a stream for datagrams: \(sentence)")
-      }
-    }.start()
-  }
-
-  private func adopt(_ socket: FileReference, _ early: [UInt8]) {
-    do throws(SystemError) {
-      let made = try MessageStream(loop: loop, socket: socket, early: early) { [unowned self] in
-        do throws(WireError) {
-          try received(try DatagramMessage($1))
-        } catch {
-          log("datagrams: the host broke the protocol: \(error)")
-          $0.close()
-        }
-      } closed: { [unowned self] _ in
-        stream = nil
-        lost("the stream of datagrams to the host was lost")
-      }
-      stream = made
-      let messages = waiting
-      waiting = []
-      waitingBytes = 0
-      for message in messages { made.send(message) }
-    } catch {
-      lost("\(error)")
-    }
-  }
-
   /// Every flow is told, so that no program waits for answers that cannot come.
-  private func lost(_ sentence: String) {
+  private func lost(_ sentence: String, hadWaiting: Bool) {
+    guard hadWaiting || !flows.isEmpty else { return }
     complain(sentence)
     failed = monotonicNanoseconds()
-    waiting = []
-    waitingBytes = 0
     let all = flows.keys
     flows = [:]
     keys = [:]
@@ -267,38 +206,11 @@ final class DatagramRelay: PacketEngine {
       link.write(UnsafeRawBufferPointer(rebasing: packet[..<length]))
     case .failed(_, let status, let mtu): answer(key, status, mtu: mtu)
     case .close(let flow): forget(flow)
-    case .open: throw .badValue(what: "kind of datagrams message")
+    case .open, .listening, .arrival: throw .badValue(what: "kind of datagrams message")
     }
   }
 
-  /// ICMP's error about a packet of the flow, as its sender would have it from a router, or from the other end.
   private func answer(_ key: Key, _ status: Status, mtu: UInt16 = 0) {
-    let own = link.address(like: key.remote.address)
-    let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
-    let length =
-      switch key.kind {
-      case .udp: DatagramPacket.udp(from: IPEndpoint(own, key.local), to: key.remote, nothing, into: packet)
-      case .echo:
-        [0, 0].withUnsafeBytes {
-          DatagramPacket.echo(
-            isReply: false, from: own, to: key.remote.address, identifier: key.local,
-            UnsafeRawBufferPointer(rebasing: $0[..<2]), into: packet)
-        }
-      }
-    let sent = UnsafeRawBufferPointer(rebasing: packet[..<length])
-    let made =
-      mtu > 0
-      ? UnreachableAnswer.make(sent, tooLongFor: mtu)
-      : UnreachableAnswer.make(sent, Self.reason(status))
-    made.withUnsafeBytes { link.write($0) }
-  }
-
-  private static func reason(_ status: Status) -> UnreachableAnswer.Reason {
-    switch status {
-    case .refused: .port
-    case .networkUnreachable: .network
-    case .denied: .prohibited
-    default: .host
-    }
+    link.tell(key.kind, of: key.local, to: key.remote, status, mtu: mtu)
   }
 }

@@ -26,6 +26,7 @@ final class EnclaveForwards {
   private let timeouts: RelayTimeouts?
   private let report: (String) -> Void
   private let debug: (String) -> Void
+  private let open: OpenRelays
   private var listeners: [Listener] = []
   private var strangers = Strangers(what: "forward: a stream of somebody else than the host")
 
@@ -33,12 +34,13 @@ final class EnclaveForwards {
   ///   - forwards: with their listening sockets.
   ///   - host: any of its ports.
   init(
-    loop: EventLoop, buffer: RelayBuffer, _ forwards: [(StaticForward, FileReference)], host: StreamTarget,
-    budget: ConnectionBudget, pressure: RelayPressure, timeouts: RelayTimeouts?, report: @escaping (String) -> Void,
-    debug: @escaping (String) -> Void
+    loop: EventLoop, buffer: RelayBuffer, open: OpenRelays, _ forwards: [(StaticForward, FileReference)],
+    host: StreamTarget, budget: ConnectionBudget, pressure: RelayPressure, timeouts: RelayTimeouts?,
+    report: @escaping (String) -> Void, debug: @escaping (String) -> Void
   ) throws(SystemError) {
     self.loop = loop
     self.buffer = buffer
+    self.open = open
     self.host = host
     self.budget = budget
     self.pressure = pressure
@@ -56,6 +58,11 @@ final class EnclaveForwards {
           }
         })
     }
+  }
+
+  /// Accepts nothing from now on, on either side.
+  func drain() {
+    for listener in listeners { listener.end() }
   }
 
   private func toHost(_ connection: FileReference, _ forward: StaticForward) {
@@ -86,13 +93,15 @@ final class EnclaveForwards {
     _ program: FileReference, _ stream: FileReference, _ forward: StaticForward, _ lease: ConnectionBudget.Lease
   ) {
     do throws(SystemError) {
-      _ = try Relay(
+      let made = try Relay(
         loop: loop, buffer: buffer, plain: program, other: stream, pressure: pressure, timeouts: timeouts,
         silenceIsReset: true
-      ) { [debug] relay, end in
+      ) { [debug, open] relay, end in
         withExtendedLifetime(lease) {}
+        open.remove(relay)
         debug("forward of \(forward): \(end), \(relay.totals.toTransport) bytes out, \(relay.totals.fromTransport) in")
       }
+      open.add(made)
     } catch {
       report("forward of \(forward): \(error)")
     }

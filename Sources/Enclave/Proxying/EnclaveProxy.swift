@@ -21,7 +21,7 @@ import Wire
 //             ▶ stream to the host, connect hello ▶ answer ▶ relay, or reset
 //   held:     SYN on the interface ▶ policy ▶ stream to the host, connect hello ▶ answer ▶ accept ▶ relay (`HeldEgress`)
 //   ingress:  stream from the host ▶ hello ▶ policy ▶ connect to the program ▶ answer ▶ relay
-//   link:     packet of UDP or a ping ▶ policy ▶ message on the datagrams stream (`DatagramRelay`)
+//   link:     packet of UDP or a ping ▶ policy ▶ message on the datagrams stream (`DatagramRelay`); a client's the other way
 //   DNS:      datagram or message ▶ policy ▶ resolve stream, or the DNS client ▶ response
 //   upstream: the DNS client's wish ▶ stream to the host, connect hello for a server of dns.upstream ▶ relay ▶ the client
 //   forward:  what [[forward]] names ▶ plain stream to or from the host ▶ relay (EnclaveForwards)
@@ -63,13 +63,16 @@ public final class EnclaveProxy {
   private static let loopbacks: UInt32 = 64
   private var strangers = Strangers(what: "ingress: a stream that does not prove that it comes from the host")
   private var watch: ListeningWatch?
+  private var datagrams: DatagramRelay?
   private var forwards: EnclaveForwards?
+  private let ending: ProxyDrain
 
   /// - Parameter log: takes sentences worth an operator's attention.
   public init(_ plan: ProxyPlan, loop: EventLoop, log: @escaping (String) -> Void) throws(SystemError) {
     self.plan = plan
     self.loop = loop
     self.log = log
+    ending = ProxyDrain(plan.settings)
     let limits = plan.settings.connections
     timeouts = RelayTimeouts(idle: limits.idle, halfClosed: limits.halfClosed)
     budget = ConnectionBudget(limits, log: log)
@@ -97,34 +100,28 @@ public final class EnclaveProxy {
           fromHost($0, $1)
         })
     }
-    if plan.descriptors.transportListener != nil, !plan.settings.ingressPorts.isEmpty,
-      plan.descriptors.tunnelQueues.isEmpty
-    {
-      let known = plan.descriptors.egressListeners.lazy.compactMap { localEndpoint($0) }
-        .first { $0.address == .v4(.loopback) }
-      watch = ListeningWatch(
-        loop: loop, target: plan.settings.hostTarget, token: plan.settings.proxyToken,
-        ports: plan.settings.ingressPorts,
-        known: known?.port ?? 0, report: log)
-    }
     if !plan.settings.forwards.isEmpty {
       forwards = try EnclaveForwards(
-        loop: loop, buffer: buffer,
+        loop: loop, buffer: buffer, open: ending.open,
         Array(
           zip(plan.settings.forwards, plan.descriptors.forwardListeners.map { FileReference(OwnedFileDescriptor($0)) })),
         host: plan.settings.hostTarget, budget: budget, pressure: pressure, timeouts: timeouts,
         report: { [unowned self] in fail($0) }, debug: { [unowned self] in debug($0) })
     }
     if !plan.descriptors.tunnelQueues.isEmpty { packets = try EnclavePackets(plan, names) }
-    if let fd = plan.descriptors.packetLink {
-      let made = try PacketLink(
+    link = try plan.descriptors.packetLink.map { fd throws(SystemError) in
+      try PacketLink(
         FileReference(OwnedFileDescriptor(fd)), loop: loop,
         acceptsFirst: plan.descriptors.linkListeners.isEmpty || plan.settings.sni.check != .off)
-      let datagrams = DatagramRelay(plan, names, made, loop: loop, log: log)
+    }
+    let channel = DatagramChannel(plan, loop: loop, log: log)
+    let arrivals = watchPublished(channel)
+    if let link {
+      let datagrams = DatagramRelay(plan, names, link, channel, arrivals, log: log)
       if plan.settings.reportsUse { datagrams.onUse = { [unowned self] in usedDatagrams($0, $1, $2) } }
-      made.datagrams = datagrams
-      link = made
-      try holdConnections(made)
+      link.datagrams = datagrams
+      self.datagrams = datagrams
+      try holdConnections(link)
     }
     if !plan.descriptors.dnsSockets.isEmpty || !plan.descriptors.dnsListeners.isEmpty {
       let upstreams = try plan.descriptors.upstreamLink.map { fd throws(SystemError) in
@@ -156,7 +153,16 @@ public final class EnclaveProxy {
       packets.announceReadiness(on: pipe, loop: loop)
     } else {
       try writeAll(pipe.rawValue, [1], "readiness pipe")
+      ending.tell(on: pipe)
     }
+  }
+
+  /// Takes no more connections, and lets those that are open end.
+  public func drain() {
+    ending.start(plan.settings.drain, loop: loop, log)
+    watch?.drain()
+    forwards?.drain()
+    datagrams?.isDraining = true
   }
 
   /// Writes what the queues of raw mode have carried to standard error, which is the log.
@@ -164,6 +170,22 @@ public final class EnclaveProxy {
 
   private func debug(_ sentence: @autoclosure () -> String) {
     if plan.settings.verbose { log("debug: " + sentence()) }
+  }
+
+  /// The host refuses clients of published ports where no program takes them.
+  /// - Returns: what takes datagrams of clients; nil where no port may be published, or the kernel does so.
+  private func watchPublished(_ channel: DatagramChannel) -> ArrivalRelay? {
+    guard plan.descriptors.transportListener != nil, !plan.settings.ingressPorts.isEmpty,
+      plan.descriptors.tunnelQueues.isEmpty
+    else { return nil }
+    let known = plan.descriptors.egressListeners.lazy.compactMap { localEndpoint($0) }
+      .first { $0.address == .v4(.loopback) }
+    let arrivals = ArrivalRelay(channel, link, policy, loop: loop)
+    watch = ListeningWatch(
+      loop: loop, target: plan.settings.hostTarget, token: plan.settings.proxyToken,
+      ports: plan.settings.ingressPorts, known: known?.port ?? 0, datagrams: arrivals, report: log)
+    channel.keep()
+    return arrivals
   }
 
   // MARK: egress
@@ -199,6 +221,7 @@ public final class EnclaveProxy {
       deny(destination, names.first, denial.description)
       return denial.isOfNobody ? .nowhere : .denied
     }
+    if ending.refuses(destination, names) { return .refused }
     if isInspected(destination) { return .accept }
     return .ask(request(source, destination, policy.allowedName(at: destination, names)))
   }
@@ -206,7 +229,9 @@ public final class EnclaveProxy {
   private func take(_ accepted: HeldEgress.Accepted) {
     let (connection, destination, lease) = (accepted.connection, accepted.destination, accepted.lease)
     if let (stream, early) = accepted.stream {
-      relay(plain: connection, framed: stream, early: early, lease: lease, "egress to \(destination)")
+      relay(
+        plain: connection, framed: stream, early: early, lease: lease,
+        isKept: ending.isKept(destination, names(of: destination)), "egress to \(destination)")
     } else if isInspected(destination) {
       inspect(connection, accepted.source, destination, names(of: destination), lease)
     }
@@ -236,6 +261,7 @@ public final class EnclaveProxy {
       deny(destination, names.first, reason)
       return
     }
+    if ending.refuses(destination, names) { return }
     guard let lease = budget.lease(.outgoing) else { return }
     if isInspected(destination) {
       inspect(connection, peer, destination, names, lease)
@@ -317,7 +343,9 @@ public final class EnclaveProxy {
     ) { [unowned self] outcome in
       switch outcome {
       case .opened(let stream, _, let early):
-        relay(plain: connection, framed: stream, early: early, lease: lease, "egress to \(destination)")
+        relay(
+          plain: connection, framed: stream, early: early, lease: lease,
+          isKept: ending.isKept(destination, names(of: destination)), "egress to \(destination)")
       case .refused(let status):
         debug("egress to \(destination): \(status)")
       case .failed(let sentence): fail("egress to \(destination): \(sentence)")
@@ -326,13 +354,14 @@ public final class EnclaveProxy {
   }
 
   private func relay(
-    plain: FileReference, framed: FileReference, early: [UInt8], lease: AnyObject,
+    plain: FileReference, framed: FileReference, early: [UInt8], lease: AnyObject, isKept: Bool = false,
     _ what: @autoclosure @escaping () -> String
   ) {
     do throws(SystemError) {
-      _ = try Relay(
+      let made = try Relay(
         loop: loop, buffer: buffer, plain: plain, framed: framed, early: early, pressure: pressure, timeouts: timeouts
       ) { [unowned self] relay, end in
+        ending.open.remove(relay)
         withExtendedLifetime(lease) {}
         switch end {
         case .completed, .reset:
@@ -344,6 +373,7 @@ public final class EnclaveProxy {
         case .protocolError(let error): fail("\(what()): the host broke the protocol: \(error)")
         }
       }
+      if !isKept { ending.open.add(made) }
     } catch {
       fail("\(what()): \(error)")
     }
@@ -403,6 +433,7 @@ public final class EnclaveProxy {
       answer(stream, Answer(.denied))
       return
     }
+    if ending.refusesClients { return answer(stream, Answer(.refused)) }
     guard let lease = budget.lease(.incoming) else { return answer(stream, Answer(.noResources)) }
     connect([.v4(.loopback), .v6(.loopback)], port, stream, request, early, lease, tries: Self.loopbacks)
   }

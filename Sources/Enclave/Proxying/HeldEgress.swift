@@ -25,6 +25,8 @@ final class HeldEgress: EventSource, PacketEngine {
   /// What the proxy makes of a SYN.
   enum Judgement {
     case denied
+    /// The enclave ends.
+    case refused
     /// The same, and nobody could be there.
     case nowhere
     /// Accept first, then look at what comes.
@@ -142,11 +144,12 @@ final class HeldEgress: EventSource, PacketEngine {
     switch judgement {
     case .denied: return reply(id, .unreachable(.prohibited))
     case .nowhere: return reply(id, .unreachable(.network))
+    case .refused: return reply(id, .refused)
     case .accept, .ask: break
     }
     guard let lease = budget.lease(.outgoing) else { return reply(id, .refused) }
     switch judgement {
-    case .denied, .nowhere: break
+    case .denied, .nowhere, .refused: break
     case .accept:
       pending[id] = Pending(lease: lease, state: .accepting)
       reply(id, .connected)

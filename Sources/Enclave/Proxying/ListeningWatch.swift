@@ -1,4 +1,5 @@
 import EventLoop
+import Inet
 import LinuxSystem
 import Relaying
 import Wire
@@ -10,7 +11,8 @@ import Wire
 //
 // How often: the longer nothing has changed, the more rarely. A program that has taken t to come up is noticed within t/50,
 // at least 10 ms and at most 100 ms; and looking never takes more than a hundredth of one processor's time. While no host
-// is there nobody looks.
+// is there nobody looks. Sockets of datagrams are looked at in the same way, where the host publishes UDP ports; what there is
+// goes over the stream of datagrams (`ArrivalRelay`).
 
 /// Tells the host which of the published ports are listened on.
 final class ListeningWatch: EventSource {
@@ -26,6 +28,8 @@ final class ListeningWatch: EventSource {
   private let token: Token
   private let ports: [UInt16]
   private let query: ListenerQuery
+  /// Is told at which ports programs take datagrams.
+  private let datagrams: ArrivalRelay
   private let report: (String) -> Void
   private var stream: MessageStream?
   private var told: Set<UInt16> = []
@@ -33,22 +37,32 @@ final class ListeningWatch: EventSource {
   private var next: TimerToken?
   private var retry = firstRetry
   private var hasFailed = false
+  private var isDraining = false
 
   /// - Parameters:
   ///   - known: a port of 127.0.0.1 on which this process itself listens.
   ///   - report: takes sentences for the operator.
   init(
     loop: EventLoop, target: StreamTarget, token: Token, ports: [UInt16], known: UInt16,
-    report: @escaping (String) -> Void
+    datagrams: ArrivalRelay, report: @escaping (String) -> Void
   ) {
     self.loop = loop
     self.target = target
     self.token = token
     self.ports = ports
     self.report = report
+    self.datagrams = datagrams
     query = ListenerQuery(known: known)
     super.init()
+    datagrams.look = { [unowned self] in lookAtDatagrams() }
     open()
+  }
+
+  /// The host refuses clients from now on.
+  func drain() {
+    isDraining = true
+    tell([])
+    lookAtDatagrams()
   }
 
   private func open() {
@@ -84,6 +98,7 @@ final class ListeningWatch: EventSource {
     guard stream != nil else { return }
     let start = monotonicNanoseconds()
     let found = look()
+    lookAtDatagrams()
     let took = monotonicNanoseconds() &- start
     if found != told { tell(found) }
     if stream != nil { lookLater(took) }
@@ -103,8 +118,23 @@ final class ListeningWatch: EventSource {
     stream?.send(ListeningPorts.encode(found))
   }
 
+  private func lookAtDatagrams() {
+    guard datagrams.isPublishing else { return }
+    var found: [UInt16: DatagramReach] = [:]
+    do throws(SystemError) {
+      if isDraining { return _ = datagrams.found([:]) }
+      found = try query.datagrams(among: ports, own: datagrams.addresses)
+    } catch {
+      if !hasFailed { report("published UDP ports are open without a look at who takes datagrams: \(error)") }
+      hasFailed = true
+      for port in ports { found[port] = [] }
+    }
+    if datagrams.found(found) { changed = monotonicNanoseconds() }
+  }
+
   /// Where the kernel does not tell, clients are let in, and reset where nothing listens.
   private func look() -> Set<UInt16> {
+    guard !isDraining else { return [] }
     do throws(SystemError) {
       return try query.listening(among: ports)
     } catch {

@@ -1,3 +1,4 @@
+import EventLoop
 import Inet
 import LinuxSystem
 import Policy
@@ -54,6 +55,10 @@ public struct ProxySettings: Equatable, Sendable {
   public var egress = EgressRules()
   public var sni = SNISettings()
   public var names = NameSettings()
+  /// How long open connections have to end when the enclave stops.
+  public var drain: Duration = .zero
+  /// What is reached until the very end: the servers of volumes.
+  public var kept: [DestinationRule] = []
   public var connections = ConnectionLimits(connect: ConnectionLimits.enclaveConnect)
   public var verbose = false
   /// Whether the log gets each new destination that the program uses.
@@ -134,6 +139,8 @@ public struct ProxyHandOver {
         bytes.append(UInt8(truncatingIfNeeded: host.addresses.count))
         for address in host.addresses { bytes += [UInt8(truncatingIfNeeded: address.bytes.count)] + address.bytes }
       })
+    writer.put("drain", numbers: [UInt32(clamping: settings.drain.nanoseconds / 1_000_000)])
+    writer.put("kept", text: Self.text(RuleTable(settings.kept)))
     let limits = settings.connections
     writer.put("max-outgoing", numbers: limits.outgoing.map { [UInt32(clamping: $0)] } ?? [])
     writer.put("max-incoming", numbers: limits.incoming.map { [UInt32(clamping: $0)] } ?? [])
@@ -236,6 +243,8 @@ public struct ProxyPlan: Equatable, Sendable {
       deny: try Self.rules("deny", try reader.text("deny", limit: Self.ruleLimit)))
     settings.sni = try Self.sni(&reader)
     settings.names = try Self.names(&reader)
+    settings.drain = .milliseconds(Int(try reader.number("drain", in: 0...UInt32.max)))
+    settings.kept = try Self.rules("kept", try reader.text("kept", limit: Self.ruleLimit))
     try Self.read(&settings.connections, &reader)
     settings.verbose = try reader.flag("verbose")
     settings.reportsUse = try reader.flag("reports-use")

@@ -285,7 +285,11 @@ public final class EnclaveSupervision: EventSource {
       var ends = try ServiceEnds(description, null: null, log: forwarder)
       var life = Life()
       if let pipe = ends.readinessReading {
-        life.readiness = try Readiness(loop: loop, pipe: pipe) { [unowned self] in perform(machine.ready(id)) }
+        life.readiness = try Readiness(loop: loop, pipe: pipe) { [unowned self] in
+          perform(machine.ready(id))
+        } isDrained: { [unowned self] in
+          perform(machine.drained(id))
+        }
       }
       do {
         let request = try description.request(&ends)

@@ -14,7 +14,9 @@ struct ProxyService: ServiceDescription {
   var hasSeparateUser: Bool
 
   var service: Service {
-    Service("the proxy", needs: needs, readiness: .notified(within: .seconds(10)), end: .startedAgain)
+    Service(
+      "the proxy", needs: needs, readiness: .notified(within: .seconds(10)), end: .startedAgain,
+      drain: handOver.settings.drain > .zero ? handOver.settings.drain : nil)
   }
 
   var reportName: String { "proxy" }

@@ -79,14 +79,20 @@ struct ServiceEnds {
   }
 }
 
-/// The reading end of a service's readiness pipe: one byte means ready.
+/// The reading end of a service's readiness pipe: one byte means ready, a second one that it has no connections any more, which
+/// only counts where it was told to drain them.
 final class Readiness: EventSource {
   private let loop: EventLoop
   private let pipe: FileReference
   private let isReady: () -> Void
+  private let isDrained: () -> Void
+  private var count = 0
   private var registration: Registration?
 
-  init(loop: EventLoop, pipe: FileReference, isReady: @escaping () -> Void) throws(SystemError) {
+  init(
+    loop: EventLoop, pipe: FileReference, isReady: @escaping () -> Void, isDrained: @escaping () -> Void
+  ) throws(SystemError) {
+    self.isDrained = isDrained
     self.loop = loop
     self.pipe = pipe
     self.isReady = isReady
@@ -98,8 +104,10 @@ final class Readiness: EventSource {
     var byte: [UInt8] = [0]
     let result = byte.withUnsafeMutableBytes { readBytes(pipe.rawValue, $0) }
     if result == .wouldBlock { return }
-    cancel()
-    if case .bytes(1) = result { isReady() }
+    guard case .bytes(1) = result else { return cancel() }
+    count += 1
+    if count > 1 { cancel() }
+    if count == 1 { isReady() } else { isDrained() }
   }
 
   /// The process is gone: what it has said counts no more.

@@ -111,6 +111,11 @@ struct BudgetLedger {
     free = limits.descriptors
   }
 
+  /// Of all enclaves, those on the way to being made included.
+  var connections: Int {
+    held.values.reduce(0) { $0 + $1.counts[Self.index(.outgoing)] + $1.counts[Self.index(.incoming)] }
+  }
+
   func count(_ kind: Holding, of peer: PeerKey) -> Int { held[peer]?.counts[Self.index(kind)] ?? 0 }
 
   /// - Parameter bytes: of a query.
@@ -167,6 +172,9 @@ final class Budget {
   }
 
   var limits: HostLimits { ledger.limits }
+
+  /// Connections of all enclaves, in and out.
+  var connections: Int { ledger.connections }
 
   /// Something that is held; given back when this object goes.
   final class Lease {

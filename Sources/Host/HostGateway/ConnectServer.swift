@@ -17,6 +17,8 @@ final class ConnectServer: ChannelServer {
   private let budget: Budget
   private let complaints: ComplaintLog
   private let debug: (String) -> Void
+  /// No connection is made any more.
+  var isDraining = false
 
   init(
     loop: EventLoop, policy: HostPolicy, connections: Connections, timeout: Duration, counters: HostCounters,
@@ -47,6 +49,10 @@ final class ConnectServer: ChannelServer {
       complaints.say(.deniedConnections, sentence)
       counters.denied(sentence, isHost: true)
       return admitted.answer(.denied)
+    }
+    guard !isDraining else {
+      counters.traffic.outgoing.failed &+= 1
+      return admitted.answer(.refused)
     }
     counters.used.add(.init(destination, request.name))
     guard let lease = budget.lease(.outgoing, for: admitted.peer) else {

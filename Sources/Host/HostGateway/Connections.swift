@@ -16,7 +16,7 @@ final class Connections {
   private let complaints: ComplaintLog
   private let debug: (String) -> Void
   /// Those under way, for the bytes that they have carried.
-  private var relays: [ObjectIdentifier: Relay] = [:]
+  private let relays = OpenRelays()
 
   /// - Parameter debug: told how each connection ended.
   init(
@@ -41,7 +41,7 @@ final class Connections {
     _ open: WritableKeyPath<HostStatus.Traffic, Int>,
     _ what: @autoclosure @escaping () -> String
   ) {
-    carry(plain, lease, open, what()) { [loop, buffer, timeouts] (ended) throws(SystemError) in
+    carry(plain, lease, open, nil, what()) { [loop, buffer, timeouts] (ended) throws(SystemError) in
       try Relay(
         loop: loop, buffer: buffer, plain: plain, framed: framed, early: early, pressure: pressure(of: peer),
         timeouts: timeouts, onEnd: ended)
@@ -49,11 +49,12 @@ final class Connections {
   }
 
   /// The same where the enclave's stream is a plain one.
+  /// - Parameter tally: counts it for its forward.
   func relay(
     plain: FileReference, other: FileReference, _ lease: Budget.Lease, of peer: PeerKey,
-    _ open: WritableKeyPath<HostStatus.Traffic, Int>, _ what: @autoclosure @escaping () -> String
+    _ open: WritableKeyPath<HostStatus.Traffic, Int>, _ tally: ForwardTally, _ what: @autoclosure @escaping () -> String
   ) {
-    carry(plain, lease, open, what()) { [loop, buffer, timeouts] (ended) throws(SystemError) in
+    carry(plain, lease, open, tally, what()) { [loop, buffer, timeouts] (ended) throws(SystemError) in
       try Relay(
         loop: loop, buffer: buffer, plain: plain, other: other, pressure: pressure(of: peer), timeouts: timeouts,
         silenceIsReset: true, onEnd: ended)
@@ -62,7 +63,7 @@ final class Connections {
 
   private func carry(
     _ plain: FileReference, _ lease: Budget.Lease, _ open: WritableKeyPath<HostStatus.Traffic, Int>,
-    _ what: @autoclosure @escaping () -> String,
+    _ tally: ForwardTally?, _ what: @autoclosure @escaping () -> String,
     _ make: (@escaping (Relay, Relay.End) -> Void) throws(SystemError) -> Relay
   ) {
     counters.traffic[keyPath: open] += 1
@@ -73,7 +74,8 @@ final class Connections {
         _ = lease
         counters.traffic[keyPath: open] -= 1
         counters.traffic.add(relay.totals)
-        relays[ObjectIdentifier(relay)] = nil
+        relays.remove(relay)
+        tally?.ended(relay)
         switch end {
         case .completed, .reset, .transportLost:
           debug("\(what()): \(end), \(relay.totals.fromTransport) bytes out, \(relay.totals.toTransport) in")
@@ -81,7 +83,8 @@ final class Connections {
           complaints.say(.brokenStreams, "\(what()): the enclave broke the protocol: \(error)")
         }
       }
-      if !made.ended { relays[ObjectIdentifier(made)] = made }
+      relays.add(made)
+      tally?.relays.add(made)
     } catch {
       counters.traffic[keyPath: open] -= 1
       complaints.say(.failedConnections, "\(what()): \(error)")
@@ -98,6 +101,35 @@ final class Connections {
 
   /// Adds what the connections under way have carried so far.
   func add(to traffic: inout HostStatus.Traffic) {
-    for relay in relays.values { traffic.add(relay.totals) }
+    relays.forEach { traffic.add($0.totals) }
+  }
+
+  /// Resets all of them.
+  func abort() { relays.abort() }
+}
+
+/// What has passed by one forward.
+final class ForwardTally {
+  let relays = OpenRelays()
+  var total: UInt64 = 0
+  var failed: UInt64 = 0
+  var denied: UInt64 = 0
+  private var fromEnclave: UInt64 = 0
+  private var toEnclave: UInt64 = 0
+
+  func ended(_ relay: Relay) {
+    relays.remove(relay)
+    fromEnclave &+= relay.totals.fromTransport
+    toEnclave &+= relay.totals.toTransport
+  }
+
+  func write(to forward: inout HostStatus.Forward) {
+    forward.open = relays.count
+    (forward.total, forward.failed, forward.denied) = (total, failed, denied)
+    (forward.bytesFromEnclave, forward.bytesToEnclave) = (fromEnclave, toEnclave)
+    relays.forEach {
+      forward.bytesFromEnclave &+= $0.totals.fromTransport
+      forward.bytesToEnclave &+= $0.totals.toTransport
+    }
   }
 }

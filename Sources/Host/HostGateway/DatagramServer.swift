@@ -10,6 +10,7 @@ import Wire
 // Theory of operation.
 //
 //   stream of a boot ▶ open: policy, budget, a socket connected to the destination ▶ datagrams out and in ▶ idle, or closed
+//                    ▶ numbers from 2^31 on: clients of published ports (`PublishedDatagrams`)
 //
 // A flow is a socket of this process's user, so it needs no right, and the kernel keeps its port, its path's MTU and its errors
 // (IP_RECVERR). A flow nobody uses for `idle` ends.
@@ -22,17 +23,22 @@ final class DatagramServer: ChannelServer {
   private let budget: Budget
   private let complaints: ComplaintLog
   private let log: (String) -> Void
+  /// Clients of published ports.
+  fileprivate let published: PublishedDatagrams
   /// One for each boot: a newer one takes the place of an older one, whose proxy has been started again.
   private var streams: [BootID: DatagramStream] = [:]
   private var saidNoPing = false
+  /// No flow begins any more.
+  var isDraining = false
   fileprivate let idle: UInt64
 
   /// - Parameter idle: how long a flow of UDP is kept that nobody uses.
   init(
-    loop: EventLoop, policy: HostPolicy, counters: HostCounters, budget: Budget, complaints: ComplaintLog,
-    idle: Duration, log: @escaping (String) -> Void
+    loop: EventLoop, policy: HostPolicy, published: PublishedDatagrams, counters: HostCounters, budget: Budget,
+    complaints: ComplaintLog, idle: Duration, log: @escaping (String) -> Void
   ) {
     self.loop = loop
+    self.published = published
     self.idle = idle.nanoseconds / 1_000_000_000
     self.policy = policy
     self.counters = counters
@@ -42,7 +48,7 @@ final class DatagramServer: ChannelServer {
   }
 
   func serve(_ admitted: AdmittedStream) throws {
-    admitted.answer(.ok)
+    admitted.answer(.ok, parameters: published.isEmpty ? [] : DatagramMessage.publishing)
     let boot = admitted.boot
     let old = streams.removeValue(forKey: boot)
     let made = try DatagramStream(admitted, loop: loop, server: self, limit: budget.limits.datagramBytes) {
@@ -64,6 +70,7 @@ final class DatagramServer: ChannelServer {
       counters.denied(sentence, isHost: true)
       return .failure(FlowRefusal(status: .denied))
     }
+    guard !isDraining else { return .failure(FlowRefusal(status: .refused)) }
     counters.used.add(FirstUses.Use(flow.destination, flow.name, transport))
     guard let lease = budget.lease(.flows, for: peer) else {
       budget.refused(.flows, peer)
@@ -97,7 +104,7 @@ final class DatagramServer: ChannelServer {
 private struct FlowRefusal: Error { var status: Status }
 
 /// All flows of one enclave.
-private final class DatagramStream: EventSource {
+private final class DatagramStream: EventSource, ArrivalStream {
   /// How often flows are looked at that nobody uses, in seconds; more often where they are kept for less.
   private static let sweep: UInt64 = 15
   /// In seconds. An echo's answer comes soon or never.
@@ -132,16 +139,24 @@ private final class DatagramStream: EventSource {
       for flow in flows.values { flow.close() }
       flows = [:]
       messages = nil
+      self.server.published.closed(self)
       closed(self)
     }
+    server.published.opened(self)
   }
 
   deinit { buffer.deallocate() }
 
   func close() { messages?.close() }
 
+  func send(_ message: [UInt8]) { messages?.send(message) }
+
   private func received(_ message: DatagramMessage) throws(WireError) {
     switch message {
+    case .datagram(let number, let mayFragment, let payload) where number >= DatagramMessage.firstArrival:
+      server.published.answer(number, payload, mayFragment: mayFragment)
+    case .close(let number) where number >= DatagramMessage.firstArrival: server.published.ended(number)
+    case .listening(let ports): server.published.listening(on: ports, from: self)
     case .open(let number, let flow):
       // A number that is used twice is the enclave's own confusion; the older flow is over then.
       flows.removeValue(forKey: number)?.close()
@@ -152,7 +167,7 @@ private final class DatagramStream: EventSource {
       server.count(fromEnclave: payload.count)
       flow.send(payload, mayFragment: mayFragment)
     case .close(let number): flows.removeValue(forKey: number)?.close()
-    case .failed: throw .badValue(what: "kind of datagrams message")
+    case .failed, .arrival: throw .badValue(what: "kind of datagrams message")
     }
   }
 

@@ -30,11 +30,13 @@ final class Forwards {
   private let log: (String) -> Void
   private let debug: (String) -> Void
   private var listeners: [Listener] = []
+  private var tallies: [(forward: HostForward, tally: ForwardTally)] = []
   /// nil where this host side may connect to the enclave itself.
   var connector: EnclaveConnector?
 
   init(
-    loop: EventLoop, place: HostPlace, _ forwards: [(HostForward, FileReference)], policy: HostPolicy,
+    loop: EventLoop, place: HostPlace, _ forwards: [(HostForward, FileReference)], inherited: InheritedSockets,
+    policy: HostPolicy,
     resolver: Resolver, connections: Connections, counters: HostCounters, budget: Budget, complaints: ComplaintLog,
     log: @escaping (String) -> Void, debug: @escaping (String) -> Void
   ) throws(SystemError) {
@@ -50,50 +52,64 @@ final class Forwards {
     self.debug = debug
     for (forward, socket) in forwards {
       setResetOnClose(socket.rawValue, true)
+      let tally = ForwardTally()
+      tallies.append((forward, tally))
       let accepted: (FileReference, IPEndpoint?) -> Void
       switch forward.way {
       case .out(let host, let port):
         let destination = ForwardDestination(host, resolver)
-        accepted = { [unowned self] stream, _ in fromEnclave(stream, destination, port, forward) }
+        accepted = { [unowned self] stream, _ in fromEnclave(stream, destination, port, forward, tally) }
       case .incoming:
-        accepted = { [unowned self] client, from in toEnclave(client, from, forward) }
+        accepted = { [unowned self] client, from in toEnclave(client, from, forward, tally) }
       }
       listeners.append(
-        try Listener(loop: loop, socket: socket, report: { log("\(forward): \($0)") }, accepted: accepted))
+        try Listener(
+          loop: loop, socket: socket, isShared: inherited.contains(socket), report: { log("\(forward): \($0)") },
+          accepted: accepted))
     }
+  }
+
+  /// Accepts nothing from now on, on either side.
+  func drain() {
+    for listener in listeners { listener.end() }
   }
 
   // MARK: out
 
   private func fromEnclave(
-    _ stream: FileReference, _ destination: ForwardDestination, _ port: UInt16, _ forward: HostForward
+    _ stream: FileReference, _ destination: ForwardDestination, _ port: UInt16, _ forward: HostForward,
+    _ tally: ForwardTally
   ) {
     guard let peer = place.peers.peer(of: stream) else { return counters.foreigners.refused(log) }
     counters.traffic.outgoing.total &+= 1
+    tally.total &+= 1
     guard let lease = budget.lease(.outgoing, for: peer) else {
       counters.traffic.outgoing.failed &+= 1
+      tally.failed &+= 1
       return budget.refused(.outgoing, peer)
     }
     destination.look(for: peer) { [unowned self] addresses in
       guard !addresses.isEmpty else {
         counters.traffic.outgoing.failed &+= 1
+        tally.failed &+= 1
         return complaints.say(.failedConnections, "\(forward): the name has no address now")
       }
-      connect(stream, addresses[...], destination, port, peer, lease, forward)
+      connect(stream, addresses[...], destination, port, peer, lease, forward, tally)
     }
   }
 
   private func connect(
     _ stream: FileReference, _ addresses: ArraySlice<IPAddress>, _ destination: ForwardDestination, _ port: UInt16,
-    _ peer: PeerKey, _ lease: Budget.Lease, _ forward: HostForward
+    _ peer: PeerKey, _ lease: Budget.Lease, _ forward: HostForward, _ tally: ForwardTally
   ) {
     guard let address = addresses.first else { return }
     let rest = addresses.dropFirst()
     let endpoint = IPEndpoint(address, port)
     let shown = destination.name.map { "\(endpoint) (\($0))" } ?? "\(endpoint)"
     if case .deny(let reason) = policy.egress(to: endpoint, isNamed: destination.name == nil) {
-      guard rest.isEmpty else { return connect(stream, rest, destination, port, peer, lease, forward) }
+      guard rest.isEmpty else { return connect(stream, rest, destination, port, peer, lease, forward, tally) }
       counters.traffic.outgoing.denied &+= 1
+      tally.denied &+= 1
       let sentence = "connection to \(shown) denied: \(reason)"
       complaints.say(.deniedConnections, sentence)
       return counters.denied(sentence, isHost: true)
@@ -105,10 +121,12 @@ final class Forwards {
       case .success(let connection):
         counters.used.add(.init(endpoint, destination.name))
         connections.relay(
-          plain: connection, other: stream, lease, of: peer, \.outgoing.open, "\(forward): connection to \(shown)")
+          plain: connection, other: stream, lease, of: peer, \.outgoing.open, tally,
+          "\(forward): connection to \(shown)")
       case .failure(let error):
-        guard rest.isEmpty else { return connect(stream, rest, destination, port, peer, lease, forward) }
+        guard rest.isEmpty else { return connect(stream, rest, destination, port, peer, lease, forward, tally) }
         counters.traffic.outgoing.failed &+= 1
+        tally.failed &+= 1
         let sentence = "\(forward): connection to \(shown): \(error)"
         if error.isExhaustion { complaints.say(.failedConnections, sentence) } else { debug(sentence) }
       }
@@ -117,12 +135,16 @@ final class Forwards {
 
   // MARK: in
 
-  private func toEnclave(_ client: FileReference, _ from: IPEndpoint?, _ forward: HostForward) {
+  private func toEnclave(
+    _ client: FileReference, _ from: IPEndpoint?, _ forward: HostForward, _ tally: ForwardTally
+  ) {
     counters.traffic.incoming.total &+= 1
+    tally.total &+= 1
     let peer = place.peers.enclave
     let port = forward.vsockPort
     guard let lease = budget.lease(.incoming, for: peer), let target = place.enclave.atPort(port) else {
       counters.traffic.incoming.failed &+= 1
+      tally.failed &+= 1
       return budget.refused(.incoming, peer)
     }
     // Not by Optional.map, over which the compiler (6.3.1) ends.
@@ -135,11 +157,26 @@ final class Forwards {
       let what = "client \(from?.description ?? "?") of \(forward)"
       switch result {
       case .success(let stream):
-        connections.relay(plain: client, other: stream, lease, of: peer, \.incoming.open, what)
+        connections.relay(plain: client, other: stream, lease, of: peer, \.incoming.open, tally, what)
       case .failure(let failure):
         counters.traffic.incoming.failed &+= 1
+        tally.failed &+= 1
         complaints.say(.lostClients, "\(what): \(failure)")
       }
     }.start()
+  }
+
+  func write(to status: inout HostStatus) {
+    guard !tallies.isEmpty else { return }
+    status.forwards = tallies.map { forward, tally in
+      var shown: HostStatus.Forward
+      switch forward.way {
+      case .out(let host, let port):
+        shown = .init(way: "out", vsockPort: forward.vsockPort, address: "\(host.bracketed):\(port)")
+      case .incoming(let listen): shown = .init(way: "in", vsockPort: forward.vsockPort, address: "\(listen)")
+      }
+      tally.write(to: &shown)
+      return shown
+    }
   }
 }

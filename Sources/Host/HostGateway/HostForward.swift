@@ -81,10 +81,11 @@ extension HostPlace {
   }
 
   /// Opens a forward's listening socket.
-  func open(_ forward: HostForward) throws -> FileReference {
+  func open(_ forward: HostForward, _ inherited: InheritedSockets) throws -> FileReference {
     guard let address = address(of: forward) else {
       throw HostForwardError(forward: forward, error: SystemError("bind", listen.description, errno: EINVAL))
     }
+    if let socket = inherited.take(address, .stream) { return socket }
     do throws(SystemError) {
       if case .out = forward.way { return try open(address) }
       return FileReference(try listenStream(address))

@@ -28,6 +28,7 @@ import Wire
 //                                      ▶ PublishedPorts: which published ports are listened on
 //   plain stream of --forward ▶ Forwards: policy, connect(2), relay; a client of --forward-in the other way
 //   client of a published port ▶ PublishedPorts: stream to the enclave, connect hello ▶ answer ▶ relay, or reset
+//   datagram of one ▶ PublishedDatagrams: its flow ▶ message on DatagramServer's stream; answers the other way
 //
 // What the servers count is in `HostCounters`, which `StatusService` shows.
 //
@@ -68,11 +69,21 @@ public struct HostSettings {
 
   public init() {}
 
+  /// What this process was started with.
+  public var inherited = InheritedSockets()
+
   /// Takes the published ports' sockets, so that a port already taken is found before anything is started.
-  public func openPublished() throws(PublishedPortError) -> [FileReference] {
-    var sockets: [FileReference] = []
-    for port in published { sockets.append(try port.open(raw: rawGateway != nil)) }
-    return sockets
+  public func openPublished() throws -> [FileReference] {
+    try published.map { try $0.open(raw: rawGateway != nil, inherited) }
+  }
+
+  /// Takes the sockets that this process was started with; each must be one of ours.
+  public mutating func takeInherited(at place: HostPlace) throws {
+    inherited = try InheritedSockets.handedOver()
+    let ports = rawGateway == nil ? published : []
+    try inherited.check(
+      served: ports.map { (.ip($0.listen), $0.transport == .tcp ? .stream : .datagram) }
+        + ([place.listen] + forwards.compactMap { place.address(of: $0) }).map { ($0, .stream) })
   }
 }
 
@@ -98,6 +109,12 @@ public struct HostPlace {
   /// group: the enclave's proxy, which has a user of its own, or the group in which a virtual machine's monitor is.
   public func open() throws(SystemError) -> FileReference { try open(listen) }
 
+  /// The same, where this process may have been started with it.
+  public func open(_ inherited: InheritedSockets) throws -> FileReference {
+    if let socket = inherited.take(listen, .stream) { return socket }
+    return try open(listen)
+  }
+
   /// The same for another of its ports.
   func open(_ address: SocketAddress) throws(SystemError) -> FileReference {
     let listener = FileReference(try takeOverStream(address))
@@ -121,7 +138,12 @@ public final class HostSide {
   private let output: StandardStreams
   private let logs: LogServer
   private let publishedPorts: PublishedPorts
+  private let publishedDatagrams: PublishedDatagrams
   private let forwards: Forwards
+  private let connectServer: ConnectServer
+  private let datagramServer: DatagramServer
+  private let budget: Budget
+  private var draining: Draining?
   /// Names of Unix sockets that go when this side does.
   public let socketNames: [String]
   /// Ports of the enclave that forwards lead to.
@@ -207,37 +229,50 @@ public final class HostSide {
       counters: counters, complaints: complaints)
     let isRaw = rawGateway != nil
     reserved = isRaw ? published : []
+    let places = isRaw ? [] : zip(published, settings.published).enumerated().map { ($1.0, $1.1, $0) }
     publishedPorts = try PublishedPorts(
       loop: loop, enclave: place.enclave, peer: place.peers.enclave,
-      published: isRaw ? [] : Array(zip(published, settings.published)),
+      published: places.filter { $0.1.transport == .tcp }, inherited: settings.inherited,
       acceptsProxyProtocol: settings.acceptsProxyProtocol, sessions: sessions, connections: connections,
       counters: counters, budget: budget, complaints: complaints, log: log, debug: debug)
+    publishedDatagrams = try PublishedDatagrams(
+      loop: loop, published: places.filter { $0.1.transport == .udp }, inherited: settings.inherited,
+      counters: counters,
+      log: log)
+    let forwardSockets = try settings.forwards.map { ($0, try place.open($0, settings.inherited)) }
     forwards = try Forwards(
-      loop: loop, place: place, try settings.forwards.map { ($0, try place.open($0)) }, policy: policy,
+      loop: loop, place: place, forwardSockets, inherited: settings.inherited, policy: policy,
       resolver: resolver, connections: connections, counters: counters, budget: budget, complaints: complaints,
       log: log,
       debug: debug)
     enclavePorts = settings.forwards.compactMap { if case .incoming = $0.way { $0.vsockPort } else { nil } }
-    socketNames = ([place.listen] + settings.forwards.compactMap { place.address(of: $0) }).compactMap {
-      if case .unix(let path) = $0 { path } else { nil }
-    }
+    // Others' sockets keep their names.
+    let own =
+      (settings.inherited.contains(transport) ? [] : [place.listen])
+      + forwardSockets.compactMap { settings.inherited.contains($0.1) ? nil : place.address(of: $0.0) }
+    socketNames = own.compactMap { if case .unix(let path) = $0 { path } else { nil } }
+    connectServer = ConnectServer(
+      loop: loop, policy: policy, connections: connections, timeout: settings.connections.connect,
+      counters: counters, budget: budget, complaints: complaints, debug: debug)
+    datagramServer = DatagramServer(
+      loop: loop, policy: policy, published: publishedDatagrams, counters: counters, budget: budget,
+      complaints: complaints, idle: settings.connections.datagrams, log: log)
+    self.budget = budget
     let dispatcher = Dispatcher(
       loop: loop, peers: place.peers, sessions: sessions,
       servers: [
-        .connect: ConnectServer(
-          loop: loop, policy: policy, connections: connections, timeout: settings.connections.connect,
-          counters: counters, budget: budget, complaints: complaints, debug: debug),
+        .connect: connectServer,
         .resolve: ResolveServer(loop: loop, resolver: resolver, budget: budget),
         .logs: logs,
         .packets: PacketsServer(
           loop: loop, rawGateway: rawGateway, resolver: resolver, budget: budget, complaints: complaints, log: log),
         .control: ControlServer(rawGateway: rawGateway, given: settings.given, complaints: complaints),
         .listening: publishedPorts,
-        .datagrams: DatagramServer(
-          loop: loop, policy: policy, counters: counters, budget: budget, complaints: complaints,
-          idle: settings.connections.datagrams, log: log),
+        .datagrams: datagramServer,
       ], counters: counters, budget: budget, complaints: complaints, helloTimeout: settings.connections.hello, log: log)
-    listener = try Listener(loop: loop, socket: transport, report: log) { stream, _ in dispatcher.accept(stream) }
+    listener = try Listener(
+      loop: loop, socket: transport, isShared: settings.inherited.contains(transport), report: log
+    ) { stream, _ in dispatcher.accept(stream) }
     self.complaints = complaints
     self.sessions = sessions
     self.connections = connections
@@ -334,6 +369,19 @@ public final class HostSide {
   /// Whether `close` does what `reduceRights` was given to do.
   public var hasCaretaker: Bool { caretaker != nil }
 
+  /// Refuses every new connection and flow, in and out. Those that are open have until `limit` is over, then they are reset.
+  /// - Parameter finished: called once, with how many were reset.
+  public func drain(within limit: Duration, finished: @escaping (Int) -> Void) {
+    connectServer.isDraining = true
+    datagramServer.isDraining = true
+    publishedPorts.drain()
+    publishedDatagrams.drain()
+    forwards.drain()
+    draining = Draining(
+      loop: loop, limit: limit, count: { [budget] in budget.connections },
+      abort: { [connections] in connections.abort() }, finished: finished)
+  }
+
   public var isLogDelivered: Bool { logs.isDelivered }
 
   /// Asks the enclave to stop its program.
@@ -351,6 +399,8 @@ public final class HostSide {
     counters.write(to: &status)
     connections.add(to: &status.traffic)
     publishedPorts.write(to: &status)
+    publishedDatagrams.write(to: &status)
+    forwards.write(to: &status)
     guard let rawGateway else { return completion(status) }
     rawGateway.count(in: loop) { counts in
       status.raw = .init(rawGateway, counts)

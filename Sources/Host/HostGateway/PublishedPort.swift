@@ -65,14 +65,16 @@ public struct PublishedPort: Equatable, Sendable, CustomStringConvertible {
 
   public var description: String { "\(listen) → \(enclavePort)" + (transport == .udp ? "/udp" : "") }
 
-  /// The port's socket: one that listens as soon as the program does; in raw mode, where the kernel passes clients on, one
+  /// The port's socket: one that listens, or takes datagrams, as soon as the program does; in raw mode, where the kernel passes clients on, one
   /// that only keeps the port from others.
   /// - Throws: a sentence for the command line.
-  public func open(raw: Bool) throws(PublishedPortError) -> FileReference {
+  public func open(raw: Bool, _ inherited: InheritedSockets = InheritedSockets()) throws -> FileReference {
+    if !raw, let socket = inherited.take(.ip(listen), transport == .tcp ? .stream : .datagram) { return socket }
     let address = SocketAddress.ip(listen)
     do throws(SystemError) {
       switch (raw, transport) {
-      case (false, _): return FileReference(try reserveListener(address))
+      case (false, .tcp): return FileReference(try reserveListener(address))
+      case (false, .udp): return try DatagramPort(listen).file
       case (true, .tcp): return FileReference(try reserveStream(address))
       case (true, .udp): return FileReference(try reserveDatagram(address))
       }

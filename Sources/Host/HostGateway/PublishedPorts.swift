@@ -13,6 +13,8 @@ final class PublishedPorts: ChannelServer {
   private static let enclaveTimeout: Duration = .seconds(15)
   /// How long what the enclave said last holds when it has gone: the proxy inside starts again in that time.
   private static let grace: Duration = .seconds(1)
+  /// How long clients wait who were there before us.
+  private static let startGrace: Duration = .seconds(10)
 
   private let loop: EventLoop
   private let enclave: StreamTarget
@@ -28,15 +30,17 @@ final class PublishedPorts: ChannelServer {
   private let debug: (String) -> Void
   /// Connects to the enclave for a host side that may not; nil where it does so itself.
   var connect: (() throws(SystemError) -> FileReference)?
-  private var listeners: [(listener: Listener, port: PublishedPort)] = []
+  private var listeners: [(listener: Listener, port: PublishedPort, place: Int)] = []
   private var stream: MessageStream?
+  private var isDraining = false
 
   /// - Parameters:
   ///   - enclave: where streams to it are opened, and `peer` whose they are.
-  ///   - published: sockets of `PublishedPort.open`.
+  ///   - published: sockets of `PublishedPort.open`, those of TCP; with their places among all that are published.
   init(
-    loop: EventLoop, enclave: StreamTarget, peer: PeerKey, published: [(FileReference, PublishedPort)],
-    acceptsProxyProtocol: Bool,
+    loop: EventLoop, enclave: StreamTarget, peer: PeerKey,
+    published: [(socket: FileReference, port: PublishedPort, place: Int)],
+    inherited: InheritedSockets, acceptsProxyProtocol: Bool,
     sessions: SessionServer, connections: Connections, counters: HostCounters, budget: Budget, complaints: ComplaintLog,
     log: @escaping (String) -> Void, debug: @escaping (String) -> Void
   ) throws(SystemError) {
@@ -51,13 +55,20 @@ final class PublishedPorts: ChannelServer {
     self.complaints = complaints
     self.log = log
     self.debug = debug
-    for (socket, port) in published {
+    for (socket, port, place) in published {
       setResetOnClose(socket.rawValue, true)
-      let listener = try Listener(loop: loop, socket: socket, listening: false, report: { log("-p \(port): \($0)") }) {
+      let isShared = inherited.contains(socket)
+      // Where it listens a program has listened when our predecessor ended, and its enclave is known.
+      let isKnown = isShared && isListening(socket.rawValue) && sessions.hostToken(peer) != nil
+      let listener = try Listener(
+        loop: loop, socket: socket, listening: isKnown, isShared: isShared, report: { log("-p \(port): \($0)") }
+      ) {
         [unowned self] in accepted($0, $1, port)
       }
-      listeners.append((listener, port))
+      listeners.append((listener, port, place))
     }
+    loop.schedule(
+      after: Self.startGrace, TimerSource { [weak self] in if let self, stream == nil { listen(on: []) } })
   }
 
   /// One stream at a time: a proxy that was started again has a new one.
@@ -82,8 +93,15 @@ final class PublishedPorts: ChannelServer {
     old?.close()
   }
 
+  /// Refuses clients from now on.
+  func drain() {
+    isDraining = true
+    for (listener, _, _) in listeners { listener.end() }
+  }
+
   private func listen(on ports: Set<UInt16>) {
-    for (listener, port) in listeners { listener.setListening(ports.contains(port.enclavePort)) }
+    guard !isDraining else { return }
+    for (listener, port, _) in listeners { listener.setListening(ports.contains(port.enclavePort)) }
   }
 
   private func accepted(_ client: FileReference, _ from: IPEndpoint?, _ port: PublishedPort) {
@@ -140,8 +158,8 @@ final class PublishedPorts: ChannelServer {
   }
 
   func write(to status: inout HostStatus) {
-    for (index, published) in listeners.enumerated() where status.published.indices.contains(index) {
-      status.published[index].listening = published.listener.isListening
+    for published in listeners where status.published.indices.contains(published.place) {
+      status.published[published.place].listening = published.listener.isListening
     }
   }
 }

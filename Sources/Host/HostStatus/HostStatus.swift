@@ -29,6 +29,31 @@ public struct HostStatus: Codable, Equatable, Sendable {
     }
   }
 
+  /// A plain stream's way, `--forward` or `--forward-in`. Its connections are among those of `traffic` as well.
+  public struct Forward: Codable, Equatable, Sendable {
+    /// `out` or `in`.
+    public var way: String
+    /// This machine's port of the transport for `out`, the enclave's for `in`.
+    public var vsockPort: UInt32
+    /// Where what the enclave sends goes, or where this machine listens.
+    public var address: String
+    public var open = 0
+    public var total: UInt64 = 0
+    /// Not made, or refused at once.
+    public var failed: UInt64 = 0
+    /// Not made, because the policy said no.
+    public var denied: UInt64 = 0
+    /// Payload of the connections, those under way included.
+    public var bytesFromEnclave: UInt64 = 0
+    public var bytesToEnclave: UInt64 = 0
+
+    public init(way: String, vsockPort: UInt32, address: String) {
+      self.way = way
+      self.vsockPort = vsockPort
+      self.address = address
+    }
+  }
+
   /// TCP mode: connections out of the enclave.
   public struct Outgoing: Codable, Equatable, Sendable {
     public var open = 0
@@ -214,6 +239,8 @@ public struct HostStatus: Codable, Equatable, Sendable {
   /// How the enclave is reached.
   public var transport: String
   public var published: [Published]
+  /// nil where there are none.
+  public var forwards: [Forward]?
   /// Whether the enclave's log is connected, which is so from its start to its end.
   public var logConnected = false
   public var sessions: [Session] = []
@@ -302,6 +329,14 @@ extension HostStatus: CustomStringConvertible {
         "published",
         "\(port.listen) → \(port.port)\(port.transport == "tcp" ? "" : "/\(port.transport)")"
           + (port.listening == false ? ", nothing listens" : ""))
+    }
+    for forward in forwards ?? [] {
+      add(
+        "forward",
+        (forward.way == "in"
+          ? "\(forward.address) → \(forward.vsockPort)" : "\(forward.vsockPort) → \(forward.address)")
+          + ": \(forward.open) open, \(forward.total) in all, \(forward.failed) failed"
+          + (forward.way == "in" ? "" : ", \(forward.denied) denied"))
     }
     if let raw {
       let parts = [

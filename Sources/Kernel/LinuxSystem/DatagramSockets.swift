@@ -48,7 +48,7 @@ public struct FlowSocket: Sendable {
   /// The next error of the network, or nil. The C function is `recvmsg(MSG_ERRQUEUE)`.
   public func nextError() -> (errno: Int32, mtu: UInt32)? {
     var mtu: UInt32 = 0
-    let code = clinux_receive_error(file.rawValue, &mtu)
+    let code = clinux_receive_error(file.rawValue, &mtu, nil)
     return code >= 0 ? (code, mtu) : nil
   }
 

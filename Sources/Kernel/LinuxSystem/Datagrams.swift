@@ -1,8 +1,26 @@
 import CLinux
+import Glibc
+import Inet
 
-/// Who has sent a datagram, as the kernel says it.
+/// Who has sent a datagram, as the kernel says it; of sockets of `openDatagramPort` also to which of our addresses.
 public struct DatagramPeer: Sendable {
-  fileprivate var value: clinux_peer
+  var value: clinux_peer
+
+  /// nil where it is neither of IPv4 nor of IPv6.
+  public var endpoint: IPEndpoint? {
+    var storage = sockaddr_storage()
+    withUnsafeMutableBytes(of: &storage) { room in
+      withUnsafeBytes(of: value.bytes) {
+        room.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0.prefix(room.count)))
+      }
+    }
+    return IPEndpoint(&storage)
+  }
+
+  /// The address to which it has sent; nil where the socket does not tell.
+  public var local: IPAddress? {
+    withUnsafeBytes(of: value.local) { IPAddress(bytes: Array($0.prefix(Int(value.local_length)))[...]) }
+  }
 }
 
 /// Room for the datagrams that one call of the kernel brings; 2 MiB, of which the kernel gives what is used.
@@ -54,6 +72,8 @@ public struct DatagramQueue {
 
   /// Sends all of them; what the kernel cannot take now is lost, as UDP is. The corresponding C function is `sendmmsg`.
   public mutating func send(_ fd: Int32) {
+    // An error of an earlier one that has come meanwhile is given to a send in place of its own outcome (ip(7)).
+    var hasFailed = false
     bytes.withUnsafeMutableBytes { memory in
       guard let start = memory.baseAddress else { return }
       var datagrams = waiting.map {
@@ -63,6 +83,11 @@ public struct DatagramQueue {
         var done = 0
         while done < all.count {
           let sent = clinux_send_datagrams(fd, all.baseAddress.map { $0 + done }, Int32(all.count - done))
+          if sent < 0, !hasFailed {
+            hasFailed = true
+            continue
+          }
+          hasFailed = false
           // The one that was not taken is passed over.
           done += max(1, Int(sent))
         }

@@ -49,24 +49,49 @@ public struct ListenerQuery {
 
   private func fromTable() throws(SystemError) -> Set<UInt16> {
     var ports: Set<UInt16> = []
-    var chunk = [UInt8](repeating: 0, count: 16384)
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
-      let file = clinux_open(path, Int32(O_RDONLY), 0)
-      // A kernel without IPv6 has no second file.
-      if file == -ENOENT, path == "/proc/net/tcp6" { continue }
-      try check("open", path, file)
-      let handle = FileReference(OwnedFileDescriptor(file))
       var table = SocketTable()
-      reading: while !table.isComplete {
-        switch chunk.withUnsafeMutableBytes({ readBytes(handle.rawValue, $0) }) {
-        case .bytes(0), .wouldBlock: break reading
-        case .bytes(let count): table.add(chunk[..<count])
-        case .failed(let code): throw SystemError("read", path, errno: code)
-        }
+      try Self.read(path) {
+        table.add($0)
+        return !table.isComplete
       }
       ports.formUnion(table.ports)
     }
     return ports
+  }
+
+  /// Which of the ports take datagrams, and at which addresses; by /proc/net/udp.
+  /// - Parameter own: this machine's addresses beside loopback.
+  /// - Throws: where the kernel does not tell.
+  public func datagrams(
+    among ports: [UInt16], own: [IPAddress]
+  ) throws(SystemError) -> [UInt16: DatagramReach] {
+    var table = DatagramSocketTable(own: own)
+    for path in ["/proc/net/udp", "/proc/net/udp6"] {
+      try Self.read(path) {
+        table.add($0)
+        return true
+      }
+    }
+    let wanted = Set(ports)
+    return table.ports.filter { wanted.contains($0.key) }
+  }
+
+  /// - Parameter take: false when it needs no more.
+  private static func read(_ path: String, _ take: (ArraySlice<UInt8>) -> Bool) throws(SystemError) {
+    var chunk = [UInt8](repeating: 0, count: 16384)
+    let file = clinux_open(path, Int32(O_RDONLY), 0)
+    // A kernel without IPv6 has no such file.
+    if file == -ENOENT, path.hasSuffix("6") { return }
+    try check("open", path, file)
+    let handle = FileReference(OwnedFileDescriptor(file))
+    while true {
+      switch chunk.withUnsafeMutableBytes({ readBytes(handle.rawValue, $0) }) {
+      case .bytes(0), .wouldBlock: return
+      case .bytes(let count): guard take(chunk[..<count]) else { return }
+      case .failed(let code): throw SystemError("read", path, errno: code)
+      }
+    }
   }
 }
 

@@ -36,10 +36,14 @@ enum ProxyRole {
     ignoreBrokenPipes()
     let plan = try ProxyPlan(document: handedDocument())
     let loop = try EventLoop(spin: EventLoop.dataSpin)
-    let signals = try openSignals([SIGTERM, SIGUSR1])
+    let signals = try openSignals([SIGTERM, SIGUSR1, SIGUSR2])
     let proxy = try EnclaveProxy(plan, loop: loop) { writeToStandardError($0 + "\n") }
     let stop = SignalSource(signals) { [proxy] signal in
-      if signal == SIGUSR1 { proxy.report() } else { exit(0) }
+      switch signal {
+      case SIGUSR1: proxy.report()
+      case SIGUSR2: proxy.drain()
+      default: exit(0)
+      }
     }
     _ = try loop.add(signals.rawValue, [.readable], stop)
     try confine(.proxy)

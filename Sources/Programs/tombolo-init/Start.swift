@@ -148,6 +148,8 @@ final class Start {
       settings.proxyProtocols[entry.port] = entry.version == .v1 ? .v1 : .v2
     }
     settings.forwards = configuration.forwards
+    settings.drain = configuration.drain
+    settings.kept = configuration.volumeServers
     settings.egress = configuration.egress.rules
     settings.sni = configuration.egress.sni
     settings.names = configuration.resolver.names

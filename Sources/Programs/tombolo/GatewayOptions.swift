@@ -12,7 +12,7 @@ struct GatewayOptions: ParsableArguments {
   @Option(
     name: .customShort("p"),
     help: ArgumentHelp(
-      "Publish a port of the program on this machine, or a range of ports; clients are refused while nothing listens on it inside. UDP in raw mode only.",
+      "Publish a port of the program on this machine, or a range of ports; clients are refused while nothing listens on it inside.",
       valueName: "[addr:]hostport:enclaveport[/tcp|/udp]"))
   var publish: [String] = []
   @Flag(
@@ -139,15 +139,8 @@ struct GatewayOptions: ParsableArguments {
     guard !acceptProxyProtocol || !publish.isEmpty else {
       throw Misuse("--accept-proxy-protocol: expected -p with it")
     }
-    guard !raw else {
-      if acceptProxyProtocol {
-        throw Misuse("--accept-proxy-protocol: in raw mode the program itself has the connection, and reads its header")
-      }
-      return
-    }
-    for port in try published() where port.transport == .udp {
-      throw Misuse(
-        "-p \(port): UDP ports are published in raw mode only; in TCP mode connections alone cross the border")
+    guard !raw || !acceptProxyProtocol else {
+      throw Misuse("--accept-proxy-protocol: in raw mode the program itself has the connection, and reads its header")
     }
   }
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import BootPlanning
 import CLinux
+import EnclaveConfig
 import EventLoop
 import HostGateway
 import HostNetwork
@@ -16,7 +17,8 @@ struct HostCommand: ParsableCommand {
     commandName: "host",
     abstract: "Be the host side of an enclave: its way out, its published ports and the home of its log.",
     discussion: """
-      Exactly one of --cid, --hybrid and --transport says how the enclave is reached. Runs until SIGTERM or SIGINT.
+      Exactly one of --cid, --hybrid and --transport says how the enclave is reached. Runs until SIGTERM or SIGINT. \
+      Sockets that systemd hands over (LISTEN_FDS) are used for the -p, --forward-in and transport that have their address.
       """)
 
   @Option(
@@ -39,6 +41,11 @@ struct HostCommand: ParsableCommand {
   var gateway: GatewayOptions
   @Option(help: "raw (the program's bytes as they are), text or json (a line each, escaped, with times and source).")
   var logFormat: LogFormat = .text
+  @Option(
+    help: ArgumentHelp(
+      "At SIGTERM refuse new connections and let those that are open end, for so long (30s, 2m); then reset what is left. A second SIGTERM ends at once.",
+      valueName: "time"))
+  var drain: String?
   @OptionGroup
   var rawOptions: RawOptions
   @Flag(name: .shortAndLong, help: "Log every connection.")
@@ -111,6 +118,17 @@ struct HostCommand: ParsableCommand {
     return (place, lastComponent(directory))
   }
 
+  private func drainTime() throws -> Duration {
+    guard let drain else { return .zero }
+    guard let time = parseDuration(drain) else {
+      throw Misuse("--drain: found \"\(drain)\", expected a duration such as 10s, 500ms or 2m")
+    }
+    guard time == .zero || !rawOptions.raw else {
+      throw Misuse("--drain: in raw mode the kernel carries the connections, and they outlive this process")
+    }
+    return time
+  }
+
   private func serve() throws {
     // This process has the secrets of enclaves.
     try forbidInspection()
@@ -122,16 +140,30 @@ struct HostCommand: ParsableCommand {
     settings.verbose = verbose
     settings.name = name
     let rawGateway = settings.rawGateway
+    let drain = try drainTime()
     try gateway.check(raw: rawGateway != nil)
     defer { rawGateway?.close() }
     let signals = try openSignals([SIGTERM, SIGINT, SIGUSR1])
     let loop = try HostSide.makeLoop()
     let stop = StopSource(signals, loop) { rawGateway?.report() }
+    if drain > .zero {
+      stop.drain = { [unowned stop] in
+        guard let side = stop.side else { return loop.stop() }
+        say("stopping: no new connections; those that are open have \(drain)")
+        side.drain(within: drain) {
+          if $0 > 0 { say("connections that were still open, and are reset: \($0)") }
+          loop.stop()
+        }
+      }
+    }
     _ = try loop.add(signals.rawValue, [.readable], stop)
+    try settings.takeInherited(at: place)
     let published = try settings.openPublished()
     let side = try HostSide(
-      settings, command: "host", place: place, loop: loop, transport: try place.open(), published: published,
+      settings, command: "host", place: place, loop: loop, transport: try place.open(settings.inherited),
+      published: published,
       boots: bootStore(place), log: say)
+    stop.side = side
     defer { side.close() }
     var lost: (any Error)?
     side.onOutputLost = {
@@ -173,10 +205,13 @@ func lastComponent(_ path: String) -> String { path.split(separator: "/").last.m
 /// A sentence on standard error. What it repeats of names and messages of others acts on no terminal.
 func say(_ sentence: String) { _ = try? writeAll(2, harmless(Array("tombolo: \(shownText(sentence))\n".utf8))) }
 
-/// Ends the loop at the first signal.
+/// Ends the loop at the first signal; where connections are drained, at the second, or at SIGINT.
 final class StopSource: EventSource {
   private let signals: FileReference
   private let loop: EventLoop
+  /// What the first SIGTERM does; nil: it ends the loop.
+  var drain: (() -> Void)?
+  weak var side: HostSide?
 
   private let report: () -> Void
 
@@ -189,6 +224,9 @@ final class StopSource: EventSource {
 
   override func ready(_ events: EventSet, tag: Int) {
     guard let signal = nextSignal(signals) else { return }
-    if signal == SIGUSR1 { report() } else { loop.stop() }
+    if signal == SIGUSR1 { return report() }
+    guard signal == SIGTERM, let drain else { return loop.stop() }
+    self.drain = nil
+    drain()
   }
 }

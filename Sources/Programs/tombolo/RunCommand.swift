@@ -119,8 +119,8 @@ struct RunCommand: ParsableCommand {
       return real
     }
     let files = try files()
-    var overrides = try overrides(published)
     var configuration = try Configuration(toml: file?.text ?? "", file: config ?? "")
+    var overrides = try overrides(published, isRaw: (mode ?? configuration.networkMode) == .raw)
     try configuration.apply(toml: overrides, file: "command line", isSystemText: true, relativePaths: true)
     if let mode { configuration.networkMode = mode }
     if let capture {
@@ -205,7 +205,7 @@ struct RunCommand: ParsableCommand {
   }
 
   /// The command line in the configuration's own language.
-  private func overrides(_ published: [PublishedPort]) throws -> String {
+  private func overrides(_ published: [PublishedPort], isRaw: Bool) throws -> String {
     var lines: [String] = []
     if let hostname { lines.append("hostname = \(tomlString(hostname))") }
     lines.append("[program]")
@@ -229,8 +229,8 @@ struct RunCommand: ParsableCommand {
     if !searchDomains.isEmpty { lines.append("search = \(list(searchDomains == ["."] ? [] : searchDomains))") }
     if !resolverOptions.isEmpty { lines.append("options = \(list(resolverOptions))") }
     lines.append("[ingress]")
-    // Of TCP; datagrams are the host side's word alone (docs/raw-mode.md).
-    let ports = published.filter { $0.transport == .tcp }.map { "\($0.enclavePort)" }
+    // In raw mode of TCP; datagrams are the host side's word alone there (docs/raw-mode.md).
+    let ports = published.filter { $0.transport == .tcp || !isRaw }.map { "\($0.enclavePort)" }
     lines.append("ports = [\(ports.joined(separator: ", "))]")
     // As under `docker run`: the reader of our output may be slow, and loses nothing.
     lines += ["[logs]", "patience = \"forever\"", "drain = \"forever\""]

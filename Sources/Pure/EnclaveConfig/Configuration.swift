@@ -84,6 +84,8 @@ public struct Configuration: Equatable, Sendable {
   public var firewall = Firewall.auto
   public var connect = ConnectResults.real
   public var connections = ConnectionLimits(connect: ConnectionLimits.enclaveConnect)
+  /// How long open connections have to end when the enclave stops, before the program is told to.
+  public var drain: Duration = .zero
   public var transport = Transport.vsock
   /// The CID that stands for the host; nil: 3, then 2.
   public var parentCID: UInt32?
@@ -158,6 +160,7 @@ public struct Configuration: Equatable, Sendable {
       try raw.read(&table)
       connect =
         try table.value("connect", Self.choices(ConnectResults.self)) { ConnectResults(rawValue: $0) } ?? connect
+      drain = try table.value("drain", Self.durationForm, parseDuration) ?? drain
       try readConnections(&table)
       firewall = try table.value("firewall", Self.choices(Firewall.self)) { Firewall(rawValue: $0) } ?? firewall
     }

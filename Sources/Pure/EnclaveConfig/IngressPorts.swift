@@ -48,4 +48,11 @@ extension Configuration {
       "ingress.ports: found proxy_protocol for port \(first.port), which raw mode cannot speak: there the program has the"
       + " client's own address"
   }
+
+  /// There the kernel passes connections on, and nobody knows which are open.
+  var drainDefect: String? {
+    guard networkMode == .raw, drain > .zero else { return nil }
+    return
+      "network.drain: found \(drain), expected \"0s\" or nothing: in raw mode the program's connections are its own"
+  }
 }

@@ -1,4 +1,5 @@
 import Inet
+import Policy
 
 /// A `[[mount]]` of the configuration: a file system of the enclave besides those that every enclave has.
 public struct MountSettings: Equatable, Sendable {
@@ -244,4 +245,20 @@ extension [MountSettings] {
   public var local: [MountSettings] { indices.filter { !needsNetwork($0) }.map { self[$0] } }
   /// Those that are services, in order.
   public var volumes: [MountSettings] { indices.filter { needsNetwork($0) }.map { self[$0] } }
+}
+
+extension Configuration {
+  /// Where volumes come from.
+  public var volumeServers: [DestinationRule] {
+    mounts.compactMap { mount in
+      guard case .nfs(let source) = mount.kind else { return nil }
+      let host: String
+      switch source.server {
+      case .name(let name): host = name.description
+      case .address(.v4(let four)): host = four.description
+      case .address(.v6(let six)): host = "[\(six)]"
+      }
+      return try? DestinationRule("\(host):\(mount.options.port)")
+    }
+  }
 }

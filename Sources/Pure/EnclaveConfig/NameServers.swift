@@ -16,7 +16,7 @@ extension Configuration {
 
   /// Why what its keys say cannot go together; nil where it can.
   public var defect: String? {
-    if let defect = attestationDefect ?? forwardDefect ?? portDefect { return defect }
+    if let defect = attestationDefect ?? forwardDefect ?? portDefect ?? drainDefect { return defect }
     let names = resolver.names
     if let file = names.certificateFile, !names.upstreams.contains(where: \.isAuthenticated) {
       return "dns.ca_file: found \"\(file)\", expected a server in dns.upstream that has a certificate"

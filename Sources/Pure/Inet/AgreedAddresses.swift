@@ -21,6 +21,14 @@ public enum AgreedAddresses {
   /// destination has 6to4's label: such a connection leaves them no second try.
   public static let earlyPackets6 = IPPrefix(.v6(IPv6Address(high: 0x2002_c000_0002_0000, low: 2)), clamping: 64)
 
+  /// On that interface, clients of published UDP ports that have no address which a packet could come from there.
+  public static let gateway4 = IPv4Address(192, 0, 0, 1)
+
+  /// - Parameter prefix: `packets6` or `earlyPackets6`.
+  public static func gateway6(of prefix: IPPrefix) -> IPv6Address {
+    if case .v6(let own) = prefix.address { IPv6Address(high: own.high, low: 1) } else { IPv6Address.loopback }
+  }
+
   /// The first of those on that interface which nobody has: connections seem to come from them to the proxy (`HeldConnections`).
   public static let virtual4 = IPv4Address(192, 0, 0, 3)
   public static let virtualCount = 4

@@ -19,7 +19,7 @@ public struct FragmentAssembly {
   /// - Returns: the frame of the whole datagram, when this was its last fragment.
   public mutating func add(_ frame: UnsafeRawBufferPointer) -> [UInt8]? {
     let start = PacketGuard.offloadHeaderLength
-    guard frame.count >= start + 28 else { return nil }
+    guard frame.count >= start + 20 else { return nil }
     let packet = PacketBytes(frame, from: start)
     var key: [UInt8]
     let header: Int

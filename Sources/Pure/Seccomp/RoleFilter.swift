@@ -151,7 +151,8 @@ public struct RoleFilter: Equatable, Sendable {
       290,  // eventfd2
       291,  // epoll_create1
       293,  // pipe2
-      307,  // sendmmsg: packets of a shared address
+      299,  // recvmmsg: datagrams of clients
+      307,  // sendmmsg: answers to them; packets of a shared address
       334,  // rseq
     ]
 

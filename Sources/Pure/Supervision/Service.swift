@@ -59,14 +59,18 @@ public struct Service: Equatable, Sendable {
   public var readiness: Readiness
   public var end: End
   public var stop: Stop
+  /// Before the program is told to stop, it is told to take no more connections (SIGUSR2), and has so long until those that
+  /// are open have ended; nil for a service that has none.
+  public var drain: Duration?
   /// Other processes may have files of it open. So whenever it was ready, it stops after the program and after everything
   /// that the program has left.
   public var holdsFiles: Bool
 
   public init(
     _ name: String, needs: [ServiceID] = [], readiness: Readiness, end: End, stop: Stop = Stop(),
-    holdsFiles: Bool = false
+    drain: Duration? = nil, holdsFiles: Bool = false
   ) {
+    self.drain = drain
     self.holdsFiles = holdsFiles
     self.name = name
     self.needs = needs

@@ -30,29 +30,35 @@ extension ServiceMachine {
     /// Until SIGKILL, and from then until it is given up.
     case stop(ServiceID)
     case rest
+    /// Until the program is told to stop, connections or not.
+    case drain
 
     /// A number of its own, from 0 on without gaps: tables of timers are arrays.
     public var key: Int {
       switch self {
       case .rest: 0
-      case .ready(let id): 1 + 3 * id.index
-      case .restart(let id): 2 + 3 * id.index
-      case .stop(let id): 3 + 3 * id.index
+      case .drain: 1
+      case .ready(let id): 2 + 3 * id.index
+      case .restart(let id): 3 + 3 * id.index
+      case .stop(let id): 4 + 3 * id.index
       }
     }
 
     public init?(key: Int) {
       guard key >= 0 else { return nil }
-      let id = ServiceID((key - 1) / 3)
-      switch key == 0 ? -1 : (key - 1) % 3 {
+      guard key > 1 else {
+        self = key == 0 ? .rest : .drain
+        return
+      }
+      let id = ServiceID((key - 2) / 3)
+      switch (key - 2) % 3 {
       case 0: self = .ready(id)
       case 1: self = .restart(id)
-      case 2: self = .stop(id)
-      default: self = .rest
+      default: self = .stop(id)
       }
     }
 
     /// How many keys there are for so many services.
-    public static func keys(services: Int) -> Int { 1 + 3 * services }
+    public static func keys(services: Int) -> Int { 2 + 3 * services }
   }
 }

@@ -7,6 +7,9 @@
 //     running ──told to stop──▶ stoppingProgram ──▶ stoppingServices ──▶ stoppingRest ──▶ finished
 //        └──────────the program has ended, or will not be started─────────────▲
 //
+// Where a service drains its connections (the proxy), `draining` comes before `stoppingProgram`: until it says that there are
+// none any more, or dies with them, or its time is over, or the enclave is told to stop once more.
+//
 // Where a service holds files for others (a mount), `stoppingStrays` comes between: what the program has left ends first.
 //
 // While the program lives, those that were ready before it are started again when they die, also in `stoppingProgram`: it
@@ -33,6 +36,8 @@
 public struct ServiceMachine: Equatable, Sendable {
   public enum Phase: Equatable, Sendable {
     case running
+    /// Told to stop: a service lets its connections end. The program knows nothing of it yet.
+    case draining
     /// Told to stop: what was ready after the program stops, then the program.
     case stoppingProgram
     /// The program has ended; what it has left is being stopped, where a service holds files for it.
@@ -60,11 +65,14 @@ public struct ServiceMachine: Equatable, Sendable {
   }
 
   static let restStopTimeout: Duration = .seconds(1)
+  /// For a service that resets its connections itself when their time is over.
+  static let drainPatience: Duration = .seconds(1)
   /// How long a service without a bound of its own may fail to start while others wait for it.
   static let startBound: Duration = .seconds(10)
   static let sigint: Int32 = 2
   static let sigquit: Int32 = 3
   static let sigterm: Int32 = 15
+  static let sigusr2: Int32 = 12
 
   public internal(set) var phase = Phase.running
   public let plan: ServicePlan
@@ -137,6 +145,15 @@ public struct ServiceMachine: Equatable, Sendable {
   public mutating func exited(_ id: ServiceID, _ exit: ExitStatus, uptime: Duration) -> [Action] {
     guard knows(id), slots[id.index].state.isAlive, slots[id.index].state != .starting else { return [] }
     ended(id.index, exit, uptime: uptime)
+    // Its connections have ended with it.
+    if phase == .draining, plan.services[id.index].drain != nil { stopProgram() }
+    return answer()
+  }
+
+  /// A service has no connections any more, and takes none.
+  public mutating func drained(_ id: ServiceID) -> [Action] {
+    guard knows(id), phase == .draining, plan.services[id.index].drain != nil else { return [] }
+    stopProgram()
     return answer()
   }
 
@@ -170,6 +187,7 @@ public struct ServiceMachine: Equatable, Sendable {
       startWhatCan()
     case .stop(let id): if knows(id) { stopTimeIsOver(id.index) }
     case .rest: restTimeIsOver()
+    case .drain: if phase == .draining { stopProgram() }
     }
     return answer()
   }

@@ -12,7 +12,7 @@ extension ServiceMachine {
   /// Whether it is started, and started again: what was ready before the program is, as long as that lives.
   func isWanted(_ index: Int) -> Bool {
     switch phase {
-    case .running: true
+    case .running, .draining: true
     case .stoppingProgram: !comesAfterProgram(index)
     case .stoppingStrays, .stoppingServices, .stoppingRest, .finished: false
     }

@@ -3,7 +3,7 @@ extension ServiceMachine {
   // MARK: signals
 
   mutating func take(_ signal: Int32, at time: Duration) {
-    guard phase == .running || phase == .stoppingProgram else { return }
+    guard phase == .running || phase == .draining || phase == .stoppingProgram else { return }
     let program = plan.services[plan.program.index]
     let translated = signal == Self.sigterm ? program.stop.signal : signal
     switch slots[plan.program.index].state {
@@ -18,13 +18,32 @@ extension ServiceMachine {
         return
       }
       // Its turn to stop comes: it has been asked for.
-      guard phase == .running else { return }
-      phase = .stoppingProgram
+      guard phase != .stoppingProgram else { return }
       programStop = translated
-      for index in slots.indices where comesAfterProgram(index) { forget(index) }
-      stopNext()
+      if phase == .running, drain() { return }
+      stopProgram()
     default: emit(.signal(plan.program, translated))
     }
+  }
+
+  /// - Returns: false where no service has connections to drain.
+  private mutating func drain() -> Bool {
+    for index in slots.indices where slots[index].state == .ready {
+      guard let time = plan.services[index].drain else { continue }
+      phase = .draining
+      emit(.log(.info, "told to stop: no new connections; those that are open have \(time)"))
+      emit(.signal(ServiceID(index), Self.sigusr2))
+      emit(.setTimer(.drain, time + Self.drainPatience))
+      return true
+    }
+    return false
+  }
+
+  mutating func stopProgram() {
+    if phase == .draining { emit(.cancelTimer(.drain)) }
+    phase = .stoppingProgram
+    for index in slots.indices where comesAfterProgram(index) { forget(index) }
+    stopNext()
   }
 
   mutating func passSignalsOn() {
@@ -47,7 +66,8 @@ extension ServiceMachine {
 
   /// From here on nothing is started.
   mutating func endEnclave(_ code: UInt8) {
-    guard phase == .running || phase == .stoppingProgram else { return }
+    guard phase == .running || phase == .draining || phase == .stoppingProgram else { return }
+    if phase == .draining { emit(.cancelTimer(.drain)) }
     status = code
     let holdsFiles = slots.indices.contains { plan.services[$0].holdsFiles && slots[$0].state.isAlive }
     phase = holdsFiles ? .stoppingStrays : .stoppingServices

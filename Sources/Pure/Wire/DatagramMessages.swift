@@ -12,12 +12,23 @@ public enum DatagramMessage: Equatable, Sendable {
   /// From the host: why a datagram of the flow did not arrive.
   /// - mtu: of the path, where it was too long for it; otherwise 0. In bytes, with the IP header.
   case failed(UInt32, Status, mtu: UInt16)
+  /// From the enclave: the published ports at which a program takes datagrams. The whole set, as in `ListeningPorts`.
+  case listening(Set<UInt16>)
+  /// From the host: datagrams with this number are those of this client from here on.
+  case arrival(UInt32, DatagramArrival)
 
   private static let headerLength = 5
+  /// The numbers from here on are the host's, for its clients; those below are the enclave's.
+  public static let firstArrival: UInt32 = 1 << 31
+  /// The answer's parameters where the host publishes ports: it wants to know at which of them a program takes datagrams.
+  public static let publishing: [UInt8] = [1]
 
   public var flow: UInt32 {
     switch self {
-    case .open(let flow, _), .datagram(let flow, _, _), .close(let flow), .failed(let flow, _, _): flow
+    case .open(let flow, _), .datagram(let flow, _, _), .close(let flow), .failed(let flow, _, _),
+      .arrival(let flow, _):
+      flow
+    case .listening: 0
     }
   }
 
@@ -51,22 +62,36 @@ public enum DatagramMessage: Equatable, Sendable {
       begin(5)
       bytes.append(status.rawValue)
       bytes.append(integer: mtu)
+    case .listening(let ports):
+      begin(6)
+      bytes += ListeningPorts.encode(ports)
+    case .arrival(_, let arrival):
+      begin(7)
+      arrival.encode(into: &bytes)
     }
     return bytes
   }
 
   public init(_ message: [UInt8]) throws(WireError) {
     guard let kind = message.first else { throw .truncated }
-    guard (1...5).contains(kind) else { throw .badValue(what: "kind of datagrams message") }
+    guard (1...7).contains(kind) else { throw .badValue(what: "kind of datagrams message") }
     guard message.count >= Self.headerLength else { throw .truncated }
     let flow = message[1..<5].reduce(0) { $0 << 8 | UInt32($1) }
     let rest = message[Self.headerLength...]
     switch kind {
-    case 1: self = .open(flow, try DatagramFlow(rest))
+    case 1:
+      guard flow < Self.firstArrival else { throw .badValue(what: "number of a flow") }
+      self = .open(flow, try DatagramFlow(rest))
     case 2, 3: self = .datagram(flow, mayFragment: kind == 3, rest)
     case 4:
       guard rest.isEmpty else { throw .trailingBytes(rest.count) }
       self = .close(flow)
+    case 6:
+      guard flow == 0 else { throw .badValue(what: "number of a flow") }
+      self = .listening(try ListeningPorts.decode(rest))
+    case 7:
+      guard flow >= Self.firstArrival else { throw .badValue(what: "number of a flow") }
+      self = .arrival(flow, try DatagramArrival(rest))
     default:
       var reader = ByteReader(rest)
       let code: UInt8 = try reader.integer()
@@ -125,6 +150,40 @@ public struct DatagramFlow: Hashable, Sendable {
       }
       self.name = name
     }
+    try reader.finish()
+  }
+}
+
+/// Datagrams of one client of a published port.
+public struct DatagramArrival: Hashable, Sendable {
+  /// The program's.
+  public var port: UInt16
+  public var client: IPEndpoint
+
+  public init(port: UInt16, client: IPEndpoint) {
+    self.port = port
+    self.client = client
+  }
+
+  func encode(into bytes: inout [UInt8]) {
+    let address = client.address.bytes
+    bytes.append(integer: port)
+    bytes.append(address.count == 4 ? 4 : 6)
+    bytes.append(integer: client.port)
+    bytes += address
+  }
+
+  init(_ bytes: ArraySlice<UInt8>) throws(WireError) {
+    var reader = ByteReader(bytes)
+    port = try reader.integer()
+    let family: UInt8 = try reader.integer()
+    guard family == 4 || family == 6 else { throw .badValue(what: "address family \(family)") }
+    let clientPort: UInt16 = try reader.integer()
+    guard let address = IPAddress(bytes: try reader.bytes(family == 4 ? 4 : 16)) else {
+      throw .badValue(what: "address")
+    }
+    guard port > 0, clientPort > 0 else { throw .badValue(what: "port of a client") }
+    client = IPEndpoint(address, clientPort)
     try reader.finish()
   }
 }

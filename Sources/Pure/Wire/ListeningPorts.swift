@@ -14,7 +14,7 @@ public enum ListeningPorts {
     return bytes
   }
 
-  public static func decode(_ message: [UInt8]) throws(WireError) -> Set<UInt16> {
+  public static func decode(_ message: some Sequence<UInt8>) throws(WireError) -> Set<UInt16> {
     var reader = ByteReader(message)
     var ports: Set<UInt16> = []
     var last: UInt16 = 0

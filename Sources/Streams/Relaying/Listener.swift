@@ -12,6 +12,10 @@ public final class Listener: EventSource {
   private let report: (String) -> Void
   private var registration: Registration?
   public private(set) var isListening: Bool
+  /// Others hold the socket too, and serve it when we do not.
+  private let isShared: Bool
+  /// Clients wait in the kernel's queue: it is not known yet whether they are to be refused.
+  private var waits = false
   /// When a failure was last reported, and how many there were since.
   private var reported: UInt64?
   private var unreported = 0
@@ -21,9 +25,12 @@ public final class Listener: EventSource {
   /// Nanoseconds between two reports.
   private static let silence: UInt64 = 10_000_000_000
 
-  /// - Parameter listening: whether the socket does; one that does not was made by `reserveListener`.
+  /// - Parameters:
+  ///   - listening: whether it accepts from the start; a socket that does not listen was made by `reserveListener`.
+  ///   - isShared: the socket goes on listening without us.
   public init(
-    loop: EventLoop, socket: FileReference, listening: Bool = true, report: @escaping (String) -> Void,
+    loop: EventLoop, socket: FileReference, listening: Bool = true, isShared: Bool = false,
+    report: @escaping (String) -> Void,
     accepted: @escaping (FileReference, IPEndpoint?) -> Void
   ) throws(SystemError) {
     self.loop = loop
@@ -31,14 +38,30 @@ public final class Listener: EventSource {
     self.report = report
     self.accepted = accepted
     isListening = listening
+    self.isShared = isShared
     super.init()
-    guard listening else { return }
+    guard listening else {
+      waits = isShared && LinuxSystem.isListening(socket.rawValue)
+      return
+    }
     registration = try loop.add(socket.rawValue, [.readable], self)
+  }
+
+  /// Accepts what has come, and refuses all clients from now on; those of a shared socket wait for who serves it next.
+  public func end() {
+    if isShared {
+      close()
+      (waits, isListening) = (isListening, false)
+      return
+    }
+    if registration != nil { ready(.readable, tag: 0) }
+    setListening(false)
   }
 
   /// Listens, or refuses all clients; what does not work now is tried again until it does.
   public func setListening(_ on: Bool) {
-    guard on != isListening else { return }
+    guard on != isListening || waits else { return }
+    waits = false
     isListening = on
     close()
     on ? start() : stop()

@@ -29,6 +29,8 @@ struct RolesTests {
         .out(listen: IPEndpoint(.v4(IPv4Address(127, 0, 0, 2)), 443)), vsockPort: 8000, header: [1, 2, 3, 4, 5, 6]),
       StaticForward(.incoming(connect: IPEndpoint(.v6(.loopback), 5432)), vsockPort: 4_294_967_294),
     ]
+    settings.drain = .milliseconds(1500)
+    settings.kept = [try DestinationRule("nfs.example:2049"), try DestinationRule("[2001:db8::1]:2049")]
     settings.connections.outgoing = 100_000
     settings.connections.idle = .seconds(1 << 23)
     settings.connections.hello = .milliseconds(1500)

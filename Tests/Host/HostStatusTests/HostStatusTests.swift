@@ -74,6 +74,29 @@ private func example() -> HostStatus {
     #expect(status.description.contains(", unsent 1, reconnects 4, shared memory\n"))
   }
 
+  /// Each forward with what it has carried; without one there is no key.
+  @Test func forwards() throws {
+    var status = example()
+    var out = HostStatus.Forward(way: "out", vsockPort: 8000, address: "kms.test:443")
+    (out.open, out.total, out.failed, out.denied, out.bytesFromEnclave, out.bytesToEnclave) = (1, 9, 2, 3, 40, 50)
+    status.forwards = [out, .init(way: "in", vsockPort: 5000, address: "127.0.0.1:5432")]
+    #expect(
+      status.description.contains(
+        """
+          published  0.0.0.0:8080 → 80
+          forward    8000 → kms.test:443: 1 open, 9 in all, 2 failed, 3 denied
+          forward    127.0.0.1:5432 → 5000: 0 open, 0 in all, 0 failed
+
+        """))
+    #expect(
+      String(decoding: try status.encoded(), as: UTF8.self).contains(
+        #""forwards":[{"address":"kms.test:443","bytes_from_enclave":40,"bytes_to_enclave":50,"denied":3,"failed":2,"open":1,"total":9,"vsock_port":8000,"way":"out"},"#
+      ))
+    #expect(try HostStatus(json: status.encoded()) == status)
+    status.forwards = nil
+    #expect(try HostStatus(json: status.encoded()) == status)
+  }
+
   /// The most frequent first, and not more than a screen has room for.
   @Test func usedAndDenied() throws {
     var status = example()

@@ -145,6 +145,7 @@ final class ForwardTests: XCTestCase {
       printf 'GET /file HTTP/1.0\\r\\n\\r\\n' | socat -t 5 - UNIX-CONNECT:link/host_8000 | tail -1
       python3 streams.py tcp:127.0.0.1:9399 unix:$PWD/link/host_8000 > s.log & s=$!
       until_there s.log listens; python3 word.py 127.0.0.1 9399; kill $s
+      \(World.tombolo) status $d | grep forward | sed 's/[0-9]* open, //'
       $h socat UNIX-LISTEN:link/enclave_5000,fork TCP:10.9.0.2:8080 & s=$!
       for i in $(seq 100); do [ -S link/enclave_5000 ] && break; sleep 0.05; done
       $h python3 word.py 127.0.0.1 9302; kill $s
@@ -160,6 +161,9 @@ final class ForwardTests: XCTestCase {
       reset
       content-of-file
       content-of-file
+        forward    8000 → web.test:8080: 3 in all, 0 failed, 0 denied
+        forward    8009 → 10.9.0.2:9: 1 in all, 1 failed, 0 denied
+        forward    127.0.0.1:9302 → 5000: 0 in all, 0 failed
       content-of-file
       56
       tombolo: --forward 8001:web.test:80: list.yaml does not have web.test with port 80

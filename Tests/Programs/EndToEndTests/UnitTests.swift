@@ -37,6 +37,18 @@ final class UnitTests: XCTestCase {
     }
   }
 
+  /// The socket unit is the service's of the same instance.
+  func testTheSocketUnitIsUnderstood() {
+    let outcome = bash(
+      """
+      cd $(mktemp -d); trap 'rm -r "$PWD"' EXIT
+      sed 's|/usr/local/bin/tombolo|/bin/true|' "\(Self.folder)/tombolo-host@.service" > tombolo-host@16.service
+      cp "\(Self.folder)/tombolo-host@.socket" tombolo-host@16.socket
+      systemd-analyze verify --man=no ./tombolo-host@16.socket ./tombolo-host@16.service 2>&1 | grep tombolo-host; true
+      """, timeout: 30)
+    XCTAssertEqual(outcome.output, "")
+  }
+
   func testWhatTheUnitLimits() {
     let unit = try? String(contentsOfFile: Self.folder + "/tombolo-host@.service", encoding: .utf8)
     for line in ["IPAddressDeny=link-local multicast", "MemoryMax=", "TasksMax=", "LogRateLimitBurst="] {

@@ -203,6 +203,10 @@ struct ConfigurationTests {
       "t.toml:2:10: dns.hosts.a.b: found \"x\", expected an address such as \"10.0.0.5\" or \"fd00::5\""
     ),
     ("[dns]\nhosts = { a = [] }", "t.toml:2: dns.hosts.a: found 0 addresses, expected 1 to 64"),
+    (
+      "[network]\ndrain = \"soon\"",
+      "t.toml:2: network.drain: found \"soon\", expected a duration such as \"10s\", \"500ms\" or \"2m\""
+    ),
     ("[network]\nmode = \"tpc\"", "t.toml:2: network.mode: found \"tpc\", expected \"tcp\" or \"raw\" or \"none\""),
     (
       "\n[ingres]\nports = [1]",

@@ -40,6 +40,10 @@ struct IngressPortsTests {
         "[{ port = 1, proxy_protocol = \"v1\" }]\n[network]\nmode = \"raw\"",
         "ingress.ports: found proxy_protocol for port 1, which raw mode cannot speak: there the program has the client's own address"
       ),
+      (
+        "[]\n[network]\nmode = \"raw\"\ndrain = \"10s\"",
+        "network.drain: found 10.0 seconds, expected \"0s\" or nothing: in raw mode the program's connections are its own"
+      ),
     ] { #expect(error("[ingress]\nports = " + text) == sentence, "\(text)") }
   }
 }

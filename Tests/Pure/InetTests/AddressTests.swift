@@ -101,3 +101,45 @@ struct SocketTableTests {
     }
   }
 }
+
+/// Which ports take datagrams, from /proc/net/udp and /proc/net/udp6.
+struct DatagramSocketTableTests {
+  private static let file = """
+      sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+      12: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1 2 0000000000000000 0
+      13: 00000000:0036 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1 2 0000000000000000 0
+      14: 020000C0:0037 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1 2 0000000000000000 0
+      15: 0100007F:0038 0100007F:0039 01 00000000:00000000 00:00000000 00000000     0        0 1 2 0000000000000000 0
+      16: 0200007F:003A 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1 2 0000000000000000 0
+      17: 00000000000000000000000000000000:003B 00000000000000000000000000000000:0000 07 0:0
+      18: 00000000000000000000000001000000:0035 00000000000000000000000000000000:0000 07 0:0
+      19: 0000000000000000FFFF000000000000:003C 00000000000000000000000000000000:0000 07 0:0
+
+    """
+
+  @Test func socketsThatAreNotConnectedTakeDatagrams() {
+    var whole = DatagramSocketTable(own: [.v4(IPv4Address(192, 0, 0, 2))])
+    whole.add(Self.file.utf8)
+    #expect(
+      whole.ports == [
+        0x35: [.loopback4, .loopback6], 0x36: [.own4, .loopback4], 0x37: .own4,
+        0x3b: [.own4, .own6, .loopback4, .loopback6], 0x3c: [.own4, .loopback4],
+      ])
+    var pieces = DatagramSocketTable(own: [.v4(IPv4Address(192, 0, 0, 2))])
+    for byte in Self.file.utf8 { pieces.add([byte]) }
+    #expect(pieces.ports == whole.ports)
+  }
+
+  @Test func anyBytes() {
+    var random = SystemRandomNumberGenerator()
+    for _ in 0..<200 {
+      var bytes = Array(Self.file.utf8)
+      for _ in 0..<20 {
+        bytes[Int.random(in: 0..<bytes.count, using: &random)] = UInt8.random(in: 0...255, using: &random)
+      }
+      var table = DatagramSocketTable(own: [])
+      table.add(bytes)
+      #expect(table.ports.count <= 8)
+    }
+  }
+}

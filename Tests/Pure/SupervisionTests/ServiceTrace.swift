@@ -30,6 +30,13 @@ enum Usual {
     ServiceMachine(try ServicePlan([proxy(), program([id0])]))
   }
 
+  /// 0: a proxy that drains its connections, 1: the program.
+  static func withDrain() throws -> ServiceMachine {
+    var proxy = proxy()
+    proxy.drain = .seconds(30)
+    return ServiceMachine(try ServicePlan([proxy, program([id0])]))
+  }
+
   /// 0: the keeper, 1: the proxy, 2: the program.
   static func withKeeper() throws -> ServiceMachine {
     ServiceMachine(try ServicePlan([keeper(of: id1), proxy([id0]), program([id1])]))
@@ -60,6 +67,7 @@ extension ServiceMachine.Action {
       case .restart(let id): "restart of \(name(id))"
       case .stop(let id): "stop of \(name(id))"
       case .rest: "the rest"
+      case .drain: "the drain"
       }
     }
     return switch self {

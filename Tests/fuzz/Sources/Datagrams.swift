@@ -37,6 +37,28 @@ let datagrams = Harness("datagrams", limit: 4096) { bytes in
   if let message = try? DatagramMessage(bytes) {
     check((try? DatagramMessage(message.encoded())) == message, "a message that is read otherwise")
   }
+  var sockets = DatagramSocketTable(own: [.v4(.loopback)])
+  sockets.add(bytes)
+  arrivals(&choices, bytes)
+}
+
+/// Clients of a published port that come and go: each that is there is found by what the program sees, or a newer one is.
+private func arrivals(_ choices: inout Choices, _ bytes: [UInt8]) {
+  choices = Choices(bytes)
+  var table = ArrivalTable()
+  while !choices.isEmpty {
+    let number = UInt32(choices.byte() & 15)
+    guard choices.flag() else {
+      table.close(number)
+      check(table[number] == nil, "a client that has gone")
+      continue
+    }
+    let raw = UInt32(choices.byte()) << 24 | UInt32(choices.byte() & 3)
+    let client = IPEndpoint(.v4(IPv4Address(rawValue: raw)), 65535 - UInt16(choices.byte() & 1))
+    guard let made = table.open(number, port: 53, client: client) else { continue }
+    check(table.number(port: 53, shown: made.shown) == number, "a client that is not found")
+    check(made.shown.port != 0, "a port that is none")
+  }
 }
 
 /// Makes a fragment of it: the more of them, the more are of one datagram.

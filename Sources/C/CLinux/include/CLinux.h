@@ -140,7 +140,8 @@ int clinux_receive_urgent(int fd);
 ssize_t clinux_send_urgent(int fd, unsigned char byte);
 // The next entry of a socket's queue of errors (ip(7), IP_RECVERR): its errno, and the MTU where that is EMSGSIZE, else 0;
 // EACCES where ICMP has said "prohibited", also of IPv4; negative errno, -EAGAIN where there is none.
-int clinux_receive_error(int fd, uint32_t *mtu);
+struct clinux_peer;
+int clinux_receive_error(int fd, uint32_t *mtu, struct clinux_peer *peer); // `peer`: whom what failed was for, or NULL
 int clinux_path_mtu(int fd, bool v6); // of a connected socket, IP_MTU; negative errno
 // At most CLINUX_DATAGRAMS with one call (recvmmsg(2), sendmmsg(2)); they return how many, or a negative errno. Received are as
 // many as there are, each in the `count` bytes that there are for it; what is sent ends before the first that is not taken.
@@ -148,6 +149,10 @@ enum { CLINUX_DATAGRAMS = 32, CLINUX_PEER_BYTES = 28 };
 struct clinux_peer {
   uint8_t bytes[CLINUX_PEER_BYTES]; // sockaddr_in or sockaddr_in6
   uint32_t length;
+  // Our address to which it has sent, and from which it is answered: in_addr or in6_addr; of sockets with IP_PKTINFO.
+  uint8_t local[16];
+  uint32_t local_length;    // 0: the kernel chooses
+  uint32_t local_interface; // of a link-local one
 };
 struct clinux_datagram {
   void *bytes;
@@ -156,6 +161,11 @@ struct clinux_datagram {
 };
 int clinux_receive_datagrams(int fd, struct clinux_datagram *datagrams, int count);
 int clinux_send_datagrams(int fd, struct clinux_datagram *datagrams, int count);
+int clinux_receive_local_addresses(int fd, bool v6); // IP_PKTINFO, IPV6_RECVPKTINFO
+int clinux_int_option(int fd, int level, int name); // getsockopt(2) of what is not negative; negative errno
+// Not in every libc header: asm-generic/socket.h.
+enum { CLINUX_SO_BINDTOIFINDEX = 62 };
+int clinux_disconnect(int fd); // connect(2) with AF_UNSPEC
 int64_t clinux_peer_user(int fd); // SO_PEERCRED; negative errno
 const char *clinux_errno_name(int error); // or NULL
 // A lock on one byte that the kernel lets go of with the open file (F_OFD_SETLK): 1, 0 where somebody has it, or a negative errno.
