@@ -40,7 +40,7 @@ public enum BootKeys {
   public static func all(
     _ files: [File], keptIn store: FileReference, _ module: some ModuleDevice
   ) throws -> [AttestationKey] {
-    let kept = try readFromStart(store.rawValue, limit: files.count * (publicHalfLimit + 2))
+    let kept = try readFromStart(store.rawValue, limit: AttestationPlan.keyLimit * (publicHalfLimit + 2))
     var halves: [[UInt8]] = []
     if kept.isEmpty {
       try mix(module)
