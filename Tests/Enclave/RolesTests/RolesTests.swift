@@ -78,7 +78,7 @@ struct RolesTests {
         (String(decoding: document[(start + 1)..<(start + 1 + Int(count))], as: UTF8.self), document[start..<end]))
       rest = document[end...]
     }
-    #expect(fields.count == 39)
+    #expect(fields.count == 41)
     for (index, field) in fields.enumerated() {
       var less = fields
       less.remove(at: index)
