@@ -190,12 +190,20 @@ final class PublishedDatagrams {
 
   /// An answer did not arrive.
   private func failed(_ peer: DatagramPeer, _ code: Int32, mtu: UInt32, _ port: Int) {
-    guard let stream, let endpoint = peer.endpoint, let number = numbers[Client(port: port, endpoint: endpoint)] else {
-      return
-    }
+    guard let stream, let endpoint = peer.endpoint else { return }
     let isLong = code == FlowSocket.tooLong
     let status = isLong ? .failed : Status(errno: code)
-    stream.send(DatagramMessage.failed(number, status, mtu: isLong ? UInt16(clamping: mtu) : 0).encoded())
+    func tell(_ number: UInt32) {
+      stream.send(DatagramMessage.failed(number, status, mtu: isLong ? UInt16(clamping: mtu) : 0).encoded())
+    }
+    guard endpoint.port == 0 else {
+      if let number = numbers[Client(port: port, endpoint: endpoint)] { tell(number) }
+      return
+    }
+    // The kernel's own errors are about an address alone (ip_local_error), and so about all of its clients.
+    for (number, flow) in flows where flow.client.port == port && flow.client.endpoint.address == endpoint.address {
+      tell(number)
+    }
   }
 
   func write(to status: inout HostStatus) {
@@ -305,9 +313,13 @@ private final class PublishedSocket: EventSource {
   }
 
   private func readErrors() {
+    var last: (IPEndpoint, Int32)?
     for _ in 0..<Self.errorsAtATime {
       guard let (code, mtu, peer) = socket.nextError() else { return }
-      if code != 0 { failed(peer, code, mtu) }
+      // The same again says nothing new, and finding an address's clients is work.
+      guard code != 0, peer.endpoint != last?.0 || code != last?.1 else { continue }
+      last = peer.endpoint.map { ($0, code) }
+      failed(peer, code, mtu)
     }
   }
 }
