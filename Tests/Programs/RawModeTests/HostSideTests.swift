@@ -302,7 +302,7 @@ final class HostSideTests: XCTestCase {
             s = connected(path); s.sendall(hello(channel, parameters)); return s.recv(100)[5:]
         print(ask(5, bytes([1, 1]) + struct.pack(">H", 1500)).hex())
         for last in [6, 2]: print(ask(3, struct.pack(">BBHI", 0, 1, 1500, 0) + bytes([4, 10, 118, 0, last, 30, 0]))[0])
-        print(ask(5, bytes([2])).hex(), ask(5, bytes([1, 0, 5, 220])).hex())
+        print(ask(5, bytes([3])).hex(), ask(5, bytes([1, 0, 5, 220])).hex())
         X
         python3 $D/neighbour.py $D/transport; grep -o 'was given.*' $D/host.log; kill $h; wait $h
         """,
