@@ -79,7 +79,7 @@ final class PublishedDatagramTests: XCTestCase {
   func testClientsAreToldApart() {
     check(
       """
-      $H \(World.tombolo) run -p 8000-8002:9000-9002/udp -- python3 who.py 9001 0.0.0.0 & p=$!
+      $H \(World.tombolo) run -p 8000-8002:9000-9002/udp -- python3 who.py 9001 0.0.0.0 > /dev/null & p=$!
       until_says 10.9.0.2 10.9.0.1 8001
       $S python3 -c '
       import socket
