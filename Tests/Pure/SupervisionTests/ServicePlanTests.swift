@@ -53,7 +53,7 @@ struct ServicePlanTests {
 
   @Test func timersHaveKeysOfTheirOwn() {
     let timers: [ServiceMachine.Timer] =
-      [.rest] + (0..<3).flatMap { [.ready(ServiceID($0)), .restart(ServiceID($0)), .stop(ServiceID($0))] }
+      [.rest, .drain] + (0..<3).flatMap { [.ready(ServiceID($0)), .restart(ServiceID($0)), .stop(ServiceID($0))] }
     #expect(timers.map(\.key) == Array(0..<ServiceMachine.Timer.keys(services: 3)))
     #expect(timers.map { ServiceMachine.Timer(key: $0.key) } == timers)
     #expect(ServiceMachine.Timer(key: -1) == nil)
