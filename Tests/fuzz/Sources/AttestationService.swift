@@ -61,7 +61,8 @@ let securityModule = Harness("security-module") { bytes in
 
 /// When the certificate ends that the security module has signed with.
 let certificateDates = Harness("certificate-dates") { bytes in
-  let end = CertificateDates.end(bytes)
+  // Bytes that end too early are no certificate; with one more they may be.
+  guard let end = CertificateDates.end(bytes) else { return }
   // What stands behind a certificate is none of its business.
   check(CertificateDates.end(bytes + [0]) == end, "a byte behind the certificate changes when it ends")
 }
