@@ -86,8 +86,9 @@ public final class Relay: EventSource {
   /// What a stream has to carry before it becomes wide: then it is one that waits for room, not for somebody's next word.
   private static let wideAfter: UInt64 = 1 << 20
   /// SO_SNDBUF of such a stream, if net.core.wmem_max allows it (socket(7)); the system's own is mostly 208 KiB, less than
-  /// one read gives, so that the two processes would wait for each other at every turn.
-  private static let wideRoom: Int32 = 1 << 20
+  /// one read gives, so that the two processes would wait for each other at every turn. Twice as much is more than a
+  /// processor's second cache, and slower.
+  private static let wideRoom: Int32 = 1 << 19
   /// Reads before the next relay has its turn.
   private static let turnLimit = 8
   /// How long a reset waits for a peer that takes none of what is to go before it.
