@@ -18,9 +18,14 @@ public enum NFTables {
   /// Replaces the tables of the ruleset's name; all of it or, where the kernel refuses one message, none.
   /// - Throws: `RulesetError` for a ruleset that no kernel could take, `NetlinkError` naming the rule that this one refused.
   public static func apply(_ ruleset: Ruleset) throws {
-    let messages = try NFTablesEncoder.apply(ruleset)
+    let messages = try NFTablesEncoder.apply(ruleset, isNew: true)
     var socket = try NetlinkSocket(NETLINK_NETFILTER)
-    try socket.transaction(messages)
+    // A socket over which something was deleted is closed only when no processor can use that any more
+    // (nft_rcv_nl_event in net/netfilter/nf_tables_api.c): tens of milliseconds of a start, in which there is nothing to delete.
+    do throws(NetlinkError) { try socket.transaction(messages) } catch {
+      guard error.errno == EEXIST else { throw error }
+      try socket.transaction(NFTablesEncoder.apply(ruleset))
+    }
   }
 
   /// Removes the tables of that name; there need not be any.

@@ -8,11 +8,14 @@ public enum NFTablesEncoder {
   /// The whole batch: it replaces the tables of that name and touches nothing else; the kernel does all of it or none.
   ///
   /// A table is added, deleted and added again: deleting fails where there is none, and adding what exists does not.
-  public static func apply(_ ruleset: Ruleset) throws(RulesetError) -> [NetlinkMessage] {
+  /// - Parameter isNew: there are no such tables; the kernel refuses it with EEXIST where there are. So nothing is deleted.
+  public static func apply(_ ruleset: Ruleset, isNew: Bool = false) throws(RulesetError) -> [NetlinkMessage] {
     try ruleset.validate()
     var messages: [NetlinkMessage] = [batchBegin]
     for table in ruleset.tables {
-      messages += replace(table.family, ruleset.name)
+      messages +=
+        isNew
+        ? [newTable(table.family, ruleset.name, flags: NFT.create | NFT.exclusive)] : replace(table.family, ruleset.name)
       for chain in table.chains {
         messages.append(newChain(chain, table.family, ruleset.name))
         for rule in chain.rules {
@@ -47,9 +50,11 @@ public enum NFTablesEncoder {
     [newTable(family, name), deleteTable(family, name), newTable(family, name)]
   }
 
-  private static func newTable(_ family: Ruleset.Family, _ name: String) -> NetlinkMessage {
+  private static func newTable(
+    _ family: Ruleset.Family, _ name: String, flags: UInt16 = NFT.create
+  ) -> NetlinkMessage {
     NetlinkMessage(
-      type: NFT.message(NFT.newTable), flags: NFT.create,
+      type: NFT.message(NFT.newTable), flags: flags,
       header: NFT.header(family: family.number),
       attributes: [.string(NFT.Table.name, name), .bigEndian(NFT.Table.flags, UInt32(0))],
       label: "add table \(family) \(name)")

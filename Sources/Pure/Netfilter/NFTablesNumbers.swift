@@ -12,8 +12,9 @@ enum NFT {
   static let newChain: UInt16 = 3
   static let newRule: UInt16 = 6
   static let getGeneration: UInt16 = 16
-  /// NLM_F_CREATE, NLM_F_APPEND
+  /// NLM_F_CREATE, NLM_F_EXCL, NLM_F_APPEND
   static let create: UInt16 = 0x400
+  static let exclusive: UInt16 = 0x200
   static let append: UInt16 = 0x800
   /// NFTA_LIST_ELEM
   static let listElement: UInt16 = 1
