@@ -36,7 +36,7 @@ struct GatewayOptions: ParsableArguments {
   var forwardAllowlist: String?
   @Option(
     help: ArgumentHelp(
-      "Ports of this machine that the enclave may reach at its addresses, but for the loopback; otherwise none. In raw mode UDP as well, with a TUN device only.",
+      "Ports of this machine, TCP and UDP, that the enclave may reach at its addresses, but for the loopback; otherwise none. In raw mode with a TUN device only.",
       valueName: "ports"))
   var allowHostPorts: String?
   @Option(help: "The name server to ask (default: this machine's /etc/resolv.conf).")

@@ -18,7 +18,7 @@ struct HostCommand: ParsableCommand {
     abstract: "Be the host side of an enclave: its way out, its published ports and the home of its log.",
     discussion: """
       Exactly one of --cid, --hybrid and --transport says how the enclave is reached. Runs until SIGTERM or SIGINT. \
-      Sockets that systemd hands over (LISTEN_FDS) are used for the -p, --forward-in and transport that have their address.
+      Sockets that systemd hands over (LISTEN_FDS) are used for the -p, --forward, --forward-in and transport that have their address.
       """)
 
   @Option(

@@ -15,9 +15,7 @@ public struct DatagramReach: OptionSet, Hashable, Sendable {
 public struct DatagramSocketTable {
   public private(set) var ports: [UInt16: DatagramReach] = [:]
   private let own: [IPAddress]
-  private var line: [UInt8] = []
-  /// Longer ones are no lines of these files.
-  private static let lineLimit = 512
+  private var lines = SocketLines()
 
   /// - Parameter own: the machine's addresses beside loopback.
   public init(own: [IPAddress]) { self.own = own }
@@ -25,31 +23,20 @@ public struct DatagramSocketTable {
   /// Takes the next piece of a file.
   public mutating func add(_ bytes: some Sequence<UInt8>) {
     for byte in bytes {
-      if byte == UInt8(ascii: "\n") {
-        take(line)
-        line.removeAll(keepingCapacity: true)
-      } else if line.count < Self.lineLimit {
-        line.append(byte)
-      }
+      if let line = lines.take(byte) { take(line) }
     }
   }
 
-  /// `sl local_address rem_address st …`.
-  private mutating func take(_ line: [UInt8]) {
-    let words = line.split(separator: UInt8(ascii: " "), maxSplits: 4)
-    // TCP_CLOSE of net/tcp_states.h: not connected.
-    guard words.count > 3, words[0].last == UInt8(ascii: ":"), words[3].elementsEqual("07".utf8) else { return }
-    let parts = words[1].split(separator: UInt8(ascii: ":"))
-    guard parts.count == 2, let address = SocketTable.address(parts[0]), parts[1].count == 4,
-      let port = UInt16(String(decoding: parts[1], as: UTF8.self), radix: 16), port != 0
-    else { return }
+  private mutating func take(_ line: SocketLine) {
+    // TCP_CLOSE: not connected.
+    guard line.state == 7, let local = line.local, local.port != 0 else { return }
     var reach: DatagramReach = []
-    switch address {
+    switch local.address {
     case .v4(.any): reach = [.own4, .loopback4]
     // The file does not say whether it is for IPv6 alone; few are.
     case .v6(.any): reach = [.own4, .own6, .loopback4, .loopback6]
     default:
-      let plain = address.unmapped
+      let plain = local.address.unmapped
       switch plain {
       case .v4(.any): reach = [.own4, .loopback4]
       case .v4(.loopback): reach = .loopback4
@@ -59,6 +46,6 @@ public struct DatagramSocketTable {
       }
     }
     guard !reach.isEmpty else { return }
-    ports[port, default: []].formUnion(reach)
+    ports[local.port, default: []].formUnion(reach)
   }
 }

@@ -66,7 +66,7 @@ public enum WireError: Error, Equatable, Sendable, CustomStringConvertible {
     case .unsupportedVersion(let found): "found protocol version \(found), expected \(Hello.version)"
     case .unknownChannel(let found): "found channel \(found), expected 1 to 8"
     case .unknownStatus(let found): "found status \(found), expected 0 to \(Status.allCases.count - 1)"
-    case .unknownFrame(let found): "found frame type \(found), expected 0 to 2"
+    case .unknownFrame(let found): "found frame type \(found), expected 0 to 3"
     case .unknownRecord(let found): "found log record kind \(found), expected 1 to 4"
     case .unknownSource(let found): "found log source \(found), expected 1 to 6"
     case .unknownMessage(let found): "found session message \(found), expected 1 to 3 or 16 to 18"

@@ -36,36 +36,6 @@ import Wire
 // relay that was busy with the upload reads both at once. A client that is between its poll and its write then meets the
 // reset and never looks for the answer (curl: "Send failure"). So the two are kept apart by `gap`.
 
-/// Memory shared by all relays of a loop.
-public final class RelayBuffer {
-  /// Bytes moved by one read at most.
-  public static let chunk = 256 * 1024
-  /// Streams that have room for more than others at a time: what they hold is the kernel's memory.
-  private static let wideLimit = 64
-  private var wide = 0
-  let memory: UnsafeMutableRawBufferPointer
-  let vectors: UnsafeMutableBufferPointer<iovec>
-
-  public init() {
-    memory = .allocate(byteCount: Self.chunk, alignment: 16)
-    vectors = .allocate(capacity: 64)
-  }
-
-  deinit {
-    memory.deallocate()
-    vectors.deallocate()
-  }
-
-  /// Whether one more stream may be wide; then it has to be given back.
-  fileprivate func takeWide() -> Bool {
-    guard wide < Self.wideLimit else { return false }
-    wide += 1
-    return true
-  }
-
-  fileprivate func giveWide() { wide -= 1 }
-}
-
 /// One relayed connection.
 public final class Relay: EventSource {
   /// How a relay ended.

@@ -5,14 +5,7 @@ import Testing
 struct ServiceMachineTests {
   private let proxy = ServiceID(0), program = ServiceID(1)
 
-  private func running() throws -> ServiceMachine {
-    var machine = try Usual.withProxy()
-    _ = machine.start()
-    _ = machine.started(proxy)
-    _ = machine.ready(proxy)
-    _ = machine.started(program)
-    return machine
-  }
+  private func running() throws -> ServiceMachine { Usual.running(try Usual.withProxy()) }
 
   @Test func theProgramWaitsForTheProxy() throws {
     var machine = try Usual.withProxy()
@@ -469,64 +462,5 @@ struct ServiceMachineTests {
       #expect(machine.state(id) == nil)
     }
     #expect(machine == before)
-  }
-
-  // MARK: connections are drained
-
-  private func draining() throws -> ServiceMachine {
-    var machine = try Usual.withDrain()
-    _ = machine.start()
-    _ = machine.started(proxy)
-    _ = machine.ready(proxy)
-    _ = machine.started(program)
-    #expect(
-      machine.signal(15, at: .zero).deeds == [
-        .log(.info, "told to stop: no new connections; those that are open have 30.0 seconds"), .signal(proxy, 12),
-        .setTimer(.drain, .seconds(31)),
-      ])
-    #expect(machine.phase == .draining)
-    return machine
-  }
-
-  private var stopOfTheProgram: [ServiceMachine.Action] {
-    [.cancelTimer(.drain), .signal(program, 15), .setTimer(.stop(program), .seconds(10))]
-  }
-
-  /// The program knows nothing of it until the connections have ended, their time is over, or somebody has no patience left.
-  @Test func theProgramIsStoppedWhenTheConnectionsHaveEnded() throws {
-    var machine = try draining()
-    #expect(machine.drained(program) == [])
-    #expect(machine.drained(proxy).deeds == stopOfTheProgram)
-    #expect(machine.drained(proxy) == [])
-    machine = try draining()
-    #expect(machine.timerFired(.drain).deeds == stopOfTheProgram)
-    machine = try draining()
-    #expect(machine.signal(1, at: .seconds(1)).deeds == [.signal(program, 1)])
-    #expect(machine.signal(15, at: .seconds(1)).deeds == stopOfTheProgram)
-    #expect(machine.timerFired(.drain) == [])
-  }
-
-  /// With the proxy its connections have ended; it is started again, for the program's last words.
-  @Test func aProxyThatDiesHasNoConnections() throws {
-    var machine = try draining()
-    let actions = machine.exited(proxy, .signalled(9), uptime: .seconds(60)).deeds
-    #expect(actions.contains(.start(proxy)))
-    #expect(actions.suffix(3) == stopOfTheProgram[...])
-  }
-
-  @Test func aProgramThatEndsWhileConnectionsAreDrainedEndsTheEnclave() throws {
-    var machine = try draining()
-    let actions = machine.exited(program, .exited(3), uptime: .seconds(60)).deeds
-    #expect(actions.contains(.cancelTimer(.drain)) && actions.contains(.signal(proxy, 15)))
-    _ = machine.exited(proxy, .exited(0), uptime: .seconds(60))
-    #expect(machine.lastProcessEnded().contains(.finish(3)))
-  }
-
-  @Test func timersHaveKeysOfTheirOwn() {
-    let all: [ServiceMachine.Timer] =
-      [.rest, .drain] + (0..<3).flatMap { [.ready(ServiceID($0)), .restart(ServiceID($0)), .stop(ServiceID($0))] }
-    #expect(all.map(\.key) == Array(0..<ServiceMachine.Timer.keys(services: 3)))
-    for timer in all { #expect(ServiceMachine.Timer(key: timer.key) == timer) }
-    #expect(ServiceMachine.Timer(key: -1) == nil)
   }
 }

@@ -37,6 +37,16 @@ enum Usual {
     return ServiceMachine(try ServicePlan([proxy, program([id0])]))
   }
 
+  /// One of those two, when both have started.
+  static func running(_ machine: ServiceMachine) -> ServiceMachine {
+    var machine = machine
+    _ = machine.start()
+    _ = machine.started(id0)
+    _ = machine.ready(id0)
+    _ = machine.started(id1)
+    return machine
+  }
+
   /// 0: the keeper, 1: the proxy, 2: the program.
   static func withKeeper() throws -> ServiceMachine {
     ServiceMachine(try ServicePlan([keeper(of: id1), proxy([id0]), program([id1])]))
