@@ -19,7 +19,8 @@ public struct ConnectionTable {
     case 1, 4, 5, 8, 9, 11:
       guard let local = line.local, let remote = line.remote else { return }
       // A socket of IPv6 may speak IPv4.
-      connections.append((IPEndpoint(local.address.unmapped, local.port), IPEndpoint(remote.address.unmapped, remote.port)))
+      connections.append(
+        (IPEndpoint(local.address.unmapped, local.port), IPEndpoint(remote.address.unmapped, remote.port)))
     default: return
     }
   }

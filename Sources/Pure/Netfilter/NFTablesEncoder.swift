@@ -15,7 +15,8 @@ public enum NFTablesEncoder {
     for table in ruleset.tables {
       messages +=
         isNew
-        ? [newTable(table.family, ruleset.name, flags: NFT.create | NFT.exclusive)] : replace(table.family, ruleset.name)
+        ? [newTable(table.family, ruleset.name, flags: NFT.create | NFT.exclusive)]
+        : replace(table.family, ruleset.name)
       for chain in table.chains {
         messages.append(newChain(chain, table.family, ruleset.name))
         for rule in chain.rules {
